@@ -1,0 +1,117 @@
+"""Every coordinate frame and every conversion between them.
+
+One linear rule covers all frames: a frame is a rectangle of a known size laid over the whole
+image, and `x_to = x_from · width_to / width_from`. Nothing here rounds; the one rounding rule is
+`to_lattice`, which a renderer uses before it writes integers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from segrl.errors import FrameError
+from segrl.types import ORIGINAL, Answer, Box, Frame, FrameKind, MaskPrompt, Point, Status
+
+
+def frame_size_wh(frame: Frame, image_wh: tuple[int, int]) -> tuple[float, float]:
+    """Width and height that `frame` gives to the whole image of `image_wh` original pixels.
+
+    Raises FrameError for a frame that is not known.
+    """
+    if frame.kind is FrameKind.ORIGINAL:
+        return image_wh
+    if frame.kind is FrameKind.RELATIVE_1000:
+        return (1000, 1000)
+    if frame.kind is FrameKind.RESIZED and frame.size_wh is not None:
+        return frame.size_wh
+    raise FrameError("these coordinates were read without a frame: say which the policy writes (frame=…)")
+
+
+def convert(prompt: MaskPrompt, to: Frame, image_wh: tuple[int, int]) -> MaskPrompt:
+    """The same mask prompt with its numbers in the frame `to`; neither rounded nor clipped."""
+    if prompt.frame == to and to.kind is not FrameKind.UNKNOWN:
+        return prompt
+    w_from, h_from = frame_size_wh(prompt.frame, image_wh)
+    w_to, h_to = frame_size_wh(to, image_wh)
+    sx, sy = w_to / w_from, h_to / h_from
+    box = prompt.box_xyxy
+    scaled = None if box is None else (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy)
+    points = tuple((x * sx, y * sy) for x, y in prompt.points_xy)
+    return replace(prompt, box_xyxy=scaled, points_xy=points, frame=to)
+
+
+def clip_box(box: Box, image_wh: tuple[int, int]) -> Box | None:
+    """`box` (original pixels, exclusive maximum) cut to the image; None if nothing is left."""
+    w, h = image_wh
+    x1, y1 = max(box[0], 0.0), max(box[1], 0.0)
+    x2, y2 = min(box[2], float(w)), min(box[3], float(h))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def clip_point(point: Point, image_wh: tuple[int, int]) -> Point:
+    """`point` (original pixels) moved onto the nearest pixel of the image: x in [0, w-1], y in [0, h-1]."""
+    w, h = image_wh
+    return (min(max(point[0], 0.0), w - 1.0), min(max(point[1], 0.0), h - 1.0))
+
+
+def to_original(answer: Answer, image_wh: tuple[int, int]) -> Answer:
+    """The answer in original pixels, clipped to the image; BAD_VALUES if a box is empty then.
+
+    The one door between what a policy writes and what a segmenter takes. An answer without
+    prompts comes back as it is. Raises FrameError for a frame that is not known.
+    """
+    if answer.status is not Status.OK:
+        return answer
+    prompts = []
+    for prompt in answer.prompts:
+        pixel = _convert_finite(prompt, image_wh)
+        box = None if pixel is None or pixel.box_xyxy is None else clip_box(pixel.box_xyxy, image_wh)
+        if pixel is None or (prompt.box_xyxy is not None and box is None):
+            detail = f"the box {_show(prompt.box_xyxy)} holds no pixel of the image ({image_wh[0]}×{image_wh[1]})"
+            return replace(answer, status=Status.BAD_VALUES, prompts=(), detail=detail)
+        points = tuple(clip_point(point, image_wh) for point in pixel.points_xy)
+        prompts.append(replace(pixel, box_xyxy=box, points_xy=points))
+    return replace(answer, prompts=tuple(prompts))
+
+
+def _convert_finite(prompt: MaskPrompt, image_wh: tuple[int, int]) -> MaskPrompt | None:
+    """`convert` to original pixels, or None where the numbers overflow or the box collapses on the way."""
+    frame_size_wh(prompt.frame, image_wh)  # an unknown frame is our own fault: it raises FrameError
+    try:
+        return convert(prompt, ORIGINAL, image_wh)
+    except ValueError:
+        return None
+
+
+def _show(box: Box | None) -> str:
+    return "(none)" if box is None else "[" + ", ".join(f"{v:g}" for v in box) + "]"
+
+
+def to_lattice(value: float) -> int:
+    """The one rounding rule: the nearest integer, halves up (so that 0.5 → 1 and 1.5 → 2)."""
+    return math.floor(value + 0.5)
+
+
+def smart_resize(
+    image_hw: tuple[int, int], *, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """(height, width) to which a Qwen-VL processor resizes an image of `image_hw`.
+
+    Each side becomes a multiple of `factor` (patch size × merge size: 28 for Qwen2-VL and
+    Qwen2.5-VL, 32 for Qwen3-VL), the area lies in [min_pixels, max_pixels] as far as that allows,
+    and the aspect ratio is kept as nearly as possible. Equal to `smart_resize` of transformers'
+    Qwen2-VL image processor, whose rounding is Python's (halves to even).
+    Raises FrameError if one side is more than 200 times the other, as that processor does.
+    """
+    height, width = image_hw
+    if max(height, width) > 200 * min(height, width):
+        raise FrameError(f"an image of {width}×{height} is too narrow: one side is over 200 times the other")
+    h, w = (max(factor, round(side / factor) * factor) for side in image_hw)
+    if h * w > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        h, w = (max(factor, math.floor(side / shrink / factor) * factor) for side in image_hw)
+    elif h * w < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        h, w = (math.ceil(side * grow / factor) * factor for side in image_hw)
+    return h, w

@@ -1,0 +1,30 @@
+"""Every error that segrl raises on purpose.
+
+    SegrlError                 one line that says what is wrong and what to do; the CLI exits with status 2
+    ├── RecipeError            a recipe that cannot be used
+    ├── DataError              a data set or an image that cannot be read
+    ├── ModelError             a policy or segmenter that cannot be loaded
+    └── FrameError             coordinates used in a frame they are not in
+
+A policy's bad *text* is never an error: it is an `Answer` whose status says what is wrong with it.
+"""
+
+
+class SegrlError(Exception):
+    """Base class. The message is one line for the person who runs segrl."""
+
+
+class RecipeError(SegrlError):
+    """A recipe that cannot be used: unknown key, wrong value, refused option."""
+
+
+class DataError(SegrlError):
+    """A data set or an image that cannot be read; the message names the file."""
+
+
+class ModelError(SegrlError):
+    """A policy or segmenter that cannot be loaded; the message names the directory."""
+
+
+class FrameError(SegrlError):
+    """Coordinates used in another frame than the one they are in."""

@@ -1,0 +1,197 @@
+"""The spine: what travels from the data set to the score.
+
+    Example ──► policy ──► text ──► Answer(MaskPrompt, …) ──► Segmentation ──► Score
+
+All classes are frozen and checked when built. Nothing here imports torch when it is imported.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
+
+
+class Status(enum.Enum):
+    """Outcome of reading a completion, in the order in which the conditions are tested."""
+
+    TRUNCATED = "truncated"
+    """The completion was cut off and holds no complete answer."""
+    NO_ANSWER = "no_answer"
+    """No tags or list of the answer format."""
+    BAD_SYNTAX = "bad_syntax"
+    """An answer is there, but unreadable."""
+    BAD_VALUES = "bad_values"
+    """Readable, but not four finite numbers, an inverted box, labels outside {0, 1}, counts that differ."""
+    NO_TARGET = "no_target"
+    """The format's own way of saying that nothing in the image matches."""
+    OK = "ok"
+
+    @property
+    def is_failure(self) -> bool:
+        """True for everything but OK and NO_TARGET."""
+        return self not in (Status.OK, Status.NO_TARGET)
+
+
+class FrameKind(enum.Enum):
+    """Which numbers a coordinate is written in."""
+
+    ORIGINAL = "original"
+    """Pixels of the original image."""
+    RESIZED = "resized"
+    """Pixels of the image as resized for the policy; `Frame.size_wh` has the size."""
+    RELATIVE_1000 = "relative_1000"
+    """0–1000 along each side, whatever the size."""
+    UNKNOWN = "unknown"
+    """Read from a text without saying whose; every conversion refuses it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The coordinate frame of a mask prompt. `size_wh` (width, height) goes with RESIZED only."""
+
+    kind: FrameKind
+    size_wh: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind is FrameKind.RESIZED) != (self.size_wh is not None):
+            raise ValueError("size_wh goes with a resized frame, and only with it")
+        if self.size_wh is not None and min(self.size_wh) < 1:
+            raise ValueError(f"a frame of size {self.size_wh} has no pixels")
+
+    @classmethod
+    def resized(cls, width: int, height: int) -> Frame:
+        """Pixels of the image as resized to `width` × `height`."""
+        return cls(FrameKind.RESIZED, (width, height))
+
+
+ORIGINAL = Frame(FrameKind.ORIGINAL)
+RELATIVE_1000 = Frame(FrameKind.RELATIVE_1000)
+UNKNOWN_FRAME = Frame(FrameKind.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class MaskPrompt:
+    """What a segmenter is asked: at most one box, and points with labels.
+
+    box_xyxy: `(x1, y1, x2, y2)` in `frame`, exclusive maximum, x1 < x2 and y1 < y2; or None.
+    points_xy: `(x, y)` each, in `frame`. labels: 1 (foreground) or 0 (background), one per point.
+    prior_logits: mask logits of an earlier turn, in the segmenter's own low resolution, or None.
+    Raises ValueError for values that are not finite, inverted boxes, other labels, counts that
+    differ, and a prompt with neither box nor points.
+    """
+
+    box_xyxy: Box | None
+    points_xy: tuple[Point, ...] = ()
+    labels: tuple[int, ...] = ()
+    frame: Frame = UNKNOWN_FRAME
+    prior_logits: torch.Tensor | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.box_xyxy is None and not self.points_xy:
+            raise ValueError("a mask prompt needs a box or a point")
+        if self.box_xyxy is not None:
+            x1, y1, x2, y2 = self.box_xyxy
+            if not all(map(math.isfinite, self.box_xyxy)) or x2 <= x1 or y2 <= y1:
+                raise ValueError(f"not a box: {self.box_xyxy}")
+        if len(self.points_xy) != len(self.labels):
+            raise ValueError(f"{len(self.points_xy)} points but {len(self.labels)} labels")
+        if any(type(label) is not int or label not in (0, 1) for label in self.labels):
+            raise ValueError(f"labels are 0 or 1: {self.labels}")
+        if not all(math.isfinite(v) for point in self.points_xy for v in point):
+            raise ValueError("points must be finite")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a parse yields. Only an OK answer has prompts, and it has at least one.
+
+    reasoning: the text between the think tags, or None without them.
+    detail: one line for a person about what is wrong; empty when nothing is.
+    parts: which parts of the format stood in the text and could be read (for instance
+    `{"think", "bbox", "points", "labels"}`); format rewards look here.
+    """
+
+    status: Status
+    prompts: tuple[MaskPrompt, ...] = ()
+    reasoning: str | None = None
+    detail: str = ""
+    parts: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if (self.status is Status.OK) != bool(self.prompts):
+            raise ValueError(f"an answer with status {self.status.name} and {len(self.prompts)} prompts")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with one request.
+
+    image: RGB, EXIF orientation applied. query: the user's words. targets: `(N, H, W)` bool, one
+    mask per target at the image's size; N = 0 says "nothing there". ignore: `(H, W)` bool pixels
+    left out of every score, or None. tags: slices for the report, for instance
+    `{"kind": "position"}`. image_id: equal exactly for equal images.
+    """
+
+    id: str
+    image_id: str
+    image: Image.Image
+    query: str
+    targets: np.ndarray
+    ignore: np.ndarray | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        hw = (self.image.height, self.image.width)
+        if self.targets.dtype != bool or self.targets.ndim != 3 or self.targets.shape[1:] != hw:
+            raise ValueError(f"targets must be bool (N, {hw[0]}, {hw[1]}), not {self.targets.dtype} {self.targets.shape}")
+
+    @property
+    def truth(self) -> np.ndarray:
+        """`(H, W)` bool: the union of the targets; all False where there are none."""
+        return self.targets.any(axis=0)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """An answer and its masks: `(N, H, W)` bool at the original size, one per prompt; N = 0 without prompts.
+
+    `answer` is in original pixels and clipped to the image; its status may have become BAD_VALUES
+    where a box lies outside the image.
+    """
+
+    answer: Answer
+    masks: torch.Tensor
+
+    @property
+    def union(self) -> torch.Tensor:
+        """`(H, W)` bool: the answer as one mask; all False without prompts."""
+        return self.masks.any(dim=0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One segmentation against its ground truth; every field but the counts in [0, 1].
+
+    A failed answer scores 0 in `iou` and `s_measure` and has `union` = area of the ground truth
+    (DESIGN: protocol). `iou` of NO_TARGET against nothing is 1; an OK answer on a no-target sample is 0.
+    """
+
+    status: Status
+    iou: float
+    s_measure: float
+    intersection: int
+    union: int
+    target_area: int
+    predicted_area: int
