@@ -93,9 +93,7 @@ def to_lattice(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-def smart_resize(
-    image_hw: tuple[int, int], *, factor: int, min_pixels: int, max_pixels: int
-) -> tuple[int, int]:
+def smart_resize(image_hw: tuple[int, int], *, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """(height, width) to which a Qwen-VL processor resizes an image of `image_hw`.
 
     Each side becomes a multiple of `factor` (patch size × merge size: 28 for Qwen2-VL and

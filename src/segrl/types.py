@@ -155,12 +155,14 @@ class Example:
     def __post_init__(self) -> None:
         hw = (self.image.height, self.image.width)
         if self.targets.dtype != bool or self.targets.ndim != 3 or self.targets.shape[1:] != hw:
-            raise ValueError(f"targets must be bool (N, {hw[0]}, {hw[1]}), not {self.targets.dtype} {self.targets.shape}")
+            raise ValueError(
+                f"targets must be bool (N, {hw[0]}, {hw[1]}), not {self.targets.dtype} {self.targets.shape}"
+            )
 
     @property
     def truth(self) -> np.ndarray:
         """`(H, W)` bool: the union of the targets; all False where there are none."""
-        return self.targets.any(axis=0)
+        return self.targets.any(axis=0)  # type: ignore[return-value]  # numpy types it as a scalar too
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+# segrl. `make quickstart` and `make test` need git, make and Python 3.11 or newer, nothing else.
+
+VENV  := .venv
+STAMP := $(VENV)/.installed
+# The first of these that runs, is new enough and can make virtual environments; or `make PYTHON=…`.
+CANDIDATES := python3.11 python3 python3.12 python3.13 python3.14
+IS_USABLE  := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USABLE)' >/dev/null 2>&1 && echo $(name))))
+
+PYTEST := $(VENV)/bin/python -m pytest
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help install quickstart test test-long check clean
+
+help:
+	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
+	@echo 'make test         install, then every check that needs no GPU'
+	@echo 'make test-long    the full forms of what make test shortens'
+	@echo 'make install      the environment in .venv alone'
+
+install: $(STAMP)
+
+# Pins are constraints: they fix the versions that were tested and install nothing by themselves.
+$(STAMP): pyproject.toml requirements/tested.txt
+	@test -n "$(PYTHON)" || { echo 'segrl needs Python 3.11 or newer with its venv module: install it, or name it with make PYTHON=…' >&2; exit 2; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint requirements/tested.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+quickstart: install
+	$(VENV)/bin/segrl quickstart
+
+check: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: check
+	$(PYTEST)
+
+test-long: check
+	$(PYTEST) -m 'not gpu' --timeout 7200
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
