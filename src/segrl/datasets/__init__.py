@@ -1,0 +1,63 @@
+"""Data sets: one reader per file, each a lazy sequence of examples. Importing this package loads no torch."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from segrl.errors import DataError
+from segrl.types import Example
+
+__all__ = ["NAMES", "load"]
+
+
+def _folder(**options: Any) -> Sequence[Example]:
+    from segrl.datasets.folder import Folder
+
+    return _build(Folder, "folder", options)
+
+
+def _tiny(**options: Any) -> Sequence[Example]:
+    from segrl.tiny.scenes import TinyScenes
+
+    return _build(TinyScenes, "tiny", options)
+
+
+_READERS: Mapping[str, Callable[..., Sequence[Example]]] = {"folder": _folder, "tiny": _tiny}
+
+NAMES = tuple(_READERS)
+"""Names that `load` knows."""
+
+
+def load(name: str, **options: Any) -> Sequence[Example]:
+    """The data set `name` with its reader's own options, as a lazy sequence of examples.
+
+    Raises DataError for an unknown name or option (naming the nearest), a missing option, and
+    whatever the reader finds wrong with the files.
+
+    >>> len(load("tiny", n=3, seed=0))
+    3
+    """
+    if name not in _READERS:
+        raise DataError(f"unknown data set {name!r}; did you mean {_nearest(name, NAMES)!r}? ({', '.join(NAMES)})")
+    return _READERS[name](**options)
+
+
+def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping[str, Any]) -> Sequence[Example]:
+    """Call a reader, with wrong options reported by name."""
+    parameters = inspect.signature(reader).parameters
+    for option in options:
+        if option not in parameters:
+            raise DataError(
+                f"the data set {name!r} has no option {option!r}; did you mean {_nearest(option, parameters)!r}?"
+            )
+    for option, parameter in parameters.items():
+        if parameter.default is parameter.empty and options.get(option) is None:
+            raise DataError(f"the data set {name!r} needs the option {option!r}, which has no default")
+    return reader(**options)
+
+
+def _nearest(word: str, known: Any) -> str:
+    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]

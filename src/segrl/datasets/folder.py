@@ -1,0 +1,144 @@
+"""A folder of images and a folder of masks.
+
+One row, as it stands on disk (a street photograph with two people in it):
+
+    images/FudanPed00001.jpg     559×536, RGB
+    masks/FudanPed00001.png      559×536, values 0 (background), 1 (first person), 2 (second person)
+
+and as an example: query "people" (an option of the data set), targets `(2, 536, 559)`.
+
+Every image has a mask of the same stem and the same size, and the other way round; anything else
+is an error that names the file. A mask is read by its values (`mask_values`): "auto" takes a mask
+that holds one value beside 0 as one target (0/255, 0/1), and otherwise every value above 0 as a target
+of its own, the lowest first; a mask of zeros says that nothing is there. Nothing is filtered out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+from segrl.datasets.images import content_id, read_image
+from segrl.errors import DataError
+from segrl.masks import read_index_png
+from segrl.types import Example
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MANY_VALUES = 100
+"""More values than this in a mask of 0–255 look like smoothed edges (JPEG), not instances."""
+
+MaskValues = Literal["auto", "binary", "instances"]
+
+
+class Folder(Sequence[Example]):
+    """Images and masks matched by stem, sorted by it; files are opened when an example is asked for.
+
+    root: the folder. images, masks: its two sub-folders. query: the request that goes with every
+    image. split and part: a seeded split (`{"train": 120, "seed": 0}`) and which side of it to
+    read, "train" or "test". mask_values: "binary" (over half of the range is the target), "instances"
+    (one target per value) or "auto". image_id is made from the pixels, id from the stem.
+    Raises DataError if a folder is missing or empty, or an image or mask has no partner.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        images: str = "images",
+        masks: str = "masks",
+        query: str = "the object",
+        split: Mapping[str, int] | None = None,
+        part: str | None = None,
+        mask_values: MaskValues = "auto",
+    ) -> None:
+        if mask_values not in ("auto", "binary", "instances"):
+            raise DataError(f"mask_values is auto, binary or instances, not {mask_values!r}")
+        self.query, self._mask_values = query, mask_values
+        image_files, mask_files = (_by_stem(Path(root), name) for name in (images, masks))
+        for stem in image_files.keys() - mask_files.keys():
+            raise DataError(f"{image_files[stem]} has no mask {Path(root) / masks / stem}.png")
+        for stem in mask_files.keys() - image_files.keys():
+            raise DataError(f"the mask {mask_files[stem]} has no image in {Path(root) / images}")
+        stems = _choose(sorted(image_files), split, part)
+        self._rows = [(stem, image_files[stem], mask_files[stem]) for stem in stems]
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems of the files, in the order of the examples."""
+        return tuple(stem for stem, _, _ in self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """The example, read from disk. Raises DataError naming the file that cannot be used."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        stem, image_path, mask_path = self._rows[index]
+        image = read_image(image_path)
+        values = read_index_png(mask_path)
+        if values.shape != (image.height, image.width):
+            raise DataError(
+                f"the mask {mask_path} is {values.shape[1]}×{values.shape[0]} pixels "
+                f"but its image {image_path.name} is {image.width}×{image.height}"
+            )
+        targets = split_targets(values, self._mask_values, mask_path)
+        return Example(id=stem, image_id=content_id(image), image=image, query=self.query, targets=targets)
+
+
+def split_targets(values: np.ndarray, mask_values: MaskValues, path: Path) -> np.ndarray:
+    """`(H, W)` mask values → `(N, H, W)` bool targets, N = 0 where all values are 0.
+
+    Raises DataError (naming `path`) where "auto" cannot tell smoothed edges from instances.
+    """
+    if mask_values == "binary":
+        target = values > (0 if values.max() <= 1 else 127)
+        return target[None] if target.any() else target[None][:0]
+    present = [int(value) for value in np.unique(values) if value != 0]
+    if mask_values == "auto" and len(present) > MANY_VALUES and present[-1] <= 255:
+        raise DataError(
+            f"the mask {path} holds {len(present)} different values: if they are one target with smoothed edges "
+            "say mask_values: binary, if they are instances say mask_values: instances"
+        )
+    return np.stack([values == value for value in present]) if present else np.zeros((0, *values.shape), dtype=bool)
+
+
+def _by_stem(root: Path, name: str) -> dict[str, Path]:
+    """The image files of a sub-folder by stem; hidden files and other suffixes are passed over."""
+    folder = root / name
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: a data set of this kind needs it (options images and masks)")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise DataError(f"{files[path.stem]} and {path.name} have the same stem: keep one of them")
+        files[path.stem] = path
+    if not files:
+        raise DataError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return files
+
+
+def _choose(stems: list[str], split: Mapping[str, int] | None, part: str | None) -> list[str]:
+    """The stems of one part of a seeded split, sorted; all of them without a split."""
+    if split is None and part is None:
+        return stems
+    if split is None or part not in ("train", "test"):
+        raise DataError('a part of a data set needs split: {"train": n, "seed": s} and part: train or test')
+    unknown = set(split) - {"train", "seed"}
+    train, seed = split.get("train"), split.get("seed", 0)
+    if unknown or type(train) is not int or type(seed) is not int:
+        raise DataError(f'a split is {{"train": n, "seed": s}} with whole numbers, not {dict(split)}')
+    if not 0 < train < len(stems):
+        raise DataError(f"split.train is {train}, but there are {len(stems)} images: choose 1 to {len(stems) - 1}")
+    shuffled = random.Random(seed).sample(stems, len(stems))
+    return sorted(shuffled[:train] if part == "train" else shuffled[train:])

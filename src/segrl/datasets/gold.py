@@ -1,0 +1,118 @@
+"""Mask prompts made from the ground truth: for cold starts, ceilings and checks of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segrl.coordinates import to_lattice
+from segrl.errors import DataError
+from segrl.masks import box_to_mask, mask_to_box
+from segrl.types import ORIGINAL, Example, MaskPrompt, Point
+
+MIN_NEGATIVE_CLEARANCE_PX = 2.0
+"""A negative point is given only where it stands at least this far from the object and the box's edge."""
+
+
+def gold_prompt(
+    mask: np.ndarray, *, n_points: int = 2, n_negatives: int = 0, negatives_near: np.ndarray | None = None
+) -> MaskPrompt:
+    """The mask prompt that describes a `(H, W)` bool mask, in original pixels.
+
+    The tight box; up to `n_points` foreground points, pixels of the object however thin or
+    ring-shaped it is, the first as deep inside as possible, the next far from the edge and from
+    the ones before; up to `n_negatives` background points inside the box, off the object, as far
+    as possible from the object and the box's edge, left out where that is less than
+    MIN_NEGATIVE_CLEARANCE_PX. With `negatives_near` ((H, W) bool, for instance the other objects)
+    they stand on those pixels where any lie in the box. An object of fewer pixels than points gets
+    fewer points. The same mask always gives the same prompt. Raises ValueError for an empty mask.
+    """
+    box = mask_to_box(mask)
+    if box is None:
+        raise ValueError("an empty mask has no mask prompt")
+    points = spread_points(mask, n_points)
+    negatives = _negative_points(mask, box_to_mask(box, mask.shape[:2]), n_negatives, negatives_near)
+    labels = (1,) * len(points) + (0,) * len(negatives)
+    return MaskPrompt(box, (*points, *negatives), labels, ORIGINAL)
+
+
+def gold_answer(example: Example, *, n_points: int = 2, n_negatives: int = 0) -> tuple[MaskPrompt, ...]:
+    """One mask prompt per target of an example, in original pixels, from left to right; () without a target.
+
+    Negative points prefer the example's other targets. Raises DataError for a target without a pixel.
+    """
+    prompts = []
+    for index, mask in enumerate(example.targets):
+        if not mask.any():
+            raise DataError(f"target {index} of {example.id} has no pixel")
+        others = example.truth & ~mask
+        prompts.append(gold_prompt(mask, n_points=n_points, n_negatives=n_negatives, negatives_near=others))
+    return tuple(sorted(prompts, key=_left_to_right))
+
+
+def _left_to_right(prompt: MaskPrompt) -> tuple[float, ...]:
+    x1, y1, x2, y2 = prompt.box_xyxy or (0.0,) * 4
+    return (x1 + x2, y1 + y2, x1, y1)
+
+
+def spread_points(region: np.ndarray, count: int, min_clearance_px: float = 0.0) -> tuple[Point, ...]:
+    """Up to `count` different pixels `(x, y)` of a `(H, W)` bool region, deep inside and far apart.
+
+    The first is the pixel farthest from the region's edge (the image's edge counts; the nearest to
+    the centroid among equals); each next one maximises (distance to the edge) × (distance to the
+    nearest point so far). Pixels nearer to the edge than `min_clearance_px` are not taken.
+    """
+    depth = _depth(region)
+    ys, xs = np.nonzero(depth >= max(min_clearance_px, 0.5))
+    if len(ys) == 0 or count < 1:
+        return ()
+    inside = depth[ys, xs]
+    deepest = np.flatnonzero(inside == inside.max())
+    off_centre = np.hypot(xs[deepest] - xs.mean(), ys[deepest] - ys.mean())
+    chosen = [int(deepest[off_centre.argmin()])]
+    while len(chosen) < min(count, len(ys)):
+        gaps = [np.hypot(xs - xs[i], ys - ys[i]) for i in chosen]
+        chosen.append(int((inside * np.minimum.reduce(gaps)).argmax()))
+    return tuple((float(xs[i]), float(ys[i])) for i in chosen)
+
+
+def _depth(region: np.ndarray) -> np.ndarray:
+    """Distance in pixels of each pixel of a region to the nearest pixel outside it; 0 outside."""
+    from scipy.ndimage import distance_transform_edt
+
+    depth: np.ndarray = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    return depth
+
+
+def _negative_points(mask: np.ndarray, in_box: np.ndarray, count: int, near: np.ndarray | None) -> tuple[Point, ...]:
+    free = in_box & ~mask
+    if near is not None and (free & near).any():
+        on_others = spread_points(free & near, count, MIN_NEGATIVE_CLEARANCE_PX)
+        if on_others:
+            return on_others
+    return spread_points(free, count, MIN_NEGATIVE_CLEARANCE_PX)
+
+
+def default_reasoning(prompts: Sequence[MaskPrompt]) -> str:
+    """A reasoning text for a cold start on data that come without one: every object and where it is.
+
+    `prompts` in the frame that the policy writes (`coordinates.convert`): the text names each
+    object's centre in the numbers of that frame, rounded as a renderer rounds.
+
+    >>> box = MaskPrompt((0, 0, 10, 91), frame=ORIGINAL)
+    >>> default_reasoning([box, box])
+    '1 at (5,46), 2 at (5,46). it is 1 and 2'
+    >>> default_reasoning([])
+    'none match'
+    """
+    if not prompts:
+        return "none match"
+    numbers = range(1, len(prompts) + 1)
+    seen = ", ".join(f"{n} at {_centre(prompt)}" for n, prompt in zip(numbers, prompts, strict=True))
+    return f"{seen}. it is " + " and ".join(map(str, numbers))
+
+
+def _centre(prompt: MaskPrompt) -> str:
+    corners = prompt.box_xyxy or (*prompt.points_xy[0], *prompt.points_xy[0])
+    return f"({to_lattice((corners[0] + corners[2]) / 2)},{to_lattice((corners[1] + corners[3]) / 2)})"

@@ -1,0 +1,60 @@
+"""What every policy is: images and text prompts in, texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from segrl.types import Frame
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated text.
+
+    text: special tokens kept; the end-of-sequence token and padding cut; an opening <think> that
+    the chat template wrote stands in front. truncated: generation stopped without an
+    end-of-sequence token. n_tokens: tokens generated, the end token counted. seconds: wall time of
+    its batch divided by the completions in it, so that the sum over completions is the time spent.
+    """
+
+    text: str
+    truncated: bool = False
+    n_tokens: int = 0
+    seconds: float = 0.0
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A model that reads an image and a text prompt and writes an answer.
+
+    answer_format: the format that this policy writes unless the user says otherwise.
+    """
+
+    answer_format: str
+
+    def frame_for(self, image_wh: tuple[int, int]) -> Frame:
+        """The frame of the numbers it writes about an original image of `image_wh` pixels."""
+        ...
+
+    def generate(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 1,
+    ) -> list[list[Completion]]:
+        """`num_samples` completions for each pair of original image and text prompt, in their order.
+
+        `temperature` 0 is greedy (and then all samples of a pair are equal); above 0 tokens are
+        drawn from the whole softmax at that temperature, seeded by `seed`.
+        """
+        ...

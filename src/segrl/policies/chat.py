@@ -1,0 +1,66 @@
+"""Chat messages and completions: what goes into a chat model and what comes out of it.
+
+Cold start, reinforcement learning and evaluation all build their messages here and read
+completions here, so that the three can never drift apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Message = dict[str, Any]
+
+_OPEN_THINK = re.compile(r"<think>\s*\Z")
+
+
+def messages(image: Image.Image | None, text: str, system: str | None = None) -> list[Message]:
+    """The chat that asks `text` about an image: the system prompt if there is one, the image, the text.
+
+    `image` None leaves the placeholder `{"type": "image"}`, which TRL fills from its image column.
+
+    >>> messages(None, "Segment the cup.")
+    [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'Segment the cup.'}]}]
+    """
+    picture: Message = {"type": "image"} if image is None else {"type": "image", "image": image}
+    user = {"role": "user", "content": [picture, {"type": "text", "text": text}]}
+    if system is None:
+        return [user]
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]
+
+
+def opened_think(rendered_prompt: str) -> str:
+    """The `<think>` (with the space behind it) that a chat template wrote at the end of a prompt, or "".
+
+    It belongs to the answer although the model did not generate it. A template that also closes
+    the tag (thinking switched off) opened nothing.
+
+    >>> opened_think("<|im_start|>assistant\\n<think>\\n")
+    '<think>\\n'
+    """
+    match = _OPEN_THINK.search(rendered_prompt)
+    return match.group() if match else ""
+
+
+def read_completion(tokenizer: Any, token_ids: Sequence[int], *, opening: str = "") -> tuple[str, bool, int]:
+    """Generated token ids → (text, truncated, tokens generated).
+
+    The ids are cut at the first end token (the tokenizer's EOS or padding token); without one the
+    completion is truncated. Special tokens before it stay in the text. `opening` is what
+    `opened_think` found, put in front.
+    """
+    ends = end_token_ids(tokenizer)
+    ids = list(token_ids)
+    cut = next((i for i, token in enumerate(ids) if token in ends), None)
+    kept = ids if cut is None else ids[:cut]
+    text = tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return opening + text, cut is None, len(ids) if cut is None else cut + 1
+
+
+def end_token_ids(tokenizer: Any) -> frozenset[int]:
+    """The ids at which a completion ends: the tokenizer's EOS token and, where it has one, its padding token."""
+    return frozenset(i for i in (tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None)

@@ -1,0 +1,106 @@
+"""What segrl must know about a policy beyond its weights: `segrl.json` in the policy's directory.
+
+    {"answer_format": "seg-r1", "frame": "resized", "input_wh": [768, 768]}
+
+Every key is optional; what is missing follows from the model family (`segrl.policies.frames`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segrl.errors import ModelError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FILE_NAME = "segrl.json"
+
+FRAME_NAMES = ("original", "resized", "smart_resize", "relative_1000")
+"""`original`: pixels of the image as it is. `resized`: pixels of the image squashed to `input_wh`.
+`smart_resize`: pixels of the image as the checkpoint's own processor resizes it. `relative_1000`: 0–1000."""
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """How to feed a policy and how to read it. None means "as the model family does".
+
+    answer_format: name of an answer format. frame: one of FRAME_NAMES. input_wh: (width, height)
+    to which every image is squashed before the processor sees it. system: system prompt.
+    Raises ModelError for an unknown frame, a size that is no size, and `resized` without a size.
+    """
+
+    answer_format: str | None = None
+    frame: str | None = None
+    input_wh: tuple[int, int] | None = None
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.frame is not None and self.frame not in FRAME_NAMES:
+            raise ModelError(f"unknown frame {self.frame!r}: choose one of {', '.join(FRAME_NAMES)}")
+        if self.input_wh is not None:
+            object.__setattr__(self, "input_wh", _checked_wh(self.input_wh))
+        if self.frame == "resized" and self.input_wh is None:
+            raise ModelError("frame 'resized' needs input_wh: the width and height that images are squashed to")
+
+    def override(self, **options: Any) -> PolicySettings:
+        """These settings with every option that is not None put in its place."""
+        return replace(self, **{key: value for key, value in options.items() if value is not None})
+
+
+def _checked_wh(value: Any) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
+        raise ModelError(f"input_wh must be two positive integers (width, height), not {value!r}")
+    return pair[0], pair[1]
+
+
+def read_settings(directory: Path | str) -> PolicySettings:
+    """The settings in `directory`'s segrl.json; all None without the file.
+
+    Raises ModelError for a file that is no JSON object, an unknown key (naming the nearest) or a wrong value.
+    """
+    path = Path(directory) / FILE_NAME
+    if not path.is_file():
+        return PolicySettings()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} must hold one JSON object")
+    known = [field.name for field in fields(PolicySettings)]
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise ModelError(f"{path}: unknown key {key!r}; did you mean {nearest!r}?")
+    try:
+        return PolicySettings(**values)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def write_settings(directory: Path | str, settings: PolicySettings) -> None:
+    """Write segrl.json into `directory`, which must exist; keys that are None are left out."""
+    values = {key: value for key, value in asdict(settings).items() if value is not None}
+    path = Path(directory) / FILE_NAME
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def prepare_image(image: Image.Image, settings: PolicySettings) -> Image.Image:
+    """The picture a policy is shown: RGB, squashed to `settings.input_wh` if that is set.
+
+    The one place where segrl resizes an image for a policy (cold start, reinforcement learning and
+    evaluation use it): Pillow's bicubic filter, which averages over the source pixels when it
+    shrinks, whatever the aspect ratio. An image that fits already comes back unchanged.
+    """
+    from PIL import Image as PilImage
+
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if settings.input_wh is None or rgb.size == settings.input_wh:
+        return rgb
+    return rgb.resize(settings.input_wh, PilImage.Resampling.BICUBIC)
