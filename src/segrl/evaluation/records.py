@@ -1,0 +1,109 @@
+"""What an evaluation keeps of each example, and its file: one JSON object per line.
+
+{"id": "tiny-7-12", "image_id": "…", "tags": {"kind": "size"}, "query": "the largest disc",
+ "text": "<think>…", "status": "ok", "reasoning": "…", "detail": "",
+ "prompts": [{"box_xyxy": [10, 20, 60, 70], "points_xy": [[30, 40]], "labels": [1]}],
+ "mask": {"size": [112, 112], "counts": "…"}, "truth": {…}, "iou": 0.81, "s_measure": 0.9,
+ "intersection": 900, "union": 1111, "target_area": 1000, "predicted_area": 1011,
+ "tokens": 48, "seconds": 0.21, "truncated": false}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segrl.errors import DataError
+from segrl.masks import Rle
+from segrl.types import ORIGINAL, MaskPrompt, Score, Status
+
+
+@dataclass(frozen=True)
+class EvalRecord:
+    """One answered and scored example.
+
+    prompts: in original pixels, clipped to the image. mask: the union of the answer's masks, truth:
+    the union of the targets, both at the original size. status and iou to predicted_area: as
+    `segrl.types.Score`. tokens and seconds: length of the completion and the time it took.
+    """
+
+    id: str
+    image_id: str
+    tags: Mapping[str, str]
+    query: str
+    text: str
+    status: Status
+    reasoning: str | None
+    detail: str
+    prompts: tuple[MaskPrompt, ...]
+    mask: Rle
+    truth: Rle
+    iou: float
+    s_measure: float
+    intersection: int
+    union: int
+    target_area: int
+    predicted_area: int
+    tokens: int
+    seconds: float
+    truncated: bool
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of query, the slice of every table; None where the data set has no kinds."""
+        return self.tags.get("kind")
+
+    @property
+    def score(self) -> Score:
+        """The record's numbers as scoring gave them."""
+        return Score(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Score)})
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        prompts = [
+            {"box_xyxy": prompt.box_xyxy, "points_xy": prompt.points_xy, "labels": prompt.labels}
+            for prompt in self.prompts
+        ]
+        return plain | {"tags": dict(self.tags), "status": self.status.value, "prompts": prompts}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> EvalRecord:
+        """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is no record."""
+        return cls(**{**row, "status": Status(row["status"]), "prompts": tuple(map(_prompt, row["prompts"]))})
+
+
+def _prompt(row: Mapping[str, Any]) -> MaskPrompt:
+    box = row["box_xyxy"]
+    points = tuple((x, y) for x, y in row["points_xy"])
+    return MaskPrompt(None if box is None else tuple(box), points, tuple(row["labels"]), ORIGINAL)
+
+
+def write_jsonl(records: Iterable[EvalRecord], path: Path) -> None:
+    """Write the records, one line each; the file appears only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record.to_json(), allow_nan=False) + "\n")
+    os.replace(unfinished, path)
+
+
+def read_jsonl(path: Path) -> list[EvalRecord]:
+    """Read what `write_jsonl` wrote. Raises DataError naming the file, and the line that is no record."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the evaluation {path}: {error}") from error
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(EvalRecord.from_json(json.loads(line)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}, line {number}, is no evaluation record: {error!r}") from error
+    return records

@@ -1,0 +1,139 @@
+"""The files of a run that a report reads; each may be missing.
+
+DIR/recipe.yaml                the resolved recipe
+DIR/steps.jsonl                one JSON object per optimizer step, whatever the trainer logged
+DIR/evaluation/before.jsonl    records of the policy before training (`segrl.evaluation`)
+DIR/evaluation/after.jsonl     the same examples after it
+DIR/evaluation/images/         pictures of the examples that the report shows
+DIR/evaluation/seconds.json    seconds of each stage: before, training, after
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from segrl.errors import DataError
+from segrl.evaluation import EvalRecord, read_jsonl
+
+PICTURE_SIDE = 640
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and contents of one run. Reading a file that is there but unreadable raises DataError."""
+
+    path: Path
+
+    @property
+    def before_path(self) -> Path:
+        """Records from before training."""
+        return self.path / "evaluation" / "before.jsonl"
+
+    @property
+    def after_path(self) -> Path:
+        """Records from after training."""
+        return self.path / "evaluation" / "after.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+    @property
+    def summary_path(self) -> Path:
+        """The numbers."""
+        return self.path / "summary.json"
+
+    @property
+    def _seconds_path(self) -> Path:
+        return self.path / "evaluation" / "seconds.json"
+
+    @cached_property
+    def recipe_text(self) -> str:
+        """The resolved recipe as it stands in the file; empty without one."""
+        path = self.path / "recipe.yaml"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    @cached_property
+    def recipe(self) -> Mapping[str, Any]:
+        """The resolved recipe as plain values; empty without one."""
+        try:
+            return yaml.safe_load(self.recipe_text) or {}
+        except yaml.YAMLError as error:
+            raise DataError(f"{self.path / 'recipe.yaml'} is no valid YAML") from error
+
+    @cached_property
+    def steps(self) -> list[dict[str, Any]]:
+        """The training log in order of steps; rows without a step are left out."""
+        path = self.path / "steps.jsonl"
+        if not path.exists():
+            return []
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except ValueError as error:
+            raise DataError(f"{path} does not hold one JSON object per line: {error}") from error
+        return sorted((row for row in rows if "step" in row), key=lambda row: row["step"])
+
+    @cached_property
+    def before(self) -> list[EvalRecord]:
+        """Records from before training; empty if it was not measured."""
+        return read_jsonl(self.before_path) if self.before_path.exists() else []
+
+    @cached_property
+    def after(self) -> list[EvalRecord]:
+        """Records from after training; empty if it was not measured."""
+        return read_jsonl(self.after_path) if self.after_path.exists() else []
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each stage took, by name."""
+        return json.loads(self._seconds_path.read_text(encoding="utf-8")) if self._seconds_path.exists() else {}
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Write down that a stage took so many seconds; those of an earlier, interrupted start are added up."""
+        known = self.seconds
+        self._seconds_path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(known | {stage: round(known.get(stage, 0.0) + seconds, 3)})
+        self._seconds_path.write_text(text + "\n", encoding="utf-8")
+
+    def image_path(self, image_id: str) -> Path:
+        """Where the picture of an image is kept; ids may hold any character."""
+        return self.path / "evaluation" / "images" / f"{hashlib.sha256(image_id.encode()).hexdigest()[:20]}.png"
+
+    def save_images(self, images: Mapping[str, Image.Image]) -> None:
+        """Keep the pictures that the report will show, no side above PICTURE_SIDE pixels."""
+        for image_id, image in images.items():
+            path = self.image_path(image_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            small = image.copy()
+            small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+            small.save(path)
+
+    def open_image(self, image_id: str) -> Image.Image | None:
+        """A kept picture, or None."""
+        path = self.image_path(image_id)
+        if not path.exists():
+            return None
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except OSError as error:
+            raise DataError(f"cannot read the picture {path}: {error}") from error
+
+
+def require_run(path: Path) -> RunDirectory:
+    """The run in `path`. Raises DataError unless it holds a training log or an evaluation."""
+    run = RunDirectory(path)
+    wanted: Sequence[Path] = (path / "steps.jsonl", run.before_path, run.after_path)
+    if not any(file.exists() for file in wanted):
+        raise DataError(f"{path} holds no run: neither steps.jsonl nor evaluation/ is there (segrl train writes both)")
+    return run

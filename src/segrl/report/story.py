@@ -1,0 +1,97 @@
+"""The introduction: a few sentences made from the numbers, so that the page explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Numbers = Mapping[str, Any]
+
+
+def introduction(recipe: Numbers, steps: int, summary: Numbers) -> list[str]:
+    """Sentences for somebody who sees only this page; as many as the numbers allow."""
+    sentences = [_what_was_done(recipe, steps)] if recipe or steps else []
+    if "giou_gain" in summary:
+        sentences += [_overall(summary), _kinds(summary["gains"]["by_kind"]), _pointing(summary), _reading(summary)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign, two digits; a dash for None."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval(pair: Sequence[float] | None) -> str:
+    """An interval of a difference as text; a dash for None."""
+    return "–" if pair is None else f"{signed(pair[0])} to {signed(pair[1])}"
+
+
+def verdict(pair: Sequence[float] | None) -> str:
+    """better, worse or unclear: where the interval of a gain lies."""
+    if pair is None or pair[0] <= 0 <= pair[1]:
+        return "unclear"
+    return "better" if pair[0] > 0 else "worse"
+
+
+def _what_was_done(recipe: Numbers, steps: int) -> str:
+    policy = (recipe.get("policy") or {}).get("path", "the policy")
+    data = (recipe.get("dataset") or {}).get("name", "its data")
+    segmenter = (recipe.get("segmenter") or {}).get("name")
+    length = f"for {steps} steps" if steps else "for no step"
+    if recipe.get("method") == "sft":
+        return f"The policy “{policy}” was trained on gold answers {length} (SFT) on the data set “{data}”."
+    return (
+        f"The policy “{policy}” reads an image and a request, and points: it writes boxes and points, which the frozen "
+        f"segmenter “{segmenter}” turns into a mask. It was trained {length} of reinforcement learning (GRPO) on the "
+        f"data set “{data}”: it wrote several answers to each request, and those whose masks fitted better were made "
+        "more likely. It was shown no gold box and no gold point; all it learned came from the reward."
+    )
+
+
+def _overall(summary: Numbers) -> str:
+    before, after = summary["before"], summary["after"]
+    if before["giou"] is None:
+        return ""
+    found = verdict(summary["giou_gain_ci95"])
+    words = {
+        "better": "It became better",
+        "worse": "It became worse",
+        "unclear": "No change was shown, for the interval holds 0",
+    }[found]
+    return (
+        f"On {before['n']} requests that it never trained on, the overlap with the true mask (gIoU) went from "
+        f"{before['giou']:.2f} to {after['giou']:.2f}, a change of {signed(summary['giou_gain'])} "
+        f"(95% interval {interval(summary['giou_gain_ci95'])}). {words}."
+    )
+
+
+def _kinds(gains: Mapping[str, Numbers]) -> str:
+    if len(gains) < 2:
+        return ""
+    ordered = sorted(gains.items(), key=lambda item: -(item[1]["giou_gain"] or 0.0))
+    parts = []
+    for word, name in (("better", "Clearly better"), ("worse", "Clearly worse"), ("unclear", "No clear change")):
+        kinds = [f"{_plain(k)} ({signed(g['giou_gain'])})" for k, g in ordered if verdict(g["giou_gain_ci95"]) == word]
+        if kinds:
+            parts.append(f"{name}: {', '.join(kinds)}")
+    return "By kind of request: " + "; ".join(parts) + "."
+
+
+def _pointing(summary: Numbers) -> str:
+    before, after = summary["pointing"]["before"], summary["pointing"]["after"]
+    facts = []
+    if before["box_area_ratio"] is not None and after["box_area_ratio"] is not None:
+        sizes = f"{before['box_area_ratio']:.2f} to {after['box_area_ratio']:.2f}"
+        facts.append(f"the typical box went from {sizes} times the area of the true box")
+    if before["aimed"] is not None and after["aimed"] is not None:
+        facts.append(f"answers that aim at the right thing went from {before['aimed']:.0%} to {after['aimed']:.0%}")
+    return f"How it points: {', and '.join(facts)}." if facts else ""
+
+
+def _reading(summary: Numbers) -> str:
+    before, after = summary["before"]["parse_rate"], summary["after"]["parse_rate"]
+    return f"Answers that could be read: {before:.1%} before, {after:.1%} after." if before is not None else ""
+
+
+def _plain(kind: str) -> str:
+    return kind.replace("_", " ")

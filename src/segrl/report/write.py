@@ -1,0 +1,116 @@
+"""Run directory → report.html and summary.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from segrl.evaluation import compare, pointing, summarize
+from segrl.masks import from_rle
+from segrl.report import charts, story
+from segrl.report.choose import Group, choose
+from segrl.report.curves import charts as curve_charts
+from segrl.report.pictures import Picture
+from segrl.report.run_directory import RunDirectory, require_run
+
+
+def write_report(path: Path | str) -> Path:
+    """Write `summary.json` and `report.html` for the run in `path`; returns the page's path.
+
+    Whatever the run lacks (no evaluation, no training log) is left out of the page.
+    Raises DataError if `path` holds no run, or a file of it cannot be read.
+    """
+    run = require_run(Path(path))
+    summary = summary_of(run)
+    _write(run.summary_path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    _write(run.report_path, _render(run, summary))
+    return run.report_path
+
+
+def summary_of(run: RunDirectory) -> dict[str, Any]:
+    """The numbers of a run as JSON holds them.
+
+    `before`, `after` (see `segrl.metrics.summarize`); `giou_gain`, `giou_gain_ci95`; `gains` (see
+    `segrl.metrics.compare`); `pointing` before and after; `steps`; `seconds`, and `seconds_of` each
+    stage. What was not measured is not there.
+    """
+    numbers: dict[str, Any] = {}
+    for name, records in (("before", run.before), ("after", run.after)):
+        if records:
+            numbers[name] = summarize(records)
+    if run.before and run.after:
+        gains = compare(run.before, run.after)
+        numbers |= {"giou_gain": gains["giou_gain"], "giou_gain_ci95": gains["giou_gain_ci95"], "gains": gains}
+        numbers["pointing"] = {"before": pointing(run.before), "after": pointing(run.after)}
+    numbers["steps"] = _last_step(run)
+    return numbers | {"seconds": round(sum(run.seconds.values()), 3), "seconds_of": run.seconds}
+
+
+def chosen(run: RunDirectory) -> list[Group]:
+    """The examples that the page shows; empty unless the run was measured before and after."""
+    return choose(run.before, run.after) if run.before and run.after else []
+
+
+def _last_step(run: RunDirectory) -> int:
+    return int(run.steps[-1]["step"]) if run.steps else 0
+
+
+def _render(run: RunDirectory, summary: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("segrl.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"signed": story.signed, "interval": story.interval, "show": charts.show}
+    environment.globals |= {"verdict": story.verdict}
+    groups = chosen(run)
+    return environment.get_template("report.html.jinja").render(
+        title=f"{run.path.resolve().name}: what this run learned",
+        about=run.recipe.get("about") or "",
+        introduction=story.introduction(run.recipe, summary["steps"], summary),
+        summary=summary,
+        reach=_reach(summary),
+        charts=curve_charts(run.steps, _held_out(summary)),
+        groups=groups,
+        pictures=_pictures(run, groups),
+        recipe=run.recipe_text,
+        style=resources.files("segrl.report").joinpath("page/style.css").read_text(encoding="utf-8"),
+    )
+
+
+def _held_out(summary: dict[str, Any]) -> list[tuple[float, float]]:
+    measured = ((0, summary.get("before")), (summary["steps"], summary.get("after")))
+    return [(step, part["giou"]) for step, part in measured if part and part["giou"] is not None]
+
+
+def _reach(summary: dict[str, Any]) -> float:
+    """Half the width of the axis on which gains are drawn: the furthest end of any interval, at least 0.1."""
+    if "gains" not in summary:
+        return 0.1
+    rows = [summary["gains"], *summary["gains"]["by_kind"].values()]
+    ends = [abs(end) for row in rows if row["giou_gain_ci95"] for end in row["giou_gain_ci95"]]
+    return max([0.1, *ends])
+
+
+def _pictures(run: RunDirectory, groups: list[Group]) -> dict[str, Picture]:
+    """The pictures that were kept of the chosen examples, by image id."""
+    pictures = {}
+    for pair in (pair for group in groups for pair in group.pairs):
+        image = run.open_image(pair.before.image_id)
+        if image is not None:
+            height, width = from_rle(pair.before.truth).shape
+            pictures[pair.before.image_id] = Picture(image, (width, height))
+    return pictures
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
