@@ -1,0 +1,98 @@
+"""Texts in, rewards out: masks and scores are computed once per batch and shared by all terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segrl.rewards.registry import RewardTerm
+from segrl.rewards.rollout import Rollout
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from segrl.road import Road
+
+Values = list[float | None]
+
+
+@dataclass(frozen=True)
+class Completions:
+    """A batch of completions with what they answer; all sequences are parallel.
+
+    texts: completions as `segrl.policies.read_completion` yields them. images: the original
+    pictures. image_ids: equal exactly for equal images. targets: `(N, H, W)` bool each. ignores:
+    `(H, W)` bool or None each.
+    """
+
+    texts: Sequence[str]
+    truncated: Sequence[bool]
+    n_tokens: Sequence[int]
+    example_ids: Sequence[str]
+    images: Sequence[Image.Image]
+    image_ids: Sequence[str]
+    targets: Sequence[np.ndarray]
+    ignores: Sequence[np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """Rollouts with each term's values (without weights, None where it does not apply) and the weighted sums."""
+
+    rollouts: list[Rollout]
+    values: dict[str, Values]
+    totals: Values
+
+
+class RewardEngine:
+    """Scores completions on the one road from text to masks.
+
+    >>> engine = RewardEngine(road, build_terms({"iou": 0.7, "s_measure": 0.3}))  # doctest: +SKIP
+    >>> engine.score(completions).totals  # doctest: +SKIP
+    [0.93, 0.0]
+    """
+
+    def __init__(self, road: Road, terms: Sequence[RewardTerm]) -> None:
+        self.road, self.terms = road, tuple(terms)
+
+    def rollouts(self, batch: Completions) -> list[Rollout]:
+        """The completions with their masks and scores."""
+        from segrl import scoring
+
+        segmentations = self.road.read(
+            batch.texts, batch.images, image_ids=list(batch.image_ids), truncated=list(batch.truncated)
+        )
+        scores = scoring.score(segmentations, [targets.any(axis=0) for targets in batch.targets], list(batch.ignores))
+        required = self.road.answer_format.required_parts
+        return [
+            Rollout(*row, required_parts=required)
+            for row in zip(
+                batch.example_ids, batch.texts, batch.truncated, batch.n_tokens,
+                segmentations, scores, batch.targets, batch.ignores,
+                strict=True,
+            )
+        ]  # fmt: skip
+
+    def score(self, batch: Completions) -> RewardBatch:
+        """Every term's value for every completion, and their weighted sums."""
+        rollouts = self.rollouts(batch)
+        values = {term.name: [_checked(term, rollout) for rollout in rollouts] for term in self.terms}
+        totals = [self.total({name: column[i] for name, column in values.items()}) for i in range(len(rollouts))]
+        return RewardBatch(rollouts, values, totals)
+
+    def total(self, values: dict[str, float | None]) -> float | None:
+        """The weighted sum of the terms that apply; None if none does."""
+        paid = [(term.weight, values[term.name]) for term in self.terms]
+        applying = [weight * value for weight, value in paid if value is not None]
+        return sum(applying) if applying else None
+
+
+def _checked(term: RewardTerm, rollout: Rollout) -> float | None:
+    value = term(rollout)
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"reward term {term.name!r} gave {value} for a completion of example {rollout.example_id}")
+    return None if value is None else float(value)

@@ -1,0 +1,90 @@
+"""From the `rewards` section of a recipe to reward terms."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from segrl.errors import RecipeError
+from segrl.rewards import terms
+from segrl.rewards.rollout import Rollout
+
+TermFunction = Callable[..., float | None]
+
+TERMS: dict[str, TermFunction] = {
+    "iou": terms.iou,
+    "iou_tiers": terms.iou_tiers,
+    "s_measure": terms.s_measure,
+    "format_think": terms.format_think,
+    "format_answer": terms.format_answer,
+    "format": terms.format_all,
+    "no_target": terms.no_target,
+}
+"""The terms that a recipe can name."""
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """A term with its weight and options, as a recipe asks for it."""
+
+    name: str
+    weight: float
+    function: TermFunction
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, rollout: Rollout) -> float | None:
+        """The term's value, without the weight."""
+        return self.function(rollout, **self.options)
+
+
+def build_terms(section: Mapping[str, Any]) -> tuple[RewardTerm, ...]:
+    """The terms of a recipe's `rewards`: each name with a weight, or with a mapping.
+
+        iou: 0.7
+        iou_tiers: {weight: 1, tiers: [[0.5, 1]]}
+        mine: {weight: 0.1, python: my_package.my_term}
+
+    In a mapping `weight` is needed, `python` names a function of one's own by import path, and
+    every other key is an option of the term. Raises RecipeError for an unknown term or option
+    (naming the nearest valid one), a weight that is no number, and an import path that leads nowhere.
+    """
+    if not section:
+        raise RecipeError(f"rewards is empty: name at least one of {', '.join(TERMS)} with its weight")
+    return tuple(_build(str(name), value) for name, value in section.items())
+
+
+def _build(name: str, value: Any) -> RewardTerm:
+    options = dict(value) if isinstance(value, Mapping) else {"weight": value}
+    weight = options.pop("weight", None)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise RecipeError(f"rewards.{name} needs a number as its weight, not {weight!r}")
+    path = options.pop("python", None)
+    if path is None and name not in TERMS:
+        raise RecipeError(f"unknown reward term {name!r}; did you mean {nearest(name, TERMS)!r}?")
+    function = TERMS[name] if path is None else _import(name, str(path))
+    known = [key for key, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for key in options:
+        if key not in known:
+            hint = f"did you mean {nearest(key, known)!r}?" if known else "it takes none besides weight"
+            raise RecipeError(f"rewards.{name}: unknown option {key!r}; {hint}")
+    return RewardTerm(name, float(weight), function, options)
+
+
+def _import(name: str, path: str) -> TermFunction:
+    module, _, attribute = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(f"rewards.{name}: cannot import {path!r} ({error})") from error
+    if not callable(function):
+        raise RecipeError(f"rewards.{name}: {path!r} is no function")
+    return function
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The valid name that looks most like `name`; there must be one."""
+    return difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)[0]

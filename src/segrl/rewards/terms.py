@@ -1,0 +1,67 @@
+"""Reward terms: small pure functions from a rollout to a number.
+
+`None` says that a term does not apply to a rollout; 0 that the policy tried and failed; a fault of
+our own raises. Each term is largest for the perfect mask, and an empty mask never beats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from segrl.rewards.rollout import Rollout
+from segrl.types import Status
+
+SAM_R1_TIERS = ((0.5, 2.0), (0.7, 3.0), (0.8, 4.0))
+"""SAM-R1 (arXiv 2505.22596): IoU in (0.5, 0.7] pays 2, in (0.7, 0.8] 3, above 0.8 4."""
+
+
+def iou(rollout: Rollout) -> float:
+    """Intersection over union of the answer's mask with the ground truth, in [0, 1]."""
+    return rollout.score.iou
+
+
+def iou_tiers(rollout: Rollout, *, tiers: Sequence[Sequence[float]] = SAM_R1_TIERS) -> float:
+    """What the highest tier pays whose threshold the IoU exceeds; 0 below the first.
+
+    tiers: pairs (threshold, reward), both rising. Raises ValueError for any other order, with
+    which a worse mask could earn more.
+    """
+    rising = all(low[0] < high[0] and low[1] < high[1] for low, high in zip(tiers, tiers[1:], strict=False))
+    if not tiers or not rising or tiers[0][1] < 0:
+        raise ValueError(f"tiers must rise in threshold and in reward: {tiers}")
+    return max((float(reward) for threshold, reward in tiers if rollout.score.iou > threshold), default=0.0)
+
+
+def s_measure(rollout: Rollout) -> float:
+    """Structure measure of the answer's mask (Fan et al., ICCV 2017; α = 0.5), in [0, 1]."""
+    return rollout.score.s_measure
+
+
+def format_think(rollout: Rollout) -> float:
+    """1 if the reasoning stands in closed think tags, else 0 (SAM-R1)."""
+    return float("think" in rollout.answer.parts)
+
+
+def format_answer(rollout: Rollout) -> float:
+    """1 if the answer can be read and its values are valid, "nothing there" included, else 0 (SAM-R1)."""
+    return float(not rollout.answer.status.is_failure)
+
+
+def format_all(rollout: Rollout) -> float:
+    """1 if every part that the answer format asks for is there, readable and consistent, else 0.
+
+    Seg-R1's all-or-nothing reward: think, bbox, points and labels in its format.
+    """
+    complete = rollout.required_parts <= rollout.answer.parts
+    return float(complete and not rollout.answer.status.is_failure)
+
+
+def no_target(rollout: Rollout) -> float | None:
+    """1 for saying "nothing there" where nothing is; 0 for a false alarm and for false silence.
+
+    None for an answer that names something on a sample that has a target: other terms judge that.
+    """
+    silent = rollout.answer.status is Status.NO_TARGET
+    if rollout.has_target:
+        return 0.0 if silent else None
+    return float(silent)

@@ -1,0 +1,185 @@
+"""The reward engine as TRL's reward functions: one per term, all reading one scored batch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segrl.masks import from_rle, to_rle
+from segrl.rewards.engine import Completions, RewardBatch, RewardEngine
+from segrl.types import MaskPrompt, Status
+
+ROLLOUT_COLUMN = "segrl_rollout"
+"""Our column in TRL's completions table: one JSON text per completion, empty on steps that are not sampled."""
+
+RewardFunction = Callable[..., list[float | None]]
+
+
+@dataclass(frozen=True)
+class BatchInfo:
+    """What the adapter knows of the batch it scored last.
+
+    step: the first update that trains on it, counted from 1. completions_sha: SHA-256 over all
+    completion ids, in order.
+    """
+
+    step: int
+    completions_sha: str
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """The control of the proof: rewards are shuffled within each group of `num_generations` completions.
+
+    All terms of a completion move together, so that the group's rewards stay what they are and
+    only no longer belong to their completions. The permutation follows from the seed and the step.
+    """
+
+    seed: int
+    num_generations: int
+
+    def permutation(self, keys: Sequence[str], step: int) -> list[int]:
+        """For each completion, the index of the one whose rewards it is paid.
+
+        keys: the example of each completion. Raises ValueError if a group holds more than one.
+        """
+        size, order = self.num_generations, []
+        rng = np.random.default_rng([self.seed, step])
+        for start in range(0, len(keys), size):
+            if len(set(keys[start : start + size])) != 1 or start + size > len(keys):
+                raise ValueError("shuffle_rewards needs whole groups, one after the other, in each process")
+            order += (start + rng.permutation(size)).tolist()
+        return order
+
+
+class TrlRewards:
+    """Scores what TRL generated and hands each term out as a reward function of its own.
+
+    TRL calls every reward function with the same list of completion ids; the first call of a batch
+    scores it and the others read the result. Weights go to TRL's `reward_weights`.
+
+    read: completion ids → (text, truncated, tokens), see `segrl.policies.read_completion`.
+    logs_rollouts: whether a step's completions go to the rollout log.
+    """
+
+    def __init__(
+        self,
+        engine: RewardEngine,
+        read: Callable[[Sequence[int]], tuple[str, bool, int]],
+        *,
+        shuffle: Shuffle | None = None,
+        logs_rollouts: Callable[[int], bool] = lambda step: False,
+    ) -> None:
+        self.engine, self._read, self._shuffle, self._logs_rollouts = engine, read, shuffle, logs_rollouts
+        self.last: BatchInfo | None = None
+        self._scored_ids: Any = None
+        self._paid: dict[str, list[float | None]] = {}
+
+    @property
+    def weights(self) -> list[float]:
+        """One weight per function, for TRL's `reward_weights`."""
+        return [term.weight for term in self.engine.terms]
+
+    def functions(self) -> list[RewardFunction]:
+        """One reward function per term, named after it, as TRL's `reward_funcs` wants them."""
+        return [self._function(term.name) for term in self.engine.terms]
+
+    def _function(self, name: str) -> RewardFunction:
+        def reward(completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
+            if completion_ids is not self._scored_ids:
+                self._score(completion_ids, columns)
+            return self._paid[name]
+
+        reward.__name__ = name
+        return reward
+
+    def _score(self, completion_ids: list[list[int]], columns: Mapping[str, Any]) -> None:
+        step = columns["trainer_state"].global_step + 1
+        batch = self.engine.score(self._completions(completion_ids, columns))
+        paid = batch.values
+        if self._shuffle is not None:
+            order = self._shuffle.permutation(columns["example_id"], step)
+            paid = {name: [values[i] for i in order] for name, values in paid.items()}
+        self._log(batch, paid, step, columns)
+        self.last = BatchInfo(step, completions_sha(completion_ids))
+        # The list itself is kept: as long as it lives, no other batch can be mistaken for it.
+        self._scored_ids, self._paid = completion_ids, paid
+
+    def _completions(self, completion_ids: list[list[int]], columns: Mapping[str, Any]) -> Completions:
+        texts, truncated, n_tokens = zip(*map(self._read, completion_ids), strict=True)
+        truths: dict[int, np.ndarray] = {}
+        targets = []
+        for rles, hw in zip(columns["ground_truth"], columns["image_hw"], strict=True):
+            if id(rles) not in truths:
+                truths[id(rles)] = np.stack([from_rle(r) for r in rles]) if rles else np.zeros((0, *hw), dtype=bool)
+            targets.append(truths[id(rles)])
+        ignores = [None if rle is None else from_rle(rle) for rle in columns["ignore"]]
+        return Completions(
+            texts,
+            truncated,
+            n_tokens,
+            columns["example_id"],
+            columns["original"],
+            columns["image_id"],
+            targets,
+            ignores,
+        )
+
+    def _log(
+        self, batch: RewardBatch, paid: dict[str, list[float | None]], step: int, columns: Mapping[str, Any]
+    ) -> None:
+        scores = [rollout.score for rollout in batch.rollouts]
+        columns["log_metric"]("giou", sum(score.iou for score in scores) / len(scores))
+        shares = Counter(score.status for score in scores)
+        for status in Status:
+            columns["log_metric"](f"status/{status.value}", shares[status] / len(scores))
+        rows = [""] * len(scores)
+        if self._logs_rollouts(step):
+            rows = [json.dumps(self._row(batch, paid, step, columns, i)) for i in range(len(scores))]
+        columns["log_extra"](ROLLOUT_COLUMN, rows)
+
+    def _row(
+        self, batch: RewardBatch, paid: dict[str, list[float | None]], step: int, columns: Mapping[str, Any], i: int
+    ) -> dict[str, Any]:
+        rollout = batch.rollouts[i]
+        terms = {name: values[i] for name, values in paid.items()}
+        return {
+            "step": step,
+            "example_id": rollout.example_id,
+            "image_id": columns["image_id"][i],
+            "image_hw": list(columns["image_hw"][i]),
+            "query": columns["query"][i],
+            "tags": dict(columns["tags"][i]),
+            "truth": columns["ground_truth"][i],
+            "completion": {
+                "text": rollout.text,
+                "status": rollout.score.status.value,
+                "truncated": rollout.truncated,
+                "tokens": rollout.n_tokens,
+                "prompts": [prompt_dict(prompt) for prompt in rollout.answer.prompts],
+                "mask": to_rle(rollout.segmentation.union.cpu().numpy()),
+                "iou": rollout.score.iou,
+                "terms": terms,
+                "reward": self.engine.total(terms),
+            },
+        }
+
+
+def prompt_dict(prompt: MaskPrompt) -> dict[str, Any]:
+    """A mask prompt in original pixels as JSON: `box_xyxy` (or null), `points_xy`, `labels`."""
+    box = None if prompt.box_xyxy is None else list(prompt.box_xyxy)
+    return {"box_xyxy": box, "points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
+
+
+def completions_sha(completion_ids: Sequence[Sequence[int]]) -> str:
+    """SHA-256 (hex) over token ids, lengths included, so that equal hashes mean equal completions."""
+    digest = hashlib.sha256()
+    for ids in completion_ids:
+        digest.update(np.array([len(ids), *ids], dtype=np.int64).tobytes())
+    return digest.hexdigest()

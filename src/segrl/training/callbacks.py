@@ -1,0 +1,104 @@
+"""What we hang into TRL's trainers: step log, rollout log, completion marker."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
+from segrl.training.recipe import RolloutLog
+from segrl.training.run_dir import RunDir, append_rows, mark_complete
+
+
+class StepLog(TrainerCallback):
+    """Appends one row per logged step to steps.jsonl: TRL's metrics, seconds, and the completions' hash."""
+
+    def __init__(self, run: RunDir, rewards: TrlRewards | None) -> None:
+        self._run, self._rewards = run, rewards
+        self._since = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if logs is None or "train_runtime" in logs:  # the summary that Trainer logs once at the end
+            return
+        now = time.monotonic()
+        row: dict[str, Any] = {"step": state.global_step}
+        if self._rewards is not None and self._rewards.last is not None:
+            row["completions_sha"] = self._rewards.last.completions_sha
+        row |= {key: _plain(value) for key, value in logs.items()}
+        row["seconds"] = round(now - self._since, 3)
+        self._since = now
+        append_rows(self._run.steps, [row])
+
+
+def _plain(value: Any) -> Any:
+    """A metric as JSON: undefined is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Rollouts(TrainerCallback):
+    """Moves the sampled rows of TRL's completions tables, advantages included, into rollouts.jsonl.
+
+    TRL writes a step's table after its `on_log`, so each is read at the next event. One row per
+    group: step, group (its place in the batch), example_id, image_id, image_hw, query, tags, truth
+    (one RLE per target) and completions, each with text, status, truncated, tokens, prompts
+    (original pixels), mask (RLE), iou, terms, reward and advantage.
+    """
+
+    def __init__(self, run: RunDir, wanted: RolloutLog, num_generations: int) -> None:
+        self._run, self._wanted, self._num_generations = run, wanted, num_generations
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._collect(args)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._collect(args)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._collect(args)
+
+    def _collect(self, args: Any) -> None:
+        for path in sorted(Path(args.output_dir, "completions").glob("*.parquet")):
+            append_rows(self._run.rollouts, list(self._groups(path)))
+            path.unlink()
+
+    def _groups(self, path: Path) -> Iterator[dict[str, Any]]:
+        import pyarrow.parquet as parquet
+
+        table = parquet.read_table(path, columns=[ROLLOUT_COLUMN, "advantage", "step"]).to_pylist()
+        rows = [
+            {**json.loads(row[ROLLOUT_COLUMN]), "advantage": row["advantage"]}
+            for row in table[: self._wanted.groups * self._num_generations]
+            if row[ROLLOUT_COLUMN]
+        ]
+        # A rollout that serves several updates is in the table of each; it is kept with the first.
+        rows = [row for row in rows if row["step"] == table[0]["step"]]
+        for group, members in groupby(enumerate(rows), key=lambda item: item[0] // self._num_generations):
+            completions = []
+            for _, row in members:
+                completions.append({**row.pop("completion"), "advantage": row.pop("advantage")})
+            yield {"step": row.pop("step"), "group": group, **row, "completions": completions}
+
+
+class CompletionMarker(TrainerCallback):
+    """Marks each checkpoint as whole. Comes after every callback that writes something on a save."""
+
+    def __init__(self, run: RunDir, settings: Any) -> None:
+        self._run, self._settings = run, settings
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from segrl.policies import write_settings
+
+        if state.is_world_process_zero:
+            checkpoint = self._run.checkpoints / f"checkpoint-{state.global_step}"
+            write_settings(checkpoint, self._settings)
+            mark_complete(checkpoint)

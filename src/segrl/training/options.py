@@ -1,0 +1,123 @@
+"""From a recipe's `trainer` section to TRL's configuration: what we add, and what we refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from segrl.errors import RecipeError
+from segrl.rewards.registry import nearest
+from segrl.training.recipe import Recipe
+
+OURS: Mapping[str, str] = {
+    "output_dir": "is the run's directory",
+    "seed": "is the recipe's own `seed`",
+    "data_seed": "follows from the recipe's own `seed`",
+    "reward_weights": "is what the recipe's `rewards` says",
+    "resume_from_checkpoint": "is not needed: the same command goes on where the run stopped",
+}
+"""Trainer options that a recipe may not set, and why."""
+
+FIXED: Mapping[str, Mapping[str, Any]] = {
+    "both": {"remove_unused_columns": False, "num_train_epochs": 1, "disable_tqdm": True},
+    "grpo": {"shuffle_dataset": False, "num_completions_to_print": 0, "log_multimodal": False},
+    "sft": {"train_sampling_strategy": "sequential", "packing": False},
+}
+"""Values that exact resume and the rollout log stand on. `num_train_epochs` is read before: see `data.layout`."""
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "both": {"logging_steps": 1, "save_total_limit": 2},
+    "grpo": {},
+    "sft": {"max_length": None},
+}
+"""Where ours differ from TRL's; a recipe may set others. SFT's default length would cut image tokens."""
+
+
+def config_class(method: str) -> type:
+    """TRL's configuration class for a method."""
+    from trl import GRPOConfig, SFTConfig
+
+    return {"grpo": GRPOConfig, "sft": SFTConfig}[method]
+
+
+def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None] = print) -> Any:
+    """TRL's configuration for a recipe. Without a GPU adds `use_cpu: true` and says so.
+
+    Raises RecipeError for an unknown option (naming the nearest), one that segrl sets itself, one
+    that resume forbids, and whatever TRL finds wrong.
+    """
+    given = dict(recipe.trainer)
+    cls = config_class(recipe.method)
+    _check_names(given, [field.name for field in dataclasses.fields(cls) if field.init], recipe.method)
+    given.pop("num_train_epochs", None)
+    options = {**DEFAULTS["both"], **DEFAULTS[recipe.method], **given, **FIXED["both"], **FIXED[recipe.method]}
+    options |= {"output_dir": str(output_dir), "seed": recipe.seed}
+    if recipe.method == "grpo":
+        options["log_completions"] = options.get("log_completions", True) or recipe.log.rollouts.every > 0
+        options["reward_weights"] = [term.weight for term in recipe.terms()]
+    if "use_cpu" not in options and not _has_accelerator():
+        options["use_cpu"] = True
+        say("no GPU found: training on the CPU (use_cpu: true)")
+    try:
+        config = cls(**options)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"trainer: {' '.join(str(error).split())}") from error
+    check_resumable(config, recipe.method)
+    return config
+
+
+def _check_names(given: Mapping[str, Any], known: list[str], method: str) -> None:
+    fixed = {**FIXED["both"], **FIXED[method]}
+    for key, value in given.items():
+        if key in OURS:
+            raise RecipeError(f"trainer.{key} {OURS[key]}: take it out")
+        if key not in known:
+            raise RecipeError(f"unknown key trainer.{key}; did you mean trainer.{nearest(key, known)}?")
+        if key in fixed and key != "num_train_epochs" and value != fixed[key]:
+            raise RecipeError(f"trainer.{key} must stay {fixed[key]!r}: resuming a run exactly needs it so")
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def check_resumable(config: Any, method: str) -> None:
+    """Refuses what would make a resumed run differ from an undisturbed one; raises RecipeError."""
+    if str(config.eval_strategy) not in ("no", "IntervalStrategy.NO"):
+        raise RecipeError("trainer.eval_strategy: evaluate the saved checkpoints instead; training runs none itself")
+    strategy = getattr(config.save_strategy, "value", config.save_strategy)
+    if strategy != "steps":
+        raise RecipeError(
+            f"trainer.save_strategy must be steps, not {strategy}; save_steps may be as large as you like"
+        )
+    if config.save_only_model:
+        raise RecipeError("trainer.save_only_model: a run without its optimizer state cannot be resumed")
+    if config.save_total_limit is not None and config.save_total_limit < 2:
+        raise RecipeError("trainer.save_total_limit must be at least 2: one may be half written when a run is killed")
+    for name in ("save_steps", "logging_steps"):
+        if getattr(config, name) != int(getattr(config, name)) or getattr(config, name) < 1:
+            raise RecipeError(f"trainer.{name} must be a whole number of steps, not {getattr(config, name)}")
+    if config.save_steps % config.logging_steps:
+        raise RecipeError(
+            f"trainer.save_steps ({config.save_steps}) must be a multiple of logging_steps ({config.logging_steps}): "
+            "what was not logged yet is lost with the process"
+        )
+    if method == "grpo":
+        _check_generation_phase(config)
+
+
+def _check_generation_phase(config: Any) -> None:
+    per_generation = config.steps_per_generation * config.num_iterations
+    per_save = int(config.save_steps) * config.gradient_accumulation_steps
+    if per_save % per_generation:
+        fitting = math.lcm(per_generation, config.gradient_accumulation_steps) // config.gradient_accumulation_steps
+        raise RecipeError(
+            f"trainer: a checkpoint would fall into a half-used rollout: save_steps × gradient_accumulation_steps "
+            f"({per_save}) must be a multiple of steps_per_generation × num_iterations ({per_generation}); "
+            f"save_steps: {math.ceil(config.save_steps / fitting) * fitting} would do"
+        )

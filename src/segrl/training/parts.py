@@ -1,0 +1,83 @@
+"""A recipe's parts, built: the policy's processor and settings, the road, the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segrl.errors import ModelError
+from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion, read_settings
+from segrl.policies.frames import SmartResize
+from segrl.road import Road
+from segrl.training.data import Reader
+from segrl.training.recipe import Recipe
+from segrl.types import Example
+
+
+@dataclass(frozen=True)
+class PolicyParts:
+    """What training needs to know of a policy; TRL loads its weights from `path` itself."""
+
+    path: str
+    processor: Any
+    settings: PolicySettings
+    reader: Reader
+    opening: str
+
+    def read(self, token_ids: Sequence[int]) -> tuple[str, bool, int]:
+        """Generated ids → (text, truncated, tokens)."""
+        return read_completion(self.processor.tokenizer, token_ids, opening=self.opening)
+
+
+def load_policy(recipe: Recipe) -> PolicyParts:
+    """The policy's processor and settings; the recipe's `policy` and `answer_format` come before segrl.json.
+
+    Raises ModelError for a directory that is no policy, one without a processor, and an unknown family.
+    """
+    path = recipe.policy.path
+    if path == "tiny":
+        from segrl.tiny import policy_dir
+
+        path = str(policy_dir())
+    section = recipe.policy
+    settings = read_settings(path).override(
+        answer_format=recipe.answer_format, frame=section.frame, input_wh=section.input_wh, system=section.system
+    )
+    if settings.answer_format is None:
+        raise ModelError(f"{path} does not say which answer format it writes: set answer_format in the recipe")
+    processor, model_type = _load_processor(path)
+    frame_for = frame_rule(model_type, settings, SmartResize.of(processor))
+    rendered = processor.apply_chat_template(messages(None, "", settings.system), add_generation_prompt=True)
+    reader = Reader(settings, settings.answer_format, frame_for)
+    return PolicyParts(path, processor, settings, reader, opened_think(rendered))
+
+
+def _load_processor(path: str) -> tuple[Any, str]:
+    from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+
+    try:
+        model_type = AutoConfig.from_pretrained(path).model_type
+        processor = AutoProcessor.from_pretrained(path, truncation_side="left", padding_side="left")
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"cannot load the policy {path}: {reason}") from error
+    if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
+        raise ModelError(f"the policy {path} has no image processor: save its AutoProcessor into that directory")
+    return processor, model_type
+
+
+def load_road(recipe: Recipe, reader: Reader) -> Road:
+    """The road from this policy's texts to masks."""
+    from segrl import segmenters
+
+    assert recipe.segmenter is not None  # Recipe refuses grpo without one
+    segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
+    return Road(answer_format=reader.format, frame_for=reader.frame_for, segmenter=segmenter)
+
+
+def load_examples(recipe: Recipe) -> Sequence[Example]:
+    """The training examples; raises DataError as `segrl.datasets.load` does."""
+    from segrl import datasets
+
+    return datasets.load(recipe.dataset.name, **recipe.dataset.options)

@@ -1,0 +1,87 @@
+"""A live view of a training run: a table that stays in place on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from transformers import TrainerCallback
+
+EVERY_SECONDS = 10.0
+"""How often a plain line is printed where there is no terminal."""
+
+
+class Progress(TrainerCallback):
+    """Shows the step, reward, gIoU, answer status, loss, seconds per step and the time left."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live: Live | None = None
+        self._begun = self._printed = 0.0
+        self._first_step = 0
+        self._first: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._begun, self._first_step = time.monotonic(), state.global_step
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+            self._live.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if logs is None or "train_runtime" in logs:
+            return
+        shown = summary_line(logs)
+        for name, value in shown.items():
+            self._first.setdefault(name, value)
+        clock = self._clock(state)
+        if self._live is not None:
+            self._live.update(self._table(state, shown, clock))
+        elif time.monotonic() - self._printed >= EVERY_SECONDS or state.global_step == state.max_steps:
+            self._printed = time.monotonic()
+            figures = "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
+            self._console.print(f"step {state.global_step}/{state.max_steps}  {figures}  {clock}", highlight=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _clock(self, state: Any) -> str:
+        done = state.global_step - self._first_step
+        each = (time.monotonic() - self._begun) / max(done, 1)
+        left = each * (state.max_steps - state.global_step)
+        return f"{each:.2f} s/step, {duration(left)} left"
+
+    def _table(self, state: Any, shown: dict[str, float], clock: str) -> Table:
+        table = Table(title=f"step {state.global_step} of {state.max_steps} · {clock}", title_justify="left")
+        for column in ("", "first", "now"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, value in shown.items():
+            table.add_row(name, f"{self._first[name]:.3g}", f"{value:.3g}")
+        return table
+
+
+def summary_line(logs: dict[str, Any]) -> dict[str, float]:
+    """The few figures of a step that a person watches, in the order shown."""
+    names = {"reward": "reward", "giou": "gIoU", "loss": "loss", "mean_token_accuracy": "token accuracy"}
+    shown = {label: logs[key] for key, label in names.items() if logs.get(key) is not None}
+    shown |= {key.split("/")[1]: v for key, v in logs.items() if key.endswith("/mean") and key.startswith("rewards/")}
+    statuses = {key.split("/")[1]: v for key, v in logs.items() if key.startswith("status/")}
+    shown |= {f"answers {name}": value for name, value in statuses.items() if value or name == "ok"}
+    for key, label in (("completions/mean_length", "tokens"), ("kl", "KL"), ("entropy", "entropy")):
+        if logs.get(key) is not None:
+            shown[label] = logs[key]
+    return {name: float(value) for name, value in shown.items() if value is not None}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: 42 s, 3 min 05 s, 2 h 07 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,200 @@
+"""A recipe: one YAML file that names a whole training run. Reading one imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from segrl.errors import RecipeError
+from segrl.rewards.registry import RewardTerm, build_terms, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PolicySection(_Section):
+    """The policy to train: a directory, a model's name on the hub, or `tiny`; a plain text is its `path`.
+
+    What is not given follows from the policy's own segrl.json and its model family.
+    """
+
+    path: str
+    frame: str | None = None
+    input_wh: tuple[int, int] | None = None
+    system: str | None = None
+
+
+class SegmenterSection(BaseModel):
+    """The frozen segmenter: its name or path, and options of `segrl.segmenters.load`; a plain text is its `name`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every key besides `name`."""
+        return dict(self.model_extra or {})
+
+
+class DatasetSection(SegmenterSection):
+    """The training data: a name and options of `segrl.datasets.load`; a plain text is its `name`."""
+
+
+class RolloutLog(_Section):
+    """Which completions are kept: the first `groups` groups of every `every`-th step, the first step included."""
+
+    every: int = Field(10, ge=0)
+    groups: int = Field(4, ge=1)
+
+    def wants(self, step: int) -> bool:
+        """Whether a step (counted from 1) is kept; `every: 0` keeps none."""
+        return self.every > 0 and (step - 1) % self.every == 0
+
+
+class LogSection(_Section):
+    """What is logged beside steps.jsonl."""
+
+    rollouts: RolloutLog = RolloutLog()
+
+
+class ControlSection(_Section):
+    """Switches for control experiments, never for real training.
+
+    shuffle_rewards: rewards are shuffled within each group, so that they no longer belong to their
+    completions. What such a run gains did not come from the reward.
+    """
+
+    shuffle_rewards: bool = False
+
+
+class Recipe(_Section):
+    """A validated recipe. `trainer` holds TRL's own options (GRPOConfig or SFTConfig), checked when the run starts."""
+
+    method: Literal["grpo", "sft"]
+    seed: int = Field(0, ge=0, lt=2**32)
+    policy: PolicySection
+    answer_format: str | None = None
+    segmenter: SegmenterSection | None = None
+    dataset: DatasetSection
+    rewards: dict[str, float | dict[str, Any]] = Field(default_factory=dict)
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    log: LogSection = LogSection()
+    control: ControlSection = ControlSection()
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _policy_by_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @field_validator("segmenter", "dataset", mode="before")
+    @classmethod
+    def _section_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Recipe:
+        if self.method == "grpo":
+            if self.segmenter is None:
+                raise RecipeError("method: grpo needs a segmenter, for instance segmenter: grabcut")
+            self.terms()
+        elif self.rewards or self.control.shuffle_rewards:
+            raise RecipeError("method: sft learns from gold answers: rewards and control belong to method: grpo")
+        return self
+
+    def terms(self) -> tuple[RewardTerm, ...]:
+        """The reward terms with their weights; raises RecipeError as `build_terms` does."""
+        return build_terms(self.rewards)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The resolved recipe as plain YAML values, defaults included."""
+        return self.model_dump(mode="json")
+
+
+def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file; each override `key.sub=value` (value in YAML) replaces one entry.
+
+    Raises RecipeError for a missing or unreadable file, an unknown key (naming the nearest valid
+    one), a wrong value, and whatever `Recipe` refuses.
+    """
+    try:
+        values = yaml_value(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must hold a mapping with method, policy, dataset, trainer, …")
+    for override in overrides:
+        _apply(values, override)
+    return parse_recipe(values, source=str(path))
+
+
+def parse_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """A recipe from plain values. Raises RecipeError, whose message begins with `source`."""
+    try:
+        return Recipe.model_validate(dict(values))
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from error
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_explain(error)}") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"an override looks like trainer.learning_rate=1e-5, not {override!r}")
+    for i, part in enumerate(parts[:-1]):
+        inner = values.setdefault(part, {})
+        if isinstance(inner, str) and parts[i] in _NAMED:  # `policy: tiny` and `policy: {path: tiny}` are one
+            inner = values[part] = {_NAMED[part]: inner}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{override!r}: {'.'.join(parts[: i + 1])} is a value and has no entries")
+        values = inner
+    try:
+        values[parts[-1]] = yaml_value(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: the value is no valid YAML") from error
+
+
+_NAMED = {"policy": "path", "segmenter": "name", "dataset": "name"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers of its version 1.2: 1e-5 is a number there, and a text in version 1.1."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def yaml_value(text: str) -> Any:
+    """What a YAML text says, in plain Python values."""
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a recipe as one line."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        *parents, name = (str(part) for part in fault["loc"])
+        return f"unknown key {key!r}; did you mean {'.'.join([*parents, nearest(name, _keys_under(parents))])!r}?"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key}: {fault['msg']}, not {fault['input']!r}"
+
+
+def _keys_under(parents: list[str]) -> list[str]:
+    model: Any = Recipe
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+        model = next((arm for arm in getattr(model, "__args__", (model,)) if hasattr(arm, "model_fields")), model)
+    return list(model.model_fields)

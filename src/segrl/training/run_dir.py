@@ -1,0 +1,184 @@
+"""A run's directory: whose it is, how far it came, and which checkpoint is whole.
+
+recipe.yaml        the resolved recipe
+run.json           revision, versions, command, device of each start
+steps.jsonl        one row per logged step
+rollouts.jsonl     one row per logged group
+checkpoints/       TRL's own; checkpoint-N is whole if it holds COMPLETE
+model/             the trained policy, in the ordinary `from_pretrained` layout
+finished.json      written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segrl.errors import RecipeError
+from segrl.training.recipe import Recipe, yaml_value
+
+COMPLETE = "segrl_complete.json"
+"""Written into a checkpoint after everything else: names and sizes of all its files."""
+
+NOT_MODEL = (
+    "optimizer",
+    "scheduler",
+    "scaler",
+    "rng_state",
+    "trainer_state",
+    "training_args",
+    "entropy_ctrl",
+    COMPLETE,
+)
+"""Beginnings of the files of a checkpoint that are no part of the model."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def steps(self) -> Path:
+        return self.root / "steps.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        return self.root / "rollouts.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def finished(self) -> Path:
+        return self.root / "finished.json"
+
+    def claim(self, recipe: Recipe) -> None:
+        """Makes the directory this recipe's, or finds that it is already.
+
+        Raises RecipeError, naming the keys that differ, if it holds another recipe's run.
+        """
+        ours = recipe.as_dict()
+        if self.recipe.exists():
+            theirs = yaml_value(self.recipe.read_text(encoding="utf-8"))
+            differing = sorted(_differences(theirs, ours))
+            if differing:
+                raise RecipeError(
+                    f"{self.root} holds a run of another recipe ({'; '.join(differing)}): "
+                    "choose another --out, or start the recipe that began it"
+                )
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.recipe, yaml.safe_dump(ours, sort_keys=False, allow_unicode=True))
+
+    def last_complete(self) -> Path | None:
+        """The newest whole checkpoint; every other one that is not whole is removed.
+
+        What a killed process left half written or half deleted must not stay: the trainer keeps
+        the newest directories by their time of change, and would count it among them.
+        """
+        whole = []
+        for path in self.checkpoints.glob("checkpoint-*"):
+            if is_complete(path):
+                whole.append(path)
+            else:
+                shutil.rmtree(path)
+        return max(whole, key=step_of, default=None)
+
+    def rewind(self, step: int) -> None:
+        """Drops every logged row that belongs to a later step than `step`, and what was half written."""
+        for path in (self.steps, self.rollouts):
+            rows = [row for row in read_rows(path) if row["step"] <= step]
+            write_atomically(path, "".join(json_line(row) for row in rows))
+        shutil.rmtree(self.checkpoints / "completions", ignore_errors=True)
+
+
+def _differences(theirs: Any, ours: Any, key: str = "") -> Iterator[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in {*theirs, *ours}:
+            yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}" if key else name)
+    elif theirs != ours:
+        yield f"{key} is {_brief(theirs)} there and {_brief(ours)} here"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint directory's name."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Writes the completion marker; call it when everything else is in place."""
+    sizes = {str(p.relative_to(checkpoint)): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
+    sizes.pop(COMPLETE, None)
+    write_atomically(checkpoint / COMPLETE, json.dumps({"step": step_of(checkpoint), "files": sizes}, indent=1))
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint has its marker and every file that it names, at its size."""
+    marker = checkpoint / COMPLETE
+    if not marker.is_file():
+        return False
+    files = json.loads(marker.read_text(encoding="utf-8"))["files"]
+    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == n for name, n in files.items())
+
+
+def copy_model(checkpoint: Path, target: Path) -> None:
+    """The model of a checkpoint without the trainer's state; `target` appears whole or not at all."""
+    building = target.with_name(target.name + ".part")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        if path.is_file() and not path.name.startswith(NOT_MODEL):
+            shutil.copy2(path, building / path.name)
+    shutil.rmtree(target, ignore_errors=True)
+    building.rename(target)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """`text` under `path`, whole or not at all, whenever the process dies."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line of a JSON Lines file."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds rows in one write."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json_line(row) for row in rows))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file; none without the file. A last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]

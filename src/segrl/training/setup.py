@@ -1,0 +1,157 @@
+"""Builds TRL's trainer for a recipe, with our data, rewards and callbacks in it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from segrl.rewards.engine import RewardEngine
+from segrl.rewards.trl_adapter import Shuffle, TrlRewards
+from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
+from segrl.training.data import layout, lazy_dataset, rows_needed
+from segrl.training.options import build_config
+from segrl.training.parts import PolicyParts, load_examples, load_policy, load_road
+from segrl.training.recipe import Recipe
+from segrl.training.run_dir import RunDir, write_atomically
+
+VERSIONED = (
+    "segrl",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "numpy",
+    "opencv-python-headless",
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A trainer ready to run. last_step: the step after which it is done. marker: to be added as its last callback."""
+
+    trainer: Any
+    last_step: int
+    marker: CompletionMarker
+
+
+def build(recipe: Recipe, run: RunDir, *, say: Callable[[str], None] = print) -> Built:
+    """The trainer of a recipe. Raises RecipeError, ModelError or DataError for what the recipe gets wrong."""
+    config = build_config(recipe, run.checkpoints, say=say)
+    policy = load_policy(recipe)
+    make = _grpo_trainer if recipe.method == "grpo" else _sft_trainer
+    trainer, rewards = make(recipe, run, config, policy)
+    _quieten(trainer)
+    trainer.add_callback(StepLog(run, rewards))
+    return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings))
+
+
+def _rows(recipe: Recipe, config: Any, row: Any, keep: int) -> Any:
+    examples = load_examples(recipe)
+    epochs = float(recipe.trainer.get("num_train_epochs", 1))
+    rows = rows_needed(config, recipe.method, len(examples), epochs)
+    return lazy_dataset(examples, layout(len(examples), rows, recipe.seed), row, keep)
+
+
+def _grpo_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts) -> tuple[Any, TrlRewards]:
+    from trl import GRPOTrainer
+
+    rewards = TrlRewards(
+        RewardEngine(load_road(recipe, policy.reader), recipe.terms()),
+        policy.read,
+        shuffle=Shuffle(recipe.seed, config.num_generations) if recipe.control.shuffle_rewards else None,
+        logs_rollouts=recipe.log.rollouts.wants,
+    )
+    config.reward_weights = rewards.weights
+    queries = config.generation_batch_size // config.num_generations
+    trainer = GRPOTrainer(
+        model=policy.path,
+        args=config,
+        reward_funcs=rewards.functions(),
+        train_dataset=_rows(recipe, config, policy.reader.rl_row, keep=2 * queries),
+        processing_class=policy.processor,
+    )
+    trainer.add_callback(Rollouts(run, recipe.log.rollouts, config.num_generations))
+    return trainer, rewards
+
+
+def _sft_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts) -> tuple[Any, None]:
+    from trl import SFTTrainer
+
+    trainer = SFTTrainer(
+        model=policy.path,
+        args=config,
+        train_dataset=_rows(recipe, config, policy.reader.sft_row, keep=0),
+        processing_class=policy.processor,
+    )
+    return trainer, None
+
+
+def _quieten(trainer: Any) -> None:
+    """Takes out the callbacks that print every log as a dictionary."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+
+
+def _last_step(trainer: Any) -> int:
+    """After how many updates the run is done; one epoch of the laid-out data unless `max_steps` is set."""
+    loader = trainer.get_train_dataloader()
+    return int(trainer.set_initial_training_values(trainer.args, loader)[-1])
+
+
+def record_start(run: RunDir, checkpoint: Path | None) -> None:
+    """Adds this start to run.json: command, revision, versions, machine, and the checkpoint it goes on from."""
+    path = run.root / "run.json"
+    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    starts.append(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": sys.argv,
+            "from_step": None if checkpoint is None else checkpoint.name.rpartition("-")[2],
+            "revision": git_revision(),
+            "versions": {name: _version(name) for name in VERSIONED},
+            "python": platform.python_version(),
+            "device": _device(),
+        }
+    )
+    write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
+
+
+def git_revision() -> str | None:
+    """The commit of the source tree that segrl runs from, `+` behind it if files were changed; None outside git."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if dirty.strip() else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
