@@ -1,0 +1,104 @@
+"""Gold answers for a scene: the annotator's (loose) and the ideal ones (tight)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from segrl.masks import mask_to_box
+from segrl.tiny.queries import UNDERSTOOD, Query
+from segrl.tiny.shapes import Thing
+from segrl.tiny.words import SIDE
+from segrl.types import ORIGINAL, Box, MaskPrompt, Point
+
+LOOSE = (-0.10, 0.45)
+"""How far an annotator's box side lies outside the object, as a share of the box's side."""
+
+
+def answer(
+    kind: str, things: Sequence[Thing], masks: np.ndarray, query: Query, gold: str, rng: np.random.Generator
+) -> dict[str, Any]:
+    """`meta` of an example: `prompts` and `reasoning`, or the raw texts of the counting skill."""
+    if kind == "count":
+        return {"prompt_text": f"{query.text}?", "completion_text": count_text(things), "count": len(things)}
+    if gold == "tight":
+        prompts = tuple(tight_prompt(masks, i) for i in query.targets)
+        return {"prompts": prompts, "reasoning": reasoning(things, query.targets)}
+    named = query.targets if kind in UNDERSTOOD else _guess(kind, len(things), rng)
+    prompts = tuple(loose_prompt(masks[i], rng) for i in named)
+    return {"prompts": prompts, "reasoning": reasoning(things, named)}
+
+
+def _guess(kind: str, n: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """What an answer names that has not understood: an object, two where several are asked for, or nothing."""
+    if kind == "none" and rng.random() < 0.25:
+        return ()
+    count = 2 if kind == "several" and rng.random() < 0.5 else 1
+    return tuple(sorted(int(i) for i in rng.permutation(n)[:count]))
+
+
+def reasoning(things: Sequence[Thing], named: Sequence[int]) -> str:
+    """First all that is seen, from left to right and with its place, then what matches."""
+    seen = listing(things)
+    if not named:
+        return f"{seen}. none match"
+    return f"{seen}. it is " + " and ".join(str(i + 1) for i in named)
+
+
+def listing(things: Sequence[Thing]) -> str:
+    """The objects from left to right: number, size, colour, shape and centre in pixels of the scene."""
+    return ", ".join(
+        f"{i + 1} {thing.size} {thing.name} at ({round(thing.centre_xy[0])},{round(thing.centre_xy[1])})"
+        for i, thing in enumerate(things)
+    )
+
+
+def count_text(things: Sequence[Thing]) -> str:
+    """The completion of the counting skill."""
+    return f"<think>{listing(things)}</think> <answer>{len(things)}</answer>"
+
+
+def loose_prompt(mask: np.ndarray, rng: np.random.Generator) -> MaskPrompt:
+    """A hurried annotator's prompt: a box too wide, two points on the object, one anywhere off it."""
+    x1, y1, x2, y2 = mask_to_box(mask) or (0.0, 0.0, float(SIDE), float(SIDE))
+    left, top, right, bottom = rng.uniform(*LOOSE, size=4) * [x2 - x1, y2 - y1, x2 - x1, y2 - y1]
+    box: Box = (float(max(x1 - left, 0)), float(max(y1 - top, 0)), float(min(x2 + right, SIDE)), float(min(y2 + bottom, SIDE)))
+    points = (*_somewhere(mask, 2, rng), *_somewhere(~mask, 1, rng))
+    return MaskPrompt(box, points, (1, 1, 0), ORIGINAL)
+
+
+def _somewhere(mask: np.ndarray, n: int, rng: np.random.Generator) -> list[Point]:
+    """`n` pixels drawn at random where `mask` is True."""
+    ys, xs = np.nonzero(mask)
+    picks = rng.integers(len(xs), size=n)
+    return [(float(xs[i]), float(ys[i])) for i in picks]
+
+
+def tight_prompt(masks: np.ndarray, index: int) -> MaskPrompt:
+    """The ideal prompt: the object's own box, its two deepest points, and the deepest point of what else is in the box.
+
+    "What else" is another object where one reaches into the box, else the ground.
+    """
+    mask = masks[index]
+    box = mask_to_box(mask) or (0.0, 0.0, float(SIDE), float(SIDE))
+    x1, y1, x2, y2 = (int(v) for v in box)
+    inside = np.zeros_like(mask)
+    inside[y1:y2, x1:x2] = True
+    others = np.delete(masks, index, axis=0).any(axis=0) & inside
+    wrong = others if others.sum() >= 12 else ~mask & inside
+    first = deepest(mask)
+    ys, xs = np.indices(mask.shape)
+    rest = mask & (np.hypot(xs - first[0], ys - first[1]) >= 5)
+    second = deepest(rest) if rest.any() else first
+    negative = [deepest(wrong)] if wrong.any() else []
+    return MaskPrompt(box, (first, second, *negative), (1, 1, *[0] * len(negative)), ORIGINAL)
+
+
+def deepest(mask: np.ndarray) -> Point:
+    """The pixel of a non-empty `(H, W)` bool mask that is furthest from its edge."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return (float(x), float(y))

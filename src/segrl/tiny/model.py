@@ -1,0 +1,104 @@
+"""The tiny policy: Qwen3-VL's own architecture and processor, small enough for two CPU cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segrl.tiny import tokenizer as tiny_tokenizer
+from segrl.tiny.words import SIDE
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin, Qwen3VLForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the network. `vision_*` is the image encoder, the rest the language model."""
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    mlp: int = 384
+    vision_width: int = 128
+    vision_layers: int = 3
+    vision_heads: int = 4
+    vision_mlp: int = 256
+    patch: int = 8
+    merge: int = 2
+
+
+def build_processor(shape: Shape = Shape()) -> ProcessorMixin:
+    """Qwen3-VL's processor with the tiny tokenizer; an image of SIDE × SIDE goes in at its own size."""
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    pixels = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
+    sizes = {"patch_size": shape.patch, "merge_size": shape.merge, "temporal_patch_size": 2, "size": pixels}
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    tokenizer = tiny_tokenizer.build()
+    return Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**sizes, **half),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(**sizes, **half),
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def build(shape: Shape = Shape(), seed: int = 0) -> Qwen3VLForConditionalGeneration:
+    """A freshly initialised policy in float32; equal seeds give equal weights."""
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    tokenizer = tiny_tokenizer.build()
+    head = shape.width // shape.heads
+    sections = [head // 2 - 2 * (head // 6), head // 6, head // 6]
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": shape.width,
+            "intermediate_size": shape.mlp,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.heads,
+            "head_dim": head,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections, "mrope_interleaved": True},
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.05,
+        },
+        vision_config={
+            "depth": shape.vision_layers,
+            "hidden_size": shape.vision_width,
+            "intermediate_size": shape.vision_mlp,
+            "num_heads": shape.vision_heads,
+            "patch_size": shape.patch,
+            "spatial_merge_size": shape.merge,
+            "temporal_patch_size": 2,
+            "out_hidden_size": shape.width,
+            "num_position_embeddings": (SIDE // shape.patch) ** 2,
+            "deepstack_visual_indexes": [shape.vision_layers - 2],
+            "initializer_range": 0.05,
+        },
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(seed)
+    model = Qwen3VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def save(directory: Path, shape: Shape = Shape(), seed: int = 0) -> None:
+    """Writes a fresh policy to `directory` in the ordinary `from_pretrained` layout."""
+    build(shape, seed).save_pretrained(directory)
+    build_processor(shape).save_pretrained(directory)

@@ -1,0 +1,106 @@
+"""Drawing of one object: an exact mask, and pixels with texture and shading."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from segrl.tiny.words import COLOURS, SIDE
+
+
+MAT = (1.3, 1.9)
+"""How far the patch of ground under an object reaches, in radii of the object."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object of a scene: centre and outer radius in pixels, rotation in radians."""
+
+    shape: str
+    colour: str
+    size: str
+    centre_xy: tuple[float, float]
+    radius: float
+    angle: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape}"
+
+
+def outline(thing: Thing) -> np.ndarray:
+    """`(K, 2)` float64 corners of the outer contour, pixels."""
+    if thing.shape in ("circle", "ring"):
+        turns, radii = np.linspace(0, 2 * math.pi, 28, endpoint=False), np.ones(28)
+    elif thing.shape == "star":
+        turns, radii = np.linspace(0, 2 * math.pi, 10, endpoint=False), np.tile([1.15, 0.55], 5)
+    else:
+        corners = 4 if thing.shape == "square" else 3
+        turns, radii = np.linspace(0, 2 * math.pi, corners, endpoint=False), np.full(corners, 1.15)
+    turns = turns + thing.angle
+    return np.stack([np.cos(turns), np.sin(turns)], axis=1) * (radii * thing.radius)[:, None] + thing.centre_xy
+
+
+def draw_mask(thing: Thing) -> np.ndarray:
+    """`(SIDE, SIDE)` bool: the pixels of the object, hole of a ring left out."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.fillPoly(mask, [np.round(outline(thing)).astype(np.int32)], 1)
+    if thing.shape == "ring":
+        cx, cy = thing.centre_xy
+        cv2.circle(mask, (round(cx), round(cy)), round(thing.radius * 0.5), 0, -1)
+    return mask.astype(bool)
+
+
+@functools.cache
+def _grain() -> np.ndarray:
+    """`(2·SIDE, 2·SIDE)` float32 white noise, always the same; pictures cut windows out of it."""
+    return np.random.default_rng(0).standard_normal((2 * SIDE, 2 * SIDE), dtype=np.float32)
+
+
+def grain(rng: np.random.Generator) -> np.ndarray:
+    """`(SIDE, SIDE)` float32 white noise of deviation 1."""
+    x, y = rng.integers(SIDE, size=2)
+    return _grain()[y : y + SIDE, x : x + SIDE]
+
+
+def blotches(rng: np.random.Generator, cells: int) -> np.ndarray:
+    """`(SIDE, SIDE)` float32 smooth noise, mean 0, deviation about 1, with `cells` bumps a side."""
+    coarse = rng.standard_normal((cells, cells), dtype=np.float32)
+    return cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+
+def ground(rng: np.random.Generator) -> np.ndarray:
+    """`(SIDE, SIDE, 3)` float32 background in 0–255: a dull colour, blotches and grain."""
+    base = (rng.uniform(85, 165) + rng.uniform(-18, 18, size=3)).astype(np.float32)
+    light = 12 * blotches(rng, 6) + 7 * grain(rng)
+    return light[..., None] + base
+
+
+def lay_mat(canvas: np.ndarray, thing: Thing, rng: np.random.Generator) -> None:
+    """Draws an uneven patch of other ground under an object, wider than the object.
+
+    A box that holds the whole patch makes a segmenter take it along; a tight box does not.
+    """
+    (cx, cy), reach = thing.centre_xy, MAT[1] * thing.radius * 1.25
+    x1, y1 = max(int(cx - reach), 0), max(int(cy - reach), 0)
+    ys, xs = np.ogrid[y1 : int(cy + reach) + 1, x1 : int(cx + reach) + 1]
+    window = canvas[y1 : int(cy + reach) + 1, x1 : int(cx + reach) + 1]
+    edge = thing.radius * (rng.uniform(*MAT) - 0.12 * blotches(rng, 9)[: window.shape[0], : window.shape[1]])
+    shift = rng.choice([-1, 1]) * rng.uniform(28, 55) + rng.uniform(-14, 14, size=3)
+    away = np.sqrt(np.square(xs - cx, dtype=np.float32) + np.square(ys - cy, dtype=np.float32))
+    window[away[: window.shape[0], : window.shape[1]] < edge] += shift.astype(np.float32)
+
+
+def paint(canvas: np.ndarray, thing: Thing, mask: np.ndarray, rng: np.random.Generator) -> None:
+    """Draws the object into `canvas` `(SIDE, SIDE, 3)` float32: its colour, stripes, a light side, grain."""
+    ys, xs = np.nonzero(mask)
+    turn, phase = rng.uniform(0, 2 * math.pi, size=2)
+    along = np.cos(turn) * (xs - thing.centre_xy[0]) + np.sin(turn) * (ys - thing.centre_xy[1])
+    stripes = rng.uniform(0, 16) * np.sin(along * rng.uniform(0.5, 1.2) + phase)
+    shading = rng.uniform(8, 26) * along / thing.radius
+    tint = np.array(COLOURS[thing.colour]) + rng.uniform(-18, 18, size=3)
+    canvas[ys, xs] = tint + (stripes + shading + 6 * grain(rng)[ys, xs])[:, None]
