@@ -7,6 +7,9 @@ from typing import Any
 
 Numbers = Mapping[str, Any]
 
+_SHUFFLED = " A control: the rewards were shuffled within each group, so they taught nothing about the answers."
+_NAMED = {"policy": "path", "segmenter": "name", "dataset": "name"}
+
 
 def introduction(recipe: Numbers, steps: int, summary: Numbers) -> list[str]:
     """Sentences for somebody who sees only this page; as many as the numbers allow."""
@@ -14,6 +17,15 @@ def introduction(recipe: Numbers, steps: int, summary: Numbers) -> list[str]:
     if "giou_gain" in summary:
         sentences += [_overall(summary), _kinds(summary["gains"]["by_kind"]), _pointing(summary), _reading(summary)]
     return [sentence for sentence in sentences if sentence]
+
+
+def facts(recipe: Numbers, summary: Numbers) -> list[str]:
+    """What ran, in a few words each."""
+    words = [recipe["method"].upper()] if recipe.get("method") else []
+    words += [f"{name} {recipe[name][key]}" for name, key in _NAMED.items() if recipe.get(name)]
+    words += [f"seed {recipe['seed']}"] if "seed" in recipe else []
+    words += [f"{summary['steps']} steps"] if summary["steps"] else []
+    return words + ([f"{summary['seconds'] / 60:.1f} minutes"] if summary["seconds"] else [])
 
 
 def signed(value: float | None) -> str:
@@ -44,7 +56,8 @@ def _what_was_done(recipe: Numbers, steps: int) -> str:
         f"The policy “{policy}” reads an image and a request, and points: it writes boxes and points, which the frozen "
         f"segmenter “{segmenter}” turns into a mask. It was trained {length} of reinforcement learning (GRPO) on the "
         f"data set “{data}”: it wrote several answers to each request, and those whose masks fitted better were made "
-        "more likely. It was shown no gold box and no gold point; all it learned came from the reward."
+        "more likely. It was shown no gold box and no gold point: what it learned here came from the reward."
+        + (_SHUFFLED if (recipe.get("control") or {}).get("shuffle_rewards") else "")
     )
 
 
@@ -70,11 +83,11 @@ def _kinds(gains: Mapping[str, Numbers]) -> str:
         return ""
     ordered = sorted(gains.items(), key=lambda item: -(item[1]["giou_gain"] or 0.0))
     parts = []
-    for word, name in (("better", "Clearly better"), ("worse", "Clearly worse"), ("unclear", "No clear change")):
+    for word, name in (("better", "clearly better"), ("worse", "clearly worse"), ("unclear", "no clear change")):
         kinds = [f"{_plain(k)} ({signed(g['giou_gain'])})" for k, g in ordered if verdict(g["giou_gain_ci95"]) == word]
         if kinds:
             parts.append(f"{name}: {', '.join(kinds)}")
-    return "By kind of request: " + "; ".join(parts) + "."
+    return "By kind of request, " + "; ".join(parts) + "."
 
 
 def _pointing(summary: Numbers) -> str:

@@ -72,11 +72,12 @@ def _render(run: RunDirectory, summary: dict[str, Any]) -> str:
     environment.globals |= {"verdict": story.verdict}
     groups = chosen(run)
     return environment.get_template("report.html.jinja").render(
-        title=f"{run.path.resolve().name}: what this run learned",
+        title=f"{run.path.resolve().name}: what the policy learned",
+        under=" · ".join([run.path.resolve().name, *story.facts(run.recipe, summary)]),
         about=run.recipe.get("about") or "",
         introduction=story.introduction(run.recipe, summary["steps"], summary),
         summary=summary,
-        reach=_reach(summary),
+        axis=_axis(summary),
         charts=curve_charts(run.steps, _held_out(summary)),
         groups=groups,
         pictures=_pictures(run, groups),
@@ -90,13 +91,11 @@ def _held_out(summary: dict[str, Any]) -> list[tuple[float, float]]:
     return [(step, part["giou"]) for step, part in measured if part and part["giou"] is not None]
 
 
-def _reach(summary: dict[str, Any]) -> float:
-    """Half the width of the axis on which gains are drawn: the furthest end of any interval, at least 0.1."""
-    if "gains" not in summary:
-        return 0.1
-    rows = [summary["gains"], *summary["gains"]["by_kind"].values()]
-    ends = [abs(end) for row in rows if row["giou_gain_ci95"] for end in row["giou_gain_ci95"]]
-    return max([0.1, *ends])
+def _axis(summary: dict[str, Any]) -> tuple[float, float]:
+    """Ends of the axis on which gains are drawn: it holds every interval, zero, and at least 0.1."""
+    rows = [summary["gains"], *summary["gains"]["by_kind"].values()] if "gains" in summary else []
+    ends = [end for row in rows if row["giou_gain_ci95"] for end in row["giou_gain_ci95"]]
+    return min([0.0, *ends]), max([0.1, *ends])
 
 
 def _pictures(run: RunDirectory, groups: list[Group]) -> dict[str, Picture]:
