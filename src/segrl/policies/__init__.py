@@ -32,9 +32,9 @@ __all__ = [
 def load(name_or_path: str, **options: Any) -> Policy:
     """A policy by name: `tiny` (shipped with segrl), a directory, or a model's name on the hub.
 
-    options: see `segrl.policies.transformers_policy.load`. Raises ModelError with one line that says what to do.
+    options: see `segrl.policies.loading.load`. Raises ModelError with one line that says what to do.
     """
-    from segrl.policies.transformers_policy import load as load_transformers
+    from segrl.policies.loading import load as load_transformers
 
     if name_or_path == "tiny":
         from segrl.tiny import policy_dir

@@ -1,0 +1,132 @@
+"""Opening a checkpoint of transformers, with every mistake told in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import cached_file
+
+from segrl.errors import ModelError
+from segrl.policies.settings import FILE_NAME, PolicySettings, read_settings
+from segrl.policies.transformers_policy import TransformersPolicy
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    autocast: bool = False,
+    answer_format: str | None = None,
+    frame: str | None = None,
+    input_wh: tuple[int, int] | None = None,
+    system: str | None = None,
+) -> TransformersPolicy:
+    """A policy from a directory or from the hub.
+
+    device: the first CUDA device if there is one, else the CPU. dtype: of the weights; bfloat16 on
+    CUDA and float32 on the CPU unless said. autocast: compute in bfloat16 with weights of `dtype`.
+    The others override the checkpoint's segrl.json (`PolicySettings`). Raises ModelError naming
+    the checkpoint if it is missing, incomplete, has no processor or is of an unknown family.
+    """
+    name = str(name_or_path)
+    settings = _settings(name).override(
+        answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system
+    )
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    processor = load_processor(name)
+    model = load_model(name, _dtype(dtype, where)).to(where)
+    return TransformersPolicy(model, processor, settings, autocast=autocast)
+
+
+def load_processor(name: str) -> Any:
+    """The checkpoint's processor. Raises ModelError if there is none that takes images and text."""
+    _check_place(name)
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{name} has no processor that can be loaded ({_first_line(error)}): "
+            "copy preprocessor_config.json and the tokenizer's files from the model it was trained from"
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(
+            f"{name} has a {type(processor).__name__} but no processor for images and text: "
+            "copy preprocessor_config.json from the model it was trained from"
+        )
+    return processor
+
+
+def load_model(name: str, dtype: torch.dtype) -> Any:
+    """The checkpoint's model in evaluation mode. Raises ModelError if it is missing, broken or incomplete."""
+    from safetensors import SafetensorError
+
+    _check_place(name)
+    try:
+        model, found = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(f"cannot load the model {name}: {_first_line(error)}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(f"the model {name} lacks {len(missing)} of its weights, {missing[0]} for one: copy it again")
+    return model.eval()
+
+
+def _check_place(name: str) -> None:
+    """Refuse a directory that is not there or holds no model, before anything asks the hub for it."""
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+            raise ModelError(f"the directory {name} holds no model: config.json is missing")
+    elif path.exists():
+        raise ModelError(f"{name} is a file: give the directory of a model, or a model's name on the hub")
+    elif not _HUB_NAME.fullmatch(name):
+        raise ModelError(f"there is no model directory {name}: give an existing one, owner/name on the hub, or tiny")
+
+
+def _settings(name: str) -> PolicySettings:
+    """What segrl.json says, in a directory or among the files on the hub; nothing if there is none."""
+    _check_place(name)
+    if Path(name).is_dir():
+        return read_settings(name)
+    _check_hub(name)
+    file = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False)
+    return PolicySettings() if file is None else read_settings(Path(file).parent)
+
+
+def _check_hub(name: str) -> None:
+    """Refuse at once a model that is neither downloaded nor on the hub; loading it would retry for minutes."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=10)
+    except Exception as error:
+        raise ModelError(
+            f"there is no directory {name} here, and it could not be had from the hub ({_first_line(error)})"
+        ) from error
+
+
+def _pair(value: Any) -> Any:
+    """A recipe's or a command line's list as the tuple that PolicySettings wants; it checks the rest."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(known, torch.dtype):
+        raise ModelError(f"unknown dtype {dtype!r}: for instance float32 or bfloat16")
+    return known
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
