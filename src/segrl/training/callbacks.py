@@ -12,9 +12,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from segrl.files import append_rows
 from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
 from segrl.training.recipe import RolloutLog
-from segrl.training.run_dir import RunDir, append_rows, mark_complete
+from segrl.training.run_dir import RunDir, mark_complete
 
 
 class StepLog(TrainerCallback):

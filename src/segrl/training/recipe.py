@@ -46,6 +46,22 @@ class DatasetSection(SegmenterSection):
     """The training data: a name and options of `segrl.datasets.load`; a plain text is its `name`."""
 
 
+class EvaluationSection(_Section):
+    """Held-out data on which the policy is measured before and after training, greedily.
+
+    batch_size: answers generated together; max_new_tokens: where an answer is cut off.
+    """
+
+    dataset: DatasetSection
+    batch_size: int = Field(1, ge=1)
+    max_new_tokens: int = Field(512, ge=1)
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _dataset_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class RolloutLog(_Section):
     """Which completions are kept: the first `groups` groups of every `every`-th step, the first step included."""
 
@@ -74,8 +90,12 @@ class ControlSection(_Section):
 
 
 class Recipe(_Section):
-    """A validated recipe. `trainer` holds TRL's own options (GRPOConfig or SFTConfig), checked when the run starts."""
+    """A validated recipe. `trainer` holds TRL's own options (GRPOConfig or SFTConfig), checked when the run starts.
 
+    about: what the report says of the run in the recipe's own words.
+    """
+
+    about: str = ""
     method: Literal["grpo", "sft"]
     seed: int = Field(0, ge=0, lt=2**32)
     policy: PolicySection
@@ -84,6 +104,7 @@ class Recipe(_Section):
     dataset: DatasetSection
     rewards: dict[str, float | dict[str, Any]] = Field(default_factory=dict)
     trainer: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvaluationSection | None = None
     log: LogSection = LogSection()
     control: ControlSection = ControlSection()
 
@@ -103,6 +124,8 @@ class Recipe(_Section):
             if self.segmenter is None:
                 raise RecipeError("method: grpo needs a segmenter, for instance segmenter: grabcut")
             self.terms()
+        elif self.evaluation is not None and self.segmenter is None:
+            raise RecipeError("evaluation needs a segmenter, for instance segmenter: grabcut")
         elif self.rewards or self.control.shuffle_rewards:
             raise RecipeError("method: sft learns from gold answers: rewards and control belong to method: grpo")
         return self

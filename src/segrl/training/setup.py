@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from segrl.files import write_atomically
 from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
@@ -20,7 +21,7 @@ from segrl.training.data import layout, lazy_dataset, rows_needed
 from segrl.training.options import build_config
 from segrl.training.parts import PolicyParts, load_examples, load_policy, load_road
 from segrl.training.recipe import Recipe
-from segrl.training.run_dir import RunDir, write_atomically
+from segrl.training.run_dir import RunDir
 
 VERSIONED = (
     "segrl",

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segrl.files import read_rows, write_atomically
 from segrl.training.recipe import Recipe
-from segrl.training.run_dir import RunDir, copy_model, read_rows, step_of, write_atomically
+from segrl.training.run_dir import RunDir, copy_model, step_of
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

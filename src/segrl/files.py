@@ -1,0 +1,38 @@
+"""Text and JSON Lines files that a killed process leaves whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """`text` under `path`, whole or not at all, whenever the process dies."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line of a JSON Lines file."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds rows in one write."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json_line(row) for row in rows))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file; none without the file. A last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
