@@ -105,7 +105,7 @@ def smart_resize(image_hw: tuple[int, int], *, factor: int, min_pixels: int, max
     height, width = image_hw
     if max(height, width) > 200 * min(height, width):
         raise FrameError(f"an image of {width}×{height} is too narrow: one side is over 200 times the other")
-    h, w = (max(factor, round(side / factor) * factor) for side in image_hw)
+    h, w = (round(side / factor) * factor for side in image_hw)  # 0 for a thin side: the area then grows below
     if h * w > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
         h, w = (max(factor, math.floor(side / shrink / factor) * factor) for side in image_hw)

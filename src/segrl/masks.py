@@ -58,20 +58,25 @@ def box_to_mask(box: Box, image_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
-    """First and one-past-last index of the pixels whose centres lie in [low, high), at least one."""
-    first = min(max(int(np.ceil(low - 0.5)), 0), size - 1)
-    last = min(max(int(np.ceil(high - 0.5)), first + 1), size)
-    return first, last
+    """First and one-past-last index of the pixels whose centres lie in [low, high); else the one in its middle."""
+    first, last = max(int(np.ceil(low - 0.5)), 0), min(int(np.ceil(high - 0.5)), size)
+    if first < last:
+        return first, last
+    middle = min(max(int((low + high) / 2), 0), size - 1)
+    return middle, middle + 1
 
 
 def polygons_to_mask(polygons: Sequence[Sequence[float]], image_hw: tuple[int, int]) -> np.ndarray:
-    """COCO polygons (`[x1, y1, x2, y2, …]` each, pixels) → their union as `(H, W)` bool, as pycocotools draws it."""
+    """COCO polygons (`[x1, y1, x2, y2, …]` each, pixels) → their union as `(H, W)` bool, as pycocotools draws it.
+
+    Fewer than three corners enclose nothing.
+    """
     from pycocotools import mask as coco
 
-    if not polygons:
+    rings = [list(polygon) for polygon in polygons if len(polygon) >= 6]  # four numbers are a box to pycocotools
+    if not rings:
         return np.zeros(image_hw, dtype=bool)
-    rles = coco.frPyObjects([list(polygon) for polygon in polygons], *image_hw)
-    return coco.decode(coco.merge(rles)).astype(bool)
+    return coco.decode(coco.merge(coco.frPyObjects(rings, *image_hw))).astype(bool)
 
 
 def write_png(mask: np.ndarray, path: Path | str) -> None:
@@ -80,12 +85,14 @@ def write_png(mask: np.ndarray, path: Path | str) -> None:
 
 
 def read_png(path: Path | str) -> np.ndarray:
-    """A mask file → `(H, W)` bool: True where the value is over half of the largest that the mode holds.
+    """A mask file → `(H, W)` bool: True where the value is over half of full scale.
 
-    One that holds only 0 and 1 is read as such. Raises DataError if the file is no image.
+    Full scale is 1, 255 or 65535: the smallest that no value exceeds. Raises DataError if the file
+    is no image.
     """
     values = read_index_png(path)
-    return values > (0 if values.max(initial=0) <= 1 else 127)
+    largest = values.max(initial=0)
+    return values > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 
 
 def read_index_png(path: Path | str) -> np.ndarray:
@@ -95,7 +102,7 @@ def read_index_png(path: Path | str) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            plain = image if image.mode in ("L", "P", "1", "I", "I;16") else image.convert("L")
+            plain = image if image.mode in ("L", "P", "1", "I", "I;16", "I;16B") else image.convert("L")
             return np.array(plain, dtype=np.int32)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the mask {path}: {error}") from error

@@ -1,0 +1,47 @@
+"""Text ⇄ mask prompts: what a policy is asked, and what its answer means.
+
+One file per format. `parse` never raises on any text, takes time linear in its length, never
+rounds, and yields numbers in the policy's own frame.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from segrl.answers.base import AnswerFormat
+from segrl.answers.json_list import JsonList
+from segrl.answers.points_only import PointsOnly
+from segrl.answers.sam_r1 import SamR1
+from segrl.answers.seg_r1 import SegR1
+from segrl.errors import SegrlError
+from segrl.types import UNKNOWN_FRAME, Answer, Frame
+
+__all__ = ["AnswerFormat", "get", "names", "parse"]
+
+_FORMATS: dict[str, AnswerFormat] = {f.name: f for f in (SegR1(), SamR1(), PointsOnly(), JsonList())}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all answer formats."""
+    return tuple(_FORMATS)
+
+
+def get(name: str) -> AnswerFormat:
+    """The answer format called `name`. Raises SegrlError that names the nearest for one that does not exist."""
+    if name not in _FORMATS:
+        near = difflib.get_close_matches(name, _FORMATS, n=1, cutoff=0.0)
+        raise SegrlError(f"no answer format {name!r}: did you mean {near[0]!r}? There are {', '.join(_FORMATS)}")
+    return _FORMATS[name]
+
+
+def parse(text: str, answer_format: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME) -> Answer:
+    """The answer that `text` gives in the format called `answer_format`.
+
+    truncated: the completion was cut off at the token limit. frame: what the policy's coordinates
+    mean; the mask prompts carry it, and without it nothing converts them. No text raises; an
+    unknown format is a SegrlError.
+
+    >>> parse("<bbox>[1, 2, 3.5, 4]</bbox>", "seg-r1").prompts[0].box_xyxy
+    (1.0, 2.0, 3.5, 4.0)
+    """
+    return get(answer_format).parse(text, truncated=truncated, frame=frame)

@@ -1,0 +1,153 @@
+"""One literal as models write it, in time linear in its length.
+
+JSON and Python's literals of lists, tuples, dicts, numbers, strings and constants, with what models
+add: Markdown fences, trailing commas, leading zeros, plus signs, single quotes. Nothing is
+evaluated and nothing recurses.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+MAX_DEPTH = 32
+"""Brackets open at once; no answer needs more than four."""
+
+Literal = float | bool | str | None | list["Literal"] | dict[str, "Literal"]
+_Container = list[Literal] | dict[str, Literal]
+
+# Possessive quantifiers: no pattern here ever tries the same text in a second way.
+_SKIP = r"(?:\s|```[A-Za-z]*+)*+"
+_NUM = r"[-+]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+"
+_TOKEN = re.compile(
+    _SKIP + r"(?:"
+    rf"\[\s*+({_NUM}(?:\s*+,\s*+{_NUM})*+)(?:\s*+,)?+\s*+\]"  # a row: a flat list of numbers, most of any answer
+    rf"|({_NUM})"
+    r'|("[^"\\]*+(?:\\.[^"\\]*+)*+"' + r"|'[^'\\]*+(?:\\.[^'\\]*+)*+')"
+    r"|([-+]?[A-Za-z_]\w*+)"
+    r"|([\[({])"
+    r"|([\])}])"
+    r"|(,)"
+    r"|(:)"
+    r"|(.)|\Z)",
+    re.DOTALL,
+)
+_ROW, _NUMBER, _STRING, _WORD, _OPEN, _CLOSE, _COMMA, _COLON = range(1, 9)
+_TAIL = re.compile(f"{_SKIP},?{_SKIP}\\Z")
+_CLOSER = {"[": "]", "(": ")", "{": "}"}
+_CONSTANTS: dict[str, Literal] = {"true": True, "false": False, "null": None, "none": None}
+_CONSTANTS |= dict.fromkeys(("nan", "inf", "infinity"), math.nan)
+
+
+class LiteralError(ValueError):
+    """No literal stands there, or a broken one; the message says what is wrong with it."""
+
+
+def read_whole(text: str) -> Literal:
+    """The literal that `text` consists of; fences, space and one comma may stand around it.
+
+    Every number is a float (infinite if too large for one), a tuple is a list, NaN and the
+    infinities are NaN, escapes inside strings stay as written, and of equal keys the last counts.
+    Raises LiteralError.
+    """
+    value, end = read_first(text, 0)
+    if not _TAIL.match(text, end):
+        raise LiteralError(f"more text after the value: {quote(text, end)}")
+    return value
+
+
+def read_first(text: str, start: int) -> tuple[Literal, int]:
+    """The literal that begins at `start`, and where it ends; what follows is not looked at.
+
+    Raises LiteralError.
+    """
+    builder = _Builder()
+    for token in _TOKEN.finditer(text, start):
+        kind = token.lastindex
+        if kind is None or kind > _COLON or not builder.take(kind, token[kind]):
+            where = token.start(kind) if kind else len(text)
+            raise LiteralError(f"cannot read {quote(text, where)}")
+        if builder.is_complete:
+            return builder.root[0], token.end()
+    raise LiteralError("nothing to read")
+
+
+def quote(text: str, start: int) -> str:
+    """A few characters of `text` from `start` on, safe to print on one line."""
+    return ascii(text[start : start + 20]) if start < len(text) else "the end: something is left open"
+
+
+class _Builder:
+    """Puts tokens together; `take` says whether a token may stand where it does."""
+
+    def __init__(self) -> None:
+        self.root: list[Literal] = []
+        self._top: _Container = self.root
+        self._closer = ""
+        self._key: str | None = None
+        self._wants_value = True
+        self._outer: list[tuple[_Container, str, str | None]] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._outer and bool(self.root)
+
+    def take(self, kind: int, text: str) -> bool:
+        if kind == _ROW:
+            return self._put([float(number) for number in text.split(",")])
+        if kind == _NUMBER:
+            return self._put(float(text))
+        if kind == _COMMA:
+            return self._comma()
+        if kind == _OPEN:
+            return self._open(text)
+        if kind == _CLOSE:
+            return self._close(text)
+        if kind == _STRING:
+            return self._put(text[1:-1])
+        if kind == _WORD:
+            word = text.lstrip("+-").lower()
+            return word in _CONSTANTS and self._put(_CONSTANTS[word])
+        return self._colon()
+
+    def _put(self, value: Literal) -> bool:
+        if not self._wants_value:
+            return False
+        self._wants_value = False
+        if isinstance(self._top, list):
+            self._top.append(value)
+        elif self._key is not None:
+            self._top[self._key] = value
+            self._key = None
+        elif isinstance(value, str):
+            self._key = value
+        else:
+            return False
+        return True
+
+    def _colon(self) -> bool:
+        fits = self._key is not None and not self._wants_value
+        self._wants_value = True
+        return fits
+
+    def _comma(self) -> bool:
+        fits = self._key is None and not self._wants_value
+        self._wants_value = True
+        return fits
+
+    def _open(self, bracket: str) -> bool:
+        is_key = isinstance(self._top, dict) and self._key is None
+        if not self._wants_value or is_key or len(self._outer) >= MAX_DEPTH:
+            return False
+        self._outer.append((self._top, self._closer, self._key))
+        self._top = {} if bracket == "{" else []
+        self._closer, self._key = _CLOSER[bracket], None
+        return True
+
+    def _close(self, bracket: str) -> bool:
+        if bracket != self._closer or self._key is not None:
+            return False
+        value = self._top
+        self._top, self._closer, self._key = self._outer.pop()
+        self._wants_value = True
+        return self._put(value)

@@ -1,0 +1,139 @@
+"""Masks to and from files, RLE, boxes and polygons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from pycocotools import mask as coco
+
+from segrl.errors import DataError
+from segrl.masks import (
+    box_to_mask,
+    from_rle,
+    mask_to_box,
+    polygons_to_mask,
+    read_index_png,
+    read_png,
+    to_rle,
+    write_png,
+)
+
+MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20))
+
+
+@given(MASKS)
+def test_rle_round_trip(mask: np.ndarray) -> None:
+    rle = to_rle(mask)
+    assert rle["size"] == list(mask.shape)
+    back = from_rle(rle)
+    assert back.dtype == bool
+    assert np.array_equal(back, mask)
+    assert int(coco.area({"size": rle["size"], "counts": rle["counts"].encode()})) == mask.sum()
+
+
+@given(MASKS)
+def test_box_of_a_mask_is_tight(mask: np.ndarray) -> None:
+    box = mask_to_box(mask)
+    if box is None:
+        assert not mask.any()
+        return
+    x1, y1, x2, y2 = map(int, box)
+    assert mask[y1:y2, x1:x2].sum() == mask.sum()
+    assert mask[y1:y2, x1].any()
+    assert mask[y1:y2, x2 - 1].any()
+    assert mask[y1, x1:x2].any()
+    assert mask[y2 - 1, x1:x2].any()
+
+
+@given(st.data(), st.integers(1, 30), st.integers(1, 30))
+def test_box_and_mask_round_trip(data: st.DataObject, height: int, width: int) -> None:
+    x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
+    mask = box_to_mask((x1, y1, x2, y2), (height, width))
+    assert mask.shape == (height, width)
+    assert mask.sum() == (x2 - x1) * (y2 - y1)
+    assert mask_to_box(mask) == (x1, y1, x2, y2)
+
+
+@pytest.mark.parametrize(
+    ("box", "columns"),
+    [
+        ((2.5, 0, 4.5, 1), [2, 3]),
+        ((2.51, 0, 4.51, 1), [3, 4]),
+        ((2.6, 0, 2.9, 1), [2]),
+        ((2.1, 0, 2.2, 1), [2]),
+        ((9.7, 0, 10.0, 1), [9]),
+        ((-5.0, 0, 0.5, 1), [0]),
+        ((-3.0, 0, 50.0, 1), list(range(10))),
+    ],
+)
+def test_a_box_holds_the_pixels_whose_centres_it_holds(box: tuple[float, ...], columns: list[int]) -> None:
+    mask = box_to_mask(box, (1, 10))  # type: ignore[arg-type]
+    assert np.flatnonzero(mask[0]).tolist() == columns
+
+
+def test_polygons() -> None:
+    square, other = [1, 1, 4, 1, 4, 4, 1, 4], [6.0, 6.0, 8.0, 6.0, 8.0, 9.0, 6.0, 9.0]
+    mask = polygons_to_mask([square, other], (10, 12))
+    assert mask.dtype == bool
+    assert mask.shape == (10, 12)
+    assert mask_to_box(mask) == (1, 1, 8, 9)
+    assert np.array_equal(mask, polygons_to_mask([square], (10, 12)) | polygons_to_mask([other], (10, 12)))
+
+
+@pytest.mark.parametrize("polygons", [[], [[1, 1, 8, 8]], [[1, 1]]])
+def test_what_encloses_nothing_is_an_empty_mask(polygons: list[list[float]]) -> None:
+    assert not polygons_to_mask(polygons, (10, 12)).any()
+
+
+def test_png_round_trip(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).random((7, 5)) > 0.5
+    write_png(mask, tmp_path / "m.png")
+    assert np.array_equal(read_png(tmp_path / "m.png"), mask)
+    assert set(np.unique(read_index_png(tmp_path / "m.png"))) <= {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 1]], np.uint8), [False, True]),
+        (np.array([[0, 0]], np.uint8), [False, False]),
+        (np.array([[127, 128]], np.uint8), [False, True]),
+        (np.array([[False, True]]), [False, True]),
+        (np.array([[32767, 32768, 65535]], np.uint16), [False, True, True]),
+        (np.array([[0, 255]], np.uint16), [False, True]),
+        (np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8), [False, True]),
+    ],
+)
+def test_read_png_takes_half_of_full_scale(values: np.ndarray, expected: list[bool], tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "m.png")
+    assert read_png(tmp_path / "m.png")[0].tolist() == expected
+
+
+def test_index_masks_keep_their_values(tmp_path: Path) -> None:
+    image = Image.new("P", (3, 1))
+    image.putdata([0, 1, 7])
+    image.putpalette([255, 255, 255, 0, 0, 0] + [9] * 762)
+    image.save(tmp_path / "p.png")
+    assert read_index_png(tmp_path / "p.png").tolist() == [[0, 1, 7]]
+    Image.fromarray(np.array([[0, 1, 300]], np.uint16)).save(tmp_path / "i.png")
+    assert read_index_png(tmp_path / "i.png").tolist() == [[0, 1, 300]]
+
+
+def test_unreadable_masks_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing\.png"):
+        read_png(tmp_path / "missing.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(DataError, match=r"text\.png"):
+        read_png(tmp_path / "text.png")
+    write_png(np.ones((50, 50), bool), tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cut\.png"):
+        read_index_png(tmp_path / "cut.png")
