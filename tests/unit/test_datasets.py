@@ -13,7 +13,7 @@ from PIL import Image
 
 from segrl import datasets
 from segrl.datasets.gold import default_reasoning, gold_answer, gold_prompt, spread_points
-from segrl.datasets.images import content_id, read_image
+from segrl.datasets.images import as_image, content_id, read_image
 from segrl.errors import DataError
 from segrl.types import ORIGINAL, Example
 
@@ -179,6 +179,31 @@ def test_exif_orientation_is_applied(tmp_path):
     assert image.size == (6, 9)
     assert np.asarray(image)[:, 3:].min() == 255
     assert np.asarray(image)[:, :3].max() == 0
+
+
+def test_whatever_a_user_holds_becomes_an_image(tmp_path):
+    pixels = np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    for held in (path, str(path), path.read_bytes(), Image.fromarray(pixels), pixels):
+        assert np.array_equal(np.asarray(as_image(held)), pixels)
+    assert as_image(pixels[..., 0]).size == (9, 6)
+
+
+@pytest.mark.parametrize(
+    ("held", "hint"),
+    [
+        (b"no image", "of those bytes"),
+        ("https://example.org/a.png", "opens no addresses"),
+        ("nowhere.png", r"nowhere\.png"),
+        (np.zeros((4, 4)), "uint8"),
+        (np.zeros((4, 4, 2), dtype=np.uint8), "uint8"),
+        (np.zeros((0, 4), dtype=np.uint8), "uint8"),
+    ],
+)
+def test_what_is_no_image_is_told(held, hint):
+    with pytest.raises(DataError, match=hint):
+        as_image(held)
 
 
 def test_content_id_sees_pixels_and_shape():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,17 +13,38 @@ from PIL import Image, ImageOps
 from segrl.errors import DataError
 
 
-def read_image(path: Path | str) -> Image.Image:
+def read_image(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
     """An image file as RGB with its EXIF orientation applied.
 
     Grey (16 bit included), palette and CMYK images are converted, transparency is dropped. Raises
-    DataError naming the file if it is missing, no image, cut short, or too large to be sane.
+    DataError naming the file (by `name` for one without a path) if it is missing, no image, cut
+    short, or too large to be sane.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
+        raise DataError(f"cannot read the image {name or file}: {error}") from error
+
+
+def as_image(image: Image.Image | Path | str | bytes | np.ndarray) -> Image.Image:
+    """Whatever a user holds, as RGB with its EXIF orientation applied.
+
+    A path, the bytes of an image file, a PIL image, or an array `(H, W)` or `(H, W, 3)` of uint8 in
+    RGB order. Raises DataError for anything else and for a URL, which segrl never opens.
+    """
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, bytes):
+        return read_image(io.BytesIO(image), "of those bytes")
+    if isinstance(image, np.ndarray):
+        grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype != np.uint8 or not grey_or_rgb or image.size == 0:
+            raise DataError(f"an image array is uint8 (H, W) or (H, W, 3), not {image.dtype} {image.shape}")
+        return Image.fromarray(image).convert("RGB")
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        raise DataError(f"segrl opens no addresses: download {image} and give the file")
+    return read_image(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
