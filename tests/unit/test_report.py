@@ -13,7 +13,7 @@ from PIL import Image
 from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, write_jsonl
 from segrl.masks import box_to_mask, to_rle
-from segrl.report import RunDirectory, write_report
+from segrl.report import EvaluatedRun, write_report
 from segrl.report.charts import Chart, Series, nice_ticks, show, smooth
 from segrl.report.choose import choose
 from segrl.report.curves import charts
@@ -88,17 +88,17 @@ def steps(count: int = 50) -> list[dict]:
 
 
 @pytest.fixture
-def run(tmp_path) -> RunDirectory:
+def run(tmp_path) -> EvaluatedRun:
     """A complete run directory."""
-    run = RunDirectory(tmp_path)
+    run = EvaluatedRun(tmp_path)
     write_jsonl(records(8, failures=3), run.before_path)
     write_jsonl(records(2, failures=0), run.after_path)
     (tmp_path / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps()))
     (tmp_path / "recipe.yaml").write_text("method: grpo\npolicy: {path: tiny}\nsegmenter: {name: box}\n")
     run.save_images({f"image/{i}": Image.new("RGB", (80, 60), (90, 20 + i, 60)) for i in range(30)})
-    run.add_seconds("training", 60.0)
-    run.add_seconds("training", 30.0)
-    return RunDirectory(tmp_path)
+    run.set_seconds("training", 60.0)
+    run.set_seconds("after", 30.0)
+    return EvaluatedRun(tmp_path)
 
 
 def test_summary_holds_what_was_promised(run):
@@ -143,7 +143,7 @@ def test_no_run_says_so(tmp_path):
 
 
 def test_broken_log_names_the_file(tmp_path):
-    (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"st')
+    (tmp_path / "steps.jsonl").write_text('{"step": 1}\n{"st\n')
     with pytest.raises(DataError, match=r"steps\.jsonl"):
         write_report(tmp_path)
 

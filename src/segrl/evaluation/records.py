@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segrl.errors import DataError
+from segrl.files import json_line, write_atomically
 from segrl.masks import Rle
 from segrl.types import ORIGINAL, MaskPrompt, Score, Status
 
@@ -87,11 +87,7 @@ def _prompt(row: Mapping[str, Any]) -> MaskPrompt:
 def write_jsonl(records: Iterable[EvalRecord], path: Path) -> None:
     """Write the records, one line each; the file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record.to_json(), allow_nan=False) + "\n")
-    os.replace(unfinished, path)
+    write_atomically(path, "".join(json_line(record.to_json()) for record in records))
 
 
 def read_jsonl(path: Path) -> list[EvalRecord]:

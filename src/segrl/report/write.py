@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from segrl.evaluation import compare, pointing, summarize
+from segrl.files import write_atomically
 from segrl.masks import from_rle
 from segrl.report import charts, story
 from segrl.report.choose import Group, choose
 from segrl.report.curves import charts as curve_charts
+from segrl.report.evaluated_run import EvaluatedRun, require_run
 from segrl.report.pictures import Picture
-from segrl.report.run_directory import RunDirectory, require_run
 
 
 def write_report(path: Path | str) -> Path:
@@ -25,12 +25,12 @@ def write_report(path: Path | str) -> Path:
     """
     run = require_run(Path(path))
     summary = summary_of(run)
-    _write(run.summary_path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    _write(run.report_path, _render(run, summary))
+    write_atomically(run.summary_path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_atomically(run.report_path, _render(run, summary))
     return run.report_path
 
 
-def summary_of(run: RunDirectory) -> dict[str, Any]:
+def summary_of(run: EvaluatedRun) -> dict[str, Any]:
     """The numbers of a run as JSON holds them.
 
     `before`, `after` (see `segrl.metrics.summarize`); `giou_gain`, `giou_gain_ci95`; `gains` (see
@@ -49,16 +49,16 @@ def summary_of(run: RunDirectory) -> dict[str, Any]:
     return numbers | {"seconds": round(sum(run.seconds.values()), 3), "seconds_of": run.seconds}
 
 
-def chosen(run: RunDirectory) -> list[Group]:
+def chosen(run: EvaluatedRun) -> list[Group]:
     """The examples that the page shows; empty unless the run was measured before and after."""
     return choose(run.before, run.after) if run.before and run.after else []
 
 
-def _last_step(run: RunDirectory) -> int:
+def _last_step(run: EvaluatedRun) -> int:
     return int(run.steps[-1]["step"]) if run.steps else 0
 
 
-def _render(run: RunDirectory, summary: dict[str, Any]) -> str:
+def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -98,7 +98,7 @@ def _axis(summary: dict[str, Any]) -> tuple[float, float]:
     return min([0.0, *ends]), max([0.1, *ends])
 
 
-def _pictures(run: RunDirectory, groups: list[Group]) -> dict[str, Picture]:
+def _pictures(run: EvaluatedRun, groups: list[Group]) -> dict[str, Picture]:
     """The pictures that were kept of the chosen examples, by image id."""
     pictures = {}
     for pair in (pair for group in groups for pair in group.pairs):
@@ -107,9 +107,3 @@ def _pictures(run: RunDirectory, groups: list[Group]) -> dict[str, Picture]:
             height, width = from_rle(pair.before.truth).shape
             pictures[pair.before.image_id] = Picture(image, (width, height))
     return pictures
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

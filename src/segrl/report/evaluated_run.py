@@ -1,18 +1,17 @@
-"""The files of a run that a report reads; each may be missing.
+"""The files of a run that a report reads, beside those of `segrl.training.run_dir`; each may be missing.
 
-DIR/recipe.yaml                the resolved recipe
-DIR/steps.jsonl                one JSON object per optimizer step, whatever the trainer logged
-DIR/evaluation/before.jsonl    records of the policy before training (`segrl.evaluation`)
-DIR/evaluation/after.jsonl     the same examples after it
-DIR/evaluation/images/         pictures of the examples that the report shows
-DIR/evaluation/seconds.json    seconds of each stage: before, training, after
+evaluation/before.jsonl    records of the policy before training (`segrl.evaluation`)
+evaluation/after.jsonl     the same examples after it
+evaluation/images/         pictures of the examples that the report shows
+evaluation/seconds.json    seconds of each stage: before, training, after
+summary.json, report.html  what `segrl.report` makes of them
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +22,14 @@ from PIL import Image
 
 from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, read_jsonl
+from segrl.files import read_rows, write_atomically
+from segrl.training.run_dir import RunDir
 
 PICTURE_SIDE = 640
 
 
 @dataclass(frozen=True)
-class RunDirectory:
+class EvaluatedRun:
     """Paths and contents of one run. Reading a file that is there but unreadable raises DataError."""
 
     path: Path
@@ -54,13 +55,17 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def _training(self) -> RunDir:
+        return RunDir(self.path)
+
+    @property
     def _seconds_path(self) -> Path:
         return self.path / "evaluation" / "seconds.json"
 
     @cached_property
     def recipe_text(self) -> str:
         """The resolved recipe as it stands in the file; empty without one."""
-        path = self.path / "recipe.yaml"
+        path = self._training.recipe
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     @cached_property
@@ -69,18 +74,15 @@ class RunDirectory:
         try:
             return yaml.safe_load(self.recipe_text) or {}
         except yaml.YAMLError as error:
-            raise DataError(f"{self.path / 'recipe.yaml'} is no valid YAML") from error
+            raise DataError(f"{self._training.recipe} is no valid YAML") from error
 
     @cached_property
     def steps(self) -> list[dict[str, Any]]:
         """The training log in order of steps; rows without a step are left out."""
-        path = self.path / "steps.jsonl"
-        if not path.exists():
-            return []
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = read_rows(self._training.steps)
         except ValueError as error:
-            raise DataError(f"{path} does not hold one JSON object per line: {error}") from error
+            raise DataError(f"{self._training.steps} does not hold one JSON object per line: {error}") from error
         return sorted((row for row in rows if "step" in row), key=lambda row: row["step"])
 
     @cached_property
@@ -98,12 +100,10 @@ class RunDirectory:
         """Seconds that each stage took, by name."""
         return json.loads(self._seconds_path.read_text(encoding="utf-8")) if self._seconds_path.exists() else {}
 
-    def add_seconds(self, stage: str, seconds: float) -> None:
-        """Write down that a stage took so many seconds; those of an earlier, interrupted start are added up."""
-        known = self.seconds
+    def set_seconds(self, stage: str, seconds: float) -> None:
+        """Write down that a stage took so many seconds."""
         self._seconds_path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(known | {stage: round(known.get(stage, 0.0) + seconds, 3)})
-        self._seconds_path.write_text(text + "\n", encoding="utf-8")
+        write_atomically(self._seconds_path, json.dumps(self.seconds | {stage: round(seconds, 3)}) + "\n")
 
     def image_path(self, image_id: str) -> Path:
         """Where the picture of an image is kept; ids may hold any character."""
@@ -130,10 +130,9 @@ class RunDirectory:
             raise DataError(f"cannot read the picture {path}: {error}") from error
 
 
-def require_run(path: Path) -> RunDirectory:
+def require_run(path: Path) -> EvaluatedRun:
     """The run in `path`. Raises DataError unless it holds a training log or an evaluation."""
-    run = RunDirectory(path)
-    wanted: Sequence[Path] = (path / "steps.jsonl", run.before_path, run.after_path)
-    if not any(file.exists() for file in wanted):
+    run = EvaluatedRun(path)
+    if not any(file.exists() for file in (RunDir(path).steps, run.before_path, run.after_path)):
         raise DataError(f"{path} holds no run: neither steps.jsonl nor evaluation/ is there (segrl train writes both)")
     return run

@@ -1,0 +1,40 @@
+"""All commands in one application."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from segrl import __version__
+from segrl.cli import doctor, quickstart, report, train
+from segrl.cli.errors import exits_cleanly
+
+app = typer.Typer(
+    help="Teach a multimodal language model to segment by pointing, with masks as the reward.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: loading rich takes longer than the rest of --help
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"segrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Teach a multimodal language model to segment by pointing, with masks as the reward."""
+
+
+app.command()(exits_cleanly(quickstart.quickstart))
+app.command()(exits_cleanly(train.train))
+app.command()(exits_cleanly(report.report))
+app.command()(exits_cleanly(doctor.doctor))

@@ -1,0 +1,91 @@
+"""segrl doctor: what is installed, what it can run on, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+
+import typer
+
+
+def doctor() -> None:
+    """Print versions and devices, and for whatever is missing the line that adds it; status 1 if segrl cannot run."""
+    from segrl import __version__
+
+    typer.echo(f"segrl {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    typer.echo("\npackages")
+    missing = list(_packages())
+    typer.echo("\ndevices")
+    for line in _devices():
+        typer.echo(f"  {line}")
+    typer.echo("\nembedded default")
+    missing += list(_tiny())
+    typer.echo("\nnothing is missing" if not missing else "\nmissing:")
+    for line in missing:
+        typer.echo(f"  {line}")
+    if missing:
+        raise typer.Exit(1)
+
+
+def _packages() -> Iterator[str]:
+    """Prints each requirement with what is installed; yields the pip line of each one that segrl needs and lacks."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+
+    for text in requires("segrl") or []:
+        requirement = Requirement(text)
+        extra = _extra(text)
+        if extra == "dev":
+            continue
+        installed = _version(requirement.name)
+        wanted = f"{requirement.name}{requirement.specifier}"
+        fits = installed is not None and requirement.specifier.contains(installed, prereleases=True)
+        add = f"pip install 'segrl[{extra}]'" if extra else f"pip install '{wanted}'"
+        note = "" if fits else f"  optional: {add}" if extra else f"  needs {requirement.specifier}: {add}"
+        typer.echo(f"  {requirement.name:<24} {installed or 'not installed':<16}{note}".rstrip())
+        if not fits and not extra:
+            yield f"{requirement.name}: {add}"
+
+
+def _extra(requirement: str) -> str | None:
+    """The extra that a requirement of the package's metadata belongs to: `… ; extra == "timm"`."""
+    _, found, rest = requirement.partition("extra ==")
+    return rest.strip().strip("'\"") if found else None
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> Iterator[str]:
+    yield f"CPU: {os.cpu_count()} cores"
+    try:
+        import torch
+    except ImportError:
+        yield "GPU: unknown without torch"
+        return
+    for index in range(torch.cuda.device_count()):
+        memory = torch.cuda.get_device_properties(index).total_memory / 2**30
+        yield f"GPU {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GiB"
+    if not torch.cuda.is_available():
+        yield "GPU: none that torch can use; segrl trains on the CPU (the tiny policy is made for that)"
+
+
+def _tiny() -> Iterator[str]:
+    """Prints where the shipped policy lies; yields what to do if it does not."""
+    from segrl.tiny import policy_dir
+
+    weights = sorted(policy_dir().glob("*.safetensors"))
+    if weights:
+        size = sum(file.stat().st_size for file in weights) / 2**20
+        typer.echo(f"  tiny policy: {policy_dir()} ({size:.1f} MiB)")
+    else:
+        typer.echo(f"  tiny policy: not in {policy_dir()}")
+        yield "the tiny policy's weights: install segrl again, or make them: segrl train recipes/tiny_cold_start.yaml --out DIR"

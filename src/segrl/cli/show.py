@@ -1,0 +1,86 @@
+"""What a person sees of a run: live progress, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from segrl.before_after import improve
+from segrl.evaluation import EvalRecord, OnProgress
+from segrl.report.story import interval, signed, verdict
+from segrl.training import Recipe
+
+EVERY_SECONDS = 10.0
+"""How often a plain line is printed where there is no terminal."""
+
+_STYLES = {"better": "green", "worse": "red", "unclear": "dim"}
+
+
+def run_and_show(recipe: Recipe, out: Path) -> None:
+    """Run a recipe in `out` with live progress; ends with the table before/after and the report's path."""
+    console = Console()
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    done = improve(recipe, out, say=say, watch=lambda stage: _watch(console, f"measuring {stage} training"))
+    if "gains" in done.summary:
+        console.print(before_after_table(done.summary))
+    say(f"policy  {done.model_dir}")
+    say(f"report  {done.report_path}")
+
+
+def _watch(console: Console, name: str) -> OnProgress:
+    """Shows how far an evaluation is: one line that changes on a terminal, a line now and then elsewhere."""
+    begun = printed = time.monotonic()
+
+    def watch(records: Sequence[EvalRecord], total: int) -> None:
+        nonlocal printed
+        now, done = time.monotonic(), len(records)
+        finished = done == total
+        giou = sum(record.iou for record in records) / done
+        left = f", {(now - begun) / done * (total - done):.0f} s left" if not finished else f" in {now - begun:.0f} s"
+        line = f"{name}: {done}/{total}, gIoU {giou:.3f}{left}"
+        if console.is_terminal:
+            console.print(f"{line:<79}", end="\n" if finished else "\r", highlight=False)
+        elif finished or now - printed >= EVERY_SECONDS:
+            printed = now
+            console.print(line, highlight=False, soft_wrap=True)
+
+    return watch
+
+
+def before_after_table(summary: dict[str, Any]) -> Table:
+    """gIoU by kind of query before and after, the change with its interval, and the share of answers read."""
+    before, after, gains = summary["before"], summary["after"], summary["gains"]
+    table = Table(title=f"held-out examples, {summary['steps']} steps, {summary['seconds']:.0f} s")
+    table.add_column("kind")
+    for column in ("n", "gIoU before", "after", "change", "95% interval", "read before", "after"):
+        table.add_column(column, justify="right")
+    table.add_row(*_row("all", before, after, gains), end_section=True)
+    for kind, gain in gains["by_kind"].items():
+        table.add_row(*_row(kind.replace("_", " "), before["by_kind"][kind], after["by_kind"][kind], gain))
+    return table
+
+
+def _row(name: str, before: dict[str, Any], after: dict[str, Any], gain: dict[str, Any]) -> list[str]:
+    style = _STYLES[verdict(gain["giou_gain_ci95"])]
+    return [
+        name,
+        str(gain["n"]),
+        _number(before["giou"]),
+        _number(after["giou"]),
+        f"[{style}]{signed(gain['giou_gain'])}[/]",
+        interval(gain["giou_gain_ci95"]),
+        _number(before["parse_rate"]),
+        _number(after["parse_rate"]),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,22 @@
+"""segrl train: run a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file; it says method: grpo or sft.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is kept; a run there is gone on with.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
+    ] = None,
+) -> None:
+    """Run a recipe: measure the policy if the recipe says on what, train it, measure again, report."""
+    from segrl.cli.show import run_and_show
+    from segrl.training.recipe import load_recipe
+
+    run_and_show(load_recipe(recipe, overrides or ()), out)
