@@ -50,7 +50,9 @@ class JsonList(AnswerFormat):
     def read(self, body: str, frame: Frame) -> Reading:
         """See AnswerFormat."""
         reading = Reading()
-        entries = read_answer_tag(reading, body) if "answer>" in body else _read_bare(reading, body)
+        entries = (
+            read_answer_tag(reading, body) if "<answer>" in body or "</answer>" in body else _read_bare(reading, body)
+        )
         if entries is None:
             return reading
         boxes = read_field(reading, "bbox", entries, "bbox_2d", read_box)

@@ -55,12 +55,12 @@ class SegR1(AnswerFormat):
             reading.parts.add("bbox")
         if reading.faults or boxes is None:
             return reading
-        if not points and not any(boxes):
-            if len(contents) < 3:
-                reading.faults.append((Status.BAD_VALUES, _EMPTY_HERE_ONLY))
-        elif not all(boxes):
-            reading.parts.discard("bbox")
+        is_nothing = not points and not any(boxes)
+        if is_nothing and len(contents) == 3:
+            return reading
+        if is_nothing or not all(boxes):
             reading.faults.append((Status.BAD_VALUES, _EMPTY_HERE_ONLY))
+            reading.parts.clear()
         else:
             reading.prompts = group([box for block in boxes for box in block], points, labels, frame)
         return reading
