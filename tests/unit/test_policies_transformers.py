@@ -74,6 +74,14 @@ def test_samples_are_seeded_and_do_not_depend_on_the_batch(policy):
     assert twice[0] != twice[1]
 
 
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"autocast": True}])
+def test_bfloat16_weights_or_arithmetic(directory, options):
+    policy = policies.load(str(directory), **options)
+    assert policy.model.dtype is (torch.bfloat16 if "dtype" in options else torch.float32)
+    ((completion,),) = policy.generate(pictures(1), PROMPTS[:1], max_new_tokens=3)
+    assert completion.n_tokens == 3
+
+
 def test_greedy_samples_are_copies(policy):
     (row,) = policy.generate(pictures(1), PROMPTS[:1], max_new_tokens=3, num_samples=2)
     assert row[0] == row[1]
@@ -110,7 +118,8 @@ class _Parrot(torch.nn.Module):
 
     def __init__(self, model, ids):
         super().__init__()
-        self.config, self.device, self.generation_config, self.ids = model.config, model.device, None, ids
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
+        self.generation_config, self.ids = None, ids
 
     def generate(self, input_ids, **_):
         return torch.cat([input_ids, torch.tensor(self.ids).expand(len(input_ids), -1)], dim=1)
@@ -203,3 +212,44 @@ def test_smart_resize_equals_what_the_processor_does(image_wh):
     assert resize is not None
     _, rows, columns = images(Image.new("RGB", image_wh), return_tensors="pt")["image_grid_thw"][0].tolist()
     assert resize.size_wh(image_wh) == (columns * 14, rows * 14)
+
+
+def tiny_qwen2_5_vl():
+    """A freshly initialised Qwen2.5-VL and its processor, which shows at most 16 patches of 28 pixels."""
+    import transformers as t
+
+    from segrl.tiny import tokenizer as tiny_tokenizer
+
+    tokenizer = tiny_tokenizer.build()
+    pixels = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16}
+    processor = t.Qwen2_5_VLProcessor(
+        image_processor=t.Qwen2VLImageProcessor(size=pixels),
+        tokenizer=tokenizer,
+        video_processor=t.Qwen2VLVideoProcessor(size=pixels),
+        chat_template=tokenizer.chat_template,
+    )
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    ids = [tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names]
+    size = {"hidden_size": 32, "intermediate_size": 64}
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    text = {"vocab_size": len(tokenizer), "num_hidden_layers": 1, "rope_parameters": rope, **size, **ends}
+    vision = {"depth": 1, "num_heads": 2, "out_hidden_size": 32, "fullatt_block_indexes": [0], **size}
+    config = t.Qwen2_5_VLConfig(
+        text_config={"num_attention_heads": 2, "num_key_value_heads": 2, **text},
+        vision_config=vision,
+        **dict(
+            zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), ids, strict=True)
+        ),
+    )
+    torch.manual_seed(0)
+    return t.Qwen2_5_VLForConditionalGeneration(config), processor
+
+
+def test_qwen2_5_vl_writes_pixels_of_its_own_resize_and_batches_by_grid():
+    policy = TransformersPolicy(*tiny_qwen2_5_vl(), policies.PolicySettings())
+    assert policy.frame_for((640, 480)) == policy.frame_for((641, 480)) == Frame.resized(112, 84)
+    assert policy.answer_format == "json-list"
+    images = [Image.new("RGB", size, (9 * i, 0, 0)) for i, size in enumerate([(640, 480), (100, 300), (641, 480)])]
+    together = texts(policy.generate(images, ["red"] * 3, max_new_tokens=4, batch_size=3))
+    assert together == texts(policy.generate(images, ["red"] * 3, max_new_tokens=4))

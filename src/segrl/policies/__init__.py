@@ -35,9 +35,6 @@ def load(name_or_path: str, **options: Any) -> Policy:
     options: see `segrl.policies.loading.load`. Raises ModelError with one line that says what to do.
     """
     from segrl.policies.loading import load as load_transformers
+    from segrl.tiny import resolve_policy
 
-    if name_or_path == "tiny":
-        from segrl.tiny import policy_dir
-
-        name_or_path = str(policy_dir())
-    return load_transformers(name_or_path, **options)
+    return load_transformers(resolve_policy(name_or_path), **options)

@@ -108,9 +108,9 @@ class TransformersPolicy:
 
     def _generate_batch(self, batch: Sequence[_Row], max_new_tokens: int, temperature: float) -> list[Completion]:
         start = time.perf_counter()
-        device = self.model.device
+        device, dtype = self.model.device, self.model.dtype
         texts, images = [row.text for row in batch], [[row.image] for row in batch]
-        inputs = self.processor(text=texts, images=images, return_tensors="pt").to(device)
+        inputs = self.processor(text=texts, images=images, return_tensors="pt").to(device, dtype)
         noise = [GumbelNoise([row.seed for row in batch], temperature, device)] if temperature > 0 else []
         with torch.inference_mode(), _plain_decoding(self.model), self._precision():
             ids = self.model.generate(
