@@ -49,9 +49,9 @@ def reasoning(things: Sequence[Thing], named: Sequence[int]) -> str:
 
 
 def listing(things: Sequence[Thing]) -> str:
-    """The objects from left to right: number, size, colour, shape and centre in pixels of the scene."""
+    """The objects from left to right: number, centre in pixels of the scene, size, colour and shape."""
     return ", ".join(
-        f"{i + 1} {thing.size} {thing.name} at ({round(thing.centre_xy[0])},{round(thing.centre_xy[1])})"
+        f"{i + 1} ({round(thing.centre_xy[0])},{round(thing.centre_xy[1])}) {thing.size} {thing.name}"
         for i, thing in enumerate(things)
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segrl.policies.settings import PolicySettings, write_settings
 from segrl.tiny import tokenizer as tiny_tokenizer
 from segrl.tiny.words import SIDE
 
@@ -25,7 +26,7 @@ class Shape:
     vision_layers: int = 3
     vision_heads: int = 4
     vision_mlp: int = 256
-    patch: int = 8
+    patch: int = 14
     merge: int = 2
 
 
@@ -102,3 +103,4 @@ def save(directory: Path, shape: Shape = Shape(), seed: int = 0) -> None:
     """Writes a fresh policy to `directory` in the ordinary `from_pretrained` layout."""
     build(shape, seed).save_pretrained(directory)
     build_processor(shape).save_pretrained(directory)
+    write_settings(directory, PolicySettings(answer_format="seg-r1", frame="resized", input_wh=(SIDE, SIDE)))

@@ -21,13 +21,14 @@ SPECIAL = (
 """Control tokens of the Qwen family, in the roles that it gives them; every other token is ordinary text."""
 
 PHRASES = (
-    "]</bbox>, <points>[[", "]]</points>, <labels>[", "]</labels>, <bbox>[", "]</labels>",
+    "]</bbox>, <points>[[", "]]</points>, <labels>[", "]</bbox>, <bbox>[", "]</labels>",
     "</think> <bbox>[", "</think> <answer>", "</answer>", "<think>", "],[", "], [",
     "</think>", "<answer>", "<bbox>", "</bbox>", "<points>", "</points>", "<labels>", "</labels>",
-    " at (", "), ", "). it is ", "). none match", " and ", ")</think> <answer>",
+    " (", ") small", ") large", ". it is ", ". none match", " and ",
+    "</think> <bbox>[]</bbox>, <points>[]</points>, <labels>[]</labels>",
 )  # fmt: skip
 WORDS = (
-    *COLOURS, *SHAPES, *SIZES, *("at", "it", "is", "and", "none", "match", "the", "object", "objects", "all", "just"),
+    *COLOURS, *SHAPES, *SIZES, *("it", "is", "and", "none", "match", "the", "object", "objects", "all", "just"),
     *("smallest", "largest", "leftmost", "rightmost", "highest", "lowest", "left", "right", "of", "how", "many"),
     *("are", "there", "Identify", "segment", "people", "person", "user", "assistant", "system"),
 )  # fmt: skip
