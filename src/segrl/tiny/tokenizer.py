@@ -64,7 +64,7 @@ def build() -> PreTrainedTokenizerFast:
             unk_token=None,
         )
     )
-    phrases = "|".join(_escape(phrase) for phrase in PHRASES)
+    phrases = "|".join(_escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{phrases}| ?[A-Za-z]+|[0-9]+|, |\\. |[\\s\\S]"), "isolated")
     core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
