@@ -128,10 +128,16 @@ def _squared_distance(x: float, y: float, box: Box) -> float:
 def round_prompt(prompt: MaskPrompt) -> MaskPrompt:
     """`prompt` on the integer lattice of its own frame, as the renderers write it.
 
-    A box that rounding would empty keeps one unit along that side.
+    A box that rounding would empty keeps the unit that holds its middle along that side.
     """
     points = tuple((to_lattice(x), to_lattice(y)) for x, y in prompt.points_xy)
     if prompt.box_xyxy is None:
         return replace(prompt, points_xy=points)
-    x1, y1, x2, y2 = map(to_lattice, prompt.box_xyxy)
-    return replace(prompt, box_xyxy=(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)), points_xy=points)
+    (x1, x2), (y1, y2) = (_round_side(*prompt.box_xyxy[i::2]) for i in (0, 1))
+    return replace(prompt, box_xyxy=(x1, y1, x2, y2), points_xy=points)
+
+
+def _round_side(low: float, high: float) -> tuple[int, int]:
+    first, last = to_lattice(low), to_lattice(high)
+    middle = math.floor((low + high) / 2)
+    return (first, last) if first < last else (middle, middle + 1)

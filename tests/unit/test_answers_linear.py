@@ -1,0 +1,113 @@
+"""Time linear in the text's length, for texts made to be slow, and speed on ordinary ones."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from segrl import answers
+from segrl.answers.prompts import MAX_BOXES, MAX_POINTS
+from segrl.types import Status
+
+# Each stands for a text that repeats its middle: (before, middle, after).
+HARD = {
+    "open brackets": ("<bbox>", "[", "</bbox>"),
+    "brackets apart": ("<answer>", "[ ", "</answer>"),
+    "closed brackets": ("<bbox>", "]", "</bbox>"),
+    "long list": ("<bbox>[", "1,", "1]</bbox>"),
+    "list broken at its end": ("<points>[", "1,", "x]</points><labels>[]</labels>"),
+    "list of lists": ("<points>[", "[1,2],", "]</points><labels>[1]</labels>"),
+    "points and labels": ("<bbox>[1,2,3,4]</bbox><points>[[1,2]]</points><labels>[", "1,", "]</labels>"),
+    "tags": ("", "<bbox>[1,2,3,4]</bbox>", "<points>[]</points><labels>[]</labels>"),
+    "empty tags": ("", "<points>[]</points><labels>[]</labels>", ""),
+    "opening tags": ("", "<points>", ""),
+    "closing tags": ("", "</labels>", ""),
+    "answers": ("", "<answer>{}</answer>", ""),
+    "open answers": ("", "<answer>", ""),
+    "think": ("", "<think>", ""),
+    "end of think": ("", "</think>", "[]"),
+    "think both": ("", "<think></think>", "[]"),
+    "angle brackets": ("", "<", ""),
+    "digits": ("<bbox>[", "9", ",1,2,3]</bbox>"),
+    "zeros": ("<bbox>[0.", "0", "1,1,2,3]</bbox>"),
+    "exponent": ("<bbox>[1e", "9", ",1,2,3]</bbox>"),
+    "signs": ("<bbox>[", "+-", "]</bbox>"),
+    "dots": ("<bbox>[", "1.", "]</bbox>"),
+    "spaces": ("<bbox>[1", " ", "x]</bbox>"),
+    "bare spaces": ("[", " ", "x"),
+    "bare brackets and spaces": ("", "[  ", ""),
+    "fences": ("<bbox>", "```", "[1]</bbox>"),
+    "ticks apart": ("<bbox>", "` ", "</bbox>"),
+    "fence words": ("<bbox>```", "a", "[1]</bbox>"),
+    "escapes": ('<answer>{"', "\\a", "</answer>"),
+    "quotes": ("<answer>[", '"",', "]</answer>"),
+    "unclosed quotes": ("<answer>{", "\"'", "</answer>"),
+    "words": ("<bbox>", "a", "</bbox>"),
+    "keys": ("<answer>{", '"a":1,', "}</answer>"),
+    "entries": ("", '{"bbox_2d":[1,2,3,4]},', ""),
+    "list of entries": ("[", '{"bbox_2d":[1,2,3,4]},', "]"),
+    "nested entries": ("", '[{"a":', ""),
+    "surrogates": ("<bbox>", "\ud800", "</bbox>"),
+    "prose": ("<think>", "the cat sits on the mat ", "</think><bbox>[1,2,3,4]</bbox>"),
+}
+LENGTH, FACTOR = 30_000, 8
+
+
+def seconds(text: str, name: str, repeats: int = 3) -> float:
+    """The least CPU time of a few parses."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        answers.parse(text, name)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("name", answers.names())
+@pytest.mark.parametrize("kind", HARD)
+def test_time_is_linear(kind: str, name: str) -> None:
+    before, middle, after = HARD[kind]
+    count = LENGTH // len(middle)
+    short = seconds(before + middle * count + after, name)
+    long = seconds(before + middle * (count * FACTOR) + after, name, repeats=1)
+    if long > 2.5 * FACTOR * short + 0.02:  # a quadratic step would take FACTOR² times as long: measure again
+        long = seconds(before + middle * (count * FACTOR) + after, name, repeats=3)
+    assert long <= 2.5 * FACTOR * short + 0.02
+
+
+@pytest.mark.parametrize("name", answers.names())
+@pytest.mark.parametrize("digits", ["9" * 10_000_000, "0" * 10_000_000 + "1", "1" * 5000, "0." + "1" * 1_000_000])
+def test_numbers_of_any_length(digits: str, name: str) -> None:
+    box = f"[{digits},1,2e400,3]"
+    texts = {"seg-r1": f"<bbox>{box}</bbox>", "points-only": f"<points>[{box}]</points><labels>[1]</labels>"}
+    texts |= {"sam-r1": f'<answer>{{"bbox": {box}}}</answer>', "json-list": f'[{{"bbox_2d": {box}}}]'}
+    assert answers.parse(texts[name], name).status is Status.BAD_VALUES
+
+
+def test_the_most_points_and_boxes_that_an_answer_may_have() -> None:
+    boxes = "".join(f"<bbox>[{i},{i},{i + 5},{i + 5}]</bbox>" for i in range(MAX_BOXES))
+    points = ",".join(f"[{9000 + i},{-i}]" for i in range(MAX_POINTS))
+    text = f"{boxes}<points>[{points}]</points><labels>[{'1,' * MAX_POINTS}]</labels>"
+    assert len(answers.parse(text, "seg-r1").prompts) == MAX_BOXES
+    assert seconds(text, "seg-r1", repeats=2) < 2
+
+
+def test_two_hundred_thousand_points_and_boxes() -> None:
+    many = "[" + "[1,2]," * 200_000 + "]"
+    text = f"{'<bbox>[1,2,3,4]</bbox>' * 100_000}<points>{many}</points><labels>[{'1,' * 200_000}]</labels>"
+    answer = answers.parse(text, "seg-r1")
+    assert answer.status is Status.BAD_VALUES
+    assert "more than the" in answer.detail
+
+
+def test_thousands_of_ordinary_answers_a_second() -> None:
+    """The aim is 20,000 on one core; a tenth of it is asked for here, where the core may be busy."""
+    text = (
+        f"<think>{'I see a red circle and a blue square. ' * 5}</think> "
+        "<bbox>[248,218,395,300]</bbox>, <points>[[360,237],[268,262],[300,250]]</points>, <labels>[1,1,0]</labels>"
+    )
+    start = time.process_time()
+    for _ in range(2000):
+        answers.parse(text, "seg-r1")
+    assert 2000 / (time.process_time() - start) > 2000
