@@ -1,0 +1,97 @@
+"""The house rules that a machine can check: sizes, the direction of imports, no torch before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src" / "segrl").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+
+# From the lowest to the highest; a module imports its own layer and those below.
+LAYERS = (
+    {"types", "errors", "files"},
+    {"masks", "coordinates"},
+    {"answers", "segmenters", "scoring"},
+    {"road"},
+    {"policies", "rewards", "metrics", "datasets", "tiny"},
+    {"pipeline"},
+    {"training", "evaluation", "exports", "report"},
+    {"before_after"},
+    {"cli", "web", "__main__"},
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def module_name(path: Path) -> str:
+    """`segrl.answers.base` for src/segrl/answers/base.py."""
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """(module of ours, line) for every import, those inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module, node.lineno
+
+
+def test_every_module_has_a_layer() -> None:
+    unknown = {name.split(".")[1] for name in MODULES if "." in name} - RANK.keys()
+    assert not unknown, f"give them a place in LAYERS and in the README's tree: {sorted(unknown)}"
+
+
+def test_imports_run_downward() -> None:
+    upward = [
+        f"{name} (line {line}) imports {target}"
+        for name, path in MODULES.items()
+        for target, line in imports(path)
+        if name != "segrl" and target != "segrl" and RANK[target.split(".")[1]] > RANK[name.split(".")[1]]
+    ]
+    assert not upward, "\n".join(upward)
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {name: {target for target, _ in imports(path)} - {"segrl"} for name, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a cycle of imports: {' ← '.join(error.args[1])}")
+
+
+def test_relative_imports_are_not_used() -> None:
+    for path in SOURCES:
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        assert not any(node.level for node in nodes), path
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("module", ["segrl", "segrl.types", "segrl.errors", "segrl.answers", "segrl.masks"])
+def test_what_needs_no_torch_loads_none(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{'torch', 'transformers', 'trl', 'cv2'}} & sys.modules.keys()))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
