@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from segrl.errors import SegrlError
 from segrl.evaluation import EvalRecord, OnProgress, evaluate, write_jsonl
 from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, train
-from segrl.training.recipe import EvaluationSection
+from segrl.training.recipe import DatasetSection
+from segrl.types import Example
 
 Say = Callable[[str], None]
 Watch = Callable[[str], OnProgress]
@@ -43,7 +44,7 @@ def improve(recipe: Recipe, out: Path | str, *, say: Say = print, watch: Watch |
     run.set_seconds("training", trained.seconds)
     if recipe.evaluation is not None:
         _measure(recipe, str(trained.model_dir), run, "after", say, watch)
-        _keep_pictures(recipe.evaluation, run)
+        _keep_pictures(recipe.evaluation.dataset, run)
     report_path = write_report(run.path)
     summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
     return Improvement(report_path, summary, trained.model_dir)
@@ -54,6 +55,9 @@ def _claim(recipe: Recipe, out: Path) -> Path:
     from segrl.training.options import build_config
     from segrl.training.run_dir import RunDir
 
+    _examples(recipe.dataset)
+    if recipe.evaluation is not None:
+        _examples(recipe.evaluation.dataset)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,7 +86,7 @@ def measure(recipe: Recipe, policy_path: str, on_progress: OnProgress | None = N
     section, settings = recipe.evaluation, recipe.policy
     if section is None or recipe.segmenter is None:
         raise SegrlError("this recipe measures nothing: give it an evaluation section and a segmenter")
-    examples = _examples(section)
+    examples = _examples(section.dataset)
     segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
     policy = policies.load(
         policy_path,
@@ -101,13 +105,13 @@ def measure(recipe: Recipe, policy_path: str, on_progress: OnProgress | None = N
     )
 
 
-def _examples(section: EvaluationSection) -> Any:
+def _examples(section: DatasetSection) -> Sequence[Example]:
     from segrl import datasets
 
-    return datasets.load(section.dataset.name, **section.dataset.options)
+    return datasets.load(section.name, **section.options)
 
 
-def _keep_pictures(section: EvaluationSection, run: EvaluatedRun) -> None:
+def _keep_pictures(section: DatasetSection, run: EvaluatedRun) -> None:
     """Save the pictures of the examples that the report shows."""
     shown = {pair.before.id for group in chosen(run) for pair in group.pairs}
     places = [i for i, record in enumerate(run.before) if record.id in shown]

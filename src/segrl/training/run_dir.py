@@ -70,13 +70,19 @@ class RunDir:
     def finished(self) -> Path:
         return self.root / "finished.json"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run has left anything here: a logged step, a checkpoint, an evaluation."""
+        logged = self.steps.exists() and self.steps.stat().st_size > 0
+        return logged or any(self.checkpoints.glob("checkpoint-*")) or (self.root / "evaluation").exists()
+
     def claim(self, recipe: Recipe) -> None:
-        """Makes the directory this recipe's, or finds that it is already.
+        """Makes the directory this recipe's, or finds that it is already; a run that never began claims nothing.
 
         Raises RecipeError, naming the keys that differ, if it holds another recipe's run.
         """
         ours = recipe.as_dict()
-        if self.recipe.exists():
+        if self.recipe.exists() and self.has_begun:
             theirs = yaml_value(self.recipe.read_text(encoding="utf-8"))
             differing = sorted(_differences(theirs, ours))
             if differing:
