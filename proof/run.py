@@ -1,0 +1,214 @@
+"""The proof: reinforcement learning beside its controls, over several seeds.
+
+    python proof/run.py --out runs/proof --page docs/proof.md          (what `make proof` runs)
+    python proof/run.py --out runs/short --page runs/short.md --short  (two steps each, in the tests)
+
+Arms, each measured on the same held-out scenes: the cold start; more SFT for as long as the
+reinforcement learning took; RL with the rewards shuffled within each group; RL; gold mask prompts
+through the segmenter (the ceiling); RL asked the queries of other scenes; and, for each trained
+policy, the second skill (counting). What is measured already in --out is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segrl.before_after import measure
+from segrl.evaluation import EvalRecord, read_jsonl, write_jsonl
+from segrl.files import write_atomically
+from segrl.training import Recipe, load_recipe, train
+from segrl.types import Example
+
+HERE = Path(__file__).parent
+COUNT_SEED = 9003
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long everything is: the full proof, or its short form."""
+
+    seeds: tuple[int, ...]
+    overrides: tuple[str, ...]
+    n_counts: int
+
+
+FULL = Plan(seeds=(0, 1, 2), overrides=(), n_counts=200)
+SHORT = Plan(
+    seeds=(0,),
+    overrides=(
+        "trainer.max_steps=2",
+        "trainer.save_steps=1",
+        "trainer.per_device_train_batch_size=16",
+        "trainer.gradient_accumulation_steps=1",
+        "evaluation.dataset.n=14",
+    ),
+    n_counts=8,
+)
+
+
+class Proof:
+    """One proof in the directory `out`; every stage leaves a file and is skipped when that is there."""
+
+    def __init__(self, out: Path, plan: Plan, say: Callable[[str], None] = print) -> None:
+        self.out, self.plan, self.say = out, plan, say
+        self.rl = load_recipe(HERE / "rl.yaml", plan.overrides)
+
+    def run(self) -> dict[str, Any]:
+        """All arms; returns the records' places and the numbers that are no records."""
+        self._records("cold", lambda: measure(self.rl, "tiny"))
+        self._records("ceiling", self._ceiling)
+        self._count("cold", "tiny")
+        for seed in self.plan.seeds:
+            self._seed(seed)
+        return json.loads(self._facts_path.read_text(encoding="utf-8"))
+
+    def _seed(self, seed: int) -> None:
+        rl = load_recipe(HERE / "rl.yaml", [*self.plan.overrides, f"seed={seed}"])
+        shuffled = load_recipe(
+            HERE / "rl.yaml", [*self.plan.overrides, f"seed={seed}", "control.shuffle_rewards=true"]
+        )
+        seconds = self._train(f"rl-{seed}", rl)
+        self._train(f"shuffled-{seed}", shuffled)
+        self._train(f"sft-{seed}", self._more_sft(seed), stop_after=seconds)
+        for arm in ("rl", "shuffled", "sft"):
+            name = f"{arm}-{seed}"
+            model = str(self.out / name / "model")
+            self._records(name, lambda model=model: measure(self.rl, model))
+            self._count(name, model)
+        self._records(f"swapped-{seed}", lambda: self._swapped(str(self.out / f"rl-{seed}" / "model")))
+
+    def _more_sft(self, seed: int) -> Recipe:
+        """More cold start, a new stretch of scenes for each seed."""
+        short = ["trainer.per_device_train_batch_size=4"] if self.plan is SHORT else []
+        return load_recipe(HERE / "more_sft.yaml", [f"seed={seed}", f"dataset.seed={2000 + seed}", *short])
+
+    def _train(self, name: str, recipe: Recipe, stop_after: float | None = None) -> float:
+        """Seconds of training."""
+        facts = self._facts()
+        if name not in facts:
+            self.say(f"training {name}")
+            callbacks = [] if stop_after is None else [stop_callback(stop_after)]
+            begun = time.monotonic()
+            result = train(recipe, self.out / name, callbacks=callbacks, say=self.say)
+            facts[name] = {"seconds": time.monotonic() - begun, "steps": result.last_step}
+            write_atomically(self._facts_path, json.dumps(facts, indent=1) + "\n")
+        return float(facts[name]["seconds"])
+
+    @property
+    def _facts_path(self) -> Path:
+        return self.out / "facts.json"
+
+    def _facts(self) -> dict[str, Any]:
+        return json.loads(self._facts_path.read_text(encoding="utf-8")) if self._facts_path.exists() else {}
+
+    def _records(self, name: str, make: Callable[[], Sequence[EvalRecord]]) -> None:
+        path = self.out / f"{name}.jsonl"
+        if not path.exists():
+            self.say(f"measuring {name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_jsonl(make(), path)
+
+    def records(self, name: str) -> list[EvalRecord]:
+        """The records of an arm that has been measured."""
+        return read_jsonl(self.out / f"{name}.jsonl")
+
+    def _examples(self, **more: Any) -> Sequence[Example]:
+        from segrl import datasets
+
+        section = self.rl.evaluation
+        assert section is not None  # rl.yaml has one
+        return datasets.load(section.dataset.name, **section.dataset.options, **more)
+
+    def _ceiling(self) -> list[EvalRecord]:
+        """Ideal mask prompts through the same road: the most that a perfect pointer would get."""
+        return self._replayed(self._examples(gold="tight"))
+
+    def _replayed(self, examples: Sequence[Example]) -> list[EvalRecord]:
+        from segrl import answers, policies, segmenters
+        from segrl.evaluation import evaluate
+        from segrl.pipeline import make_road
+        from segrl.types import ORIGINAL
+
+        tiny = policies.load("tiny")
+        road = replace(make_road(tiny, segmenters.load("grabcut")), frame_for=lambda wh: ORIGINAL)
+        write = answers.get(tiny.answer_format).render
+        texts = [write(example.meta["prompts"], example.meta["reasoning"]) for example in examples]
+        scripted = policies.ScriptedPolicy(texts, answer_format=tiny.answer_format)
+        return evaluate(scripted, road, examples)
+
+    def _swapped(self, model: str) -> list[EvalRecord]:
+        """The same scenes and truths, each asked the query of the next scene of its kind."""
+        from segrl import policies, segmenters
+        from segrl.evaluation import evaluate
+        from segrl.pipeline import make_road
+
+        examples = list(self._examples())
+        policy, kinds = policies.load(model), len(self.rl.dataset.options["kinds"])
+        swapped = [replace(e, query=examples[(i + kinds) % len(examples)].query) for i, e in enumerate(examples)]
+        section = self.rl.evaluation
+        assert section is not None
+        road = make_road(policy, segmenters.load("grabcut"))
+        return evaluate(policy, road, swapped, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens)
+
+    def _count(self, name: str, model: str) -> None:
+        """The second skill: whether each held-out scene's objects are counted rightly."""
+        path = self.out / f"{name}.counts.json"
+        if path.exists():
+            return
+        from segrl import datasets, policies
+
+        examples = list(datasets.load("tiny", n=self.plan.n_counts, seed=COUNT_SEED, kinds=["count"]))
+        completions = policies.load(model).generate(
+            [e.image for e in examples],
+            [e.meta["prompt_text"] for e in examples],
+            max_new_tokens=120,
+            batch_size=32,
+        )
+        right = [
+            group[0].text.endswith(f"<answer>{e.meta['count']}</answer>")
+            for group, e in zip(completions, examples, strict=True)
+        ]
+        write_atomically(path, json.dumps(right) + "\n")
+
+    def counts(self, name: str) -> list[bool]:
+        """Which scenes an arm counted rightly."""
+        return json.loads((self.out / f"{name}.counts.json").read_text(encoding="utf-8"))
+
+
+def stop_callback(seconds: float) -> Any:
+    """A transformers callback that ends and saves a training run after so many seconds."""
+    from transformers import TrainerCallback
+
+    class StopAfter(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.begun = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if time.monotonic() - self.begun >= seconds:
+                control.should_training_stop = control.should_save = control.should_log = True
+
+    return StopAfter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--page", type=Path, required=True)
+    parser.add_argument("--short", action="store_true")
+    arguments = parser.parse_args()
+    proof = Proof(arguments.out, SHORT if arguments.short else FULL)
+    facts = proof.run()
+    from page import write_page
+
+    write_page(proof, facts, arguments.page)
+    print(f"wrote {arguments.page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The tiny world: scenes, queries, gold answers, tokenizer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segrl import answers
+from segrl.errors import RecipeError
+from segrl.masks import mask_to_box
+from segrl.tiny import resolve_policy, tokenizer
+from segrl.tiny.gold import deepest
+from segrl.tiny.queries import KINDS, UNDERSTOOD
+from segrl.tiny.scenes import MIN_VISIBLE, TinyScenes
+from segrl.tiny.shapes import draw_mask
+from segrl.tiny.words import SIDE
+from segrl.types import Status
+
+ALL = tuple(KINDS)
+
+
+def test_a_scene_depends_on_seed_and_index_only():
+    one, other = TinyScenes(40, 3, ALL), TinyScenes(16, 3, ALL)
+    for index in (15, 0, 7):
+        assert one[index].image_id == other[index].image_id
+        assert one[index].query == other[index].query
+        assert one[index].meta == other[index].meta
+    assert TinyScenes(1, 4, ALL)[0].image_id != one[0].image_id
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_kind_asks_for_what_its_masks_show(kind: str):
+    for example in TinyScenes(12, 11, (kind,)):
+        assert example.targets.shape[1:] == (SIDE, SIDE)
+        assert all(target.any() for target in example.targets)
+        assert (example.targets.sum(axis=0) <= 1).all(), "targets never overlap"
+        expected = {"none": (0, 0), "pair": (2, 2), "several": (2, 4), "count": (2, 4)}.get(kind, (1, 1))
+        assert expected[0] <= len(example.targets) <= expected[1]
+
+
+def test_objects_stay_visible():
+    from segrl.tiny.scenes import Layout
+
+    for seed in range(30):
+        layout = Layout(np.random.default_rng(seed))
+        for thing, mask in zip(layout.things, layout.masks, strict=True):
+            assert mask.sum() >= MIN_VISIBLE * draw_mask(thing).sum()
+        assert [t.centre_xy[0] for t in layout.things] == sorted(t.centre_xy[0] for t in layout.things)
+        assert len({t.name for t in layout.things}) == len(layout.things)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "count"])
+def test_tight_gold_answers_point_at_the_targets(kind: str):
+    for example in TinyScenes(10, 12, (kind,), gold="tight"):
+        prompts = example.meta["prompts"]
+        assert len(prompts) == len(example.targets)
+        for prompt, target in zip(prompts, example.targets, strict=True):
+            assert prompt.box_xyxy == mask_to_box(target)
+            on = [bool(target[int(y), int(x)]) for x, y in prompt.points_xy]
+            assert on == [label == 1 for label in prompt.labels]
+
+
+def test_loose_gold_answers_are_loose_and_right_only_for_taught_kinds():
+    def named_right(kind: str) -> float:
+        tight, loose = TinyScenes(60, 13, (kind,), gold="tight"), TinyScenes(60, 13, (kind,), gold="loose")
+        return float(np.mean([a.meta["reasoning"] == b.meta["reasoning"] for a, b in zip(tight, loose, strict=True)]))
+
+    for kind in ALL:
+        if kind != "count":
+            assert (named_right(kind) == 1.0) == (kind in UNDERSTOOD)
+    wider = []
+    for example in TinyScenes(60, 13, ("colour_shape",)):
+        x1, _, x2, _ = example.meta["prompts"][0].box_xyxy
+        low, _, high, _ = mask_to_box(example.targets[0]) or (0, 0, 1, 1)
+        wider.append((x2 - x1) / (high - low))
+    assert 1.15 < np.mean(wider) < 1.55
+
+
+def test_unknown_kinds_are_named():
+    with pytest.raises(RecipeError, match="colour"):
+        TinyScenes(1, 0, ("color_shape",))
+
+
+@given(st.integers(0, 10**6))
+def test_deepest_point_lies_on_a_thin_mask(seed: int):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((7, 11)) < 0.2
+    if mask.any():
+        x, y = deepest(mask)
+        assert mask[int(y), int(x)]
+
+
+def test_gold_answers_are_read_back_and_short_in_tokens():
+    spelled, seg_r1 = tokenizer.build(), answers.get("seg-r1")
+    for example in TinyScenes(28, 14, tuple(k for k in ALL if k != "count")):
+        text = seg_r1.render(example.meta["prompts"], example.meta["reasoning"])
+        ids = spelled(text)["input_ids"]
+        assert spelled.decode(ids) == text
+        assert len(ids) <= 100
+        assert seg_r1.parse(text).status in (Status.OK, Status.NO_TARGET)
+        prompt = spelled.convert_ids_to_tokens(spelled(seg_r1.prompt(example.query))["input_ids"])
+        assert not any(token.startswith("<0x") for token in prompt), prompt
+
+
+@given(st.text(max_size=40))
+def test_any_text_comes_back_from_the_tokenizer(text: str):
+    spelled = _TOKENIZER
+    if any(special in text for special in tokenizer.SPECIAL):
+        return
+    assert spelled.decode(spelled(text)["input_ids"]) == text
+
+
+_TOKENIZER = tokenizer.build()
+
+
+def test_names_of_tiny_policies(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert resolve_policy("owner/model") == "owner/model"
+    assert resolve_policy("tiny").endswith("weights")
+    fresh = resolve_policy("tiny-fresh")
+    assert fresh == resolve_policy("tiny-fresh")
+    from segrl.policies import read_settings
+
+    assert read_settings(fresh).input_wh == (SIDE, SIDE)
