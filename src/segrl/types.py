@@ -116,7 +116,8 @@ class MaskPrompt:
 class Answer:
     """What a parse yields. Only an OK answer has prompts, and it has at least one.
 
-    reasoning: the text between the think tags, or None without them.
+    reasoning: the text between the think tags (to the end of the text if they never close), stripped
+    of surrounding space, or None without them.
     detail: one line for a person about what is wrong; empty when nothing is.
     parts: which parts of the format stood in the text and could be read (for instance
     `{"think", "bbox", "points", "labels"}`); format rewards look here.

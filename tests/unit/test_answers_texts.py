@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 
 from segrl import answers
@@ -188,3 +190,7 @@ def test_what_a_format_cannot_say_is_refused() -> None:
     for name in ("seg-r1", "sam-r1", "json-list"):
         with pytest.raises(ValueError, match="think tags"):
             answers.get(name).render([FOREGROUND], "a </think> b")
+
+
+def test_the_docstrings_examples() -> None:
+    assert doctest.testmod(answers) == (0, 1)
