@@ -63,7 +63,8 @@ def _claim(recipe: Recipe, out: Path) -> Path:
     except OSError as error:
         raise SegrlError(f"cannot make the directory {out}: {error.strerror}") from error
     RunDir(out).claim(recipe)
-    build_config(recipe, RunDir(out).checkpoints, say=lambda line: None)
+    if not RunDir(out).finished.exists():
+        build_config(recipe, RunDir(out).checkpoints, say=lambda line: None)
     return out
 
 

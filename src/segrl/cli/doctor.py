@@ -88,4 +88,4 @@ def _tiny() -> Iterator[str]:
         typer.echo(f"  tiny policy: {policy_dir()} ({size:.1f} MiB)")
     else:
         typer.echo(f"  tiny policy: not in {policy_dir()}")
-        yield "the tiny policy's weights: install segrl again, or make them: segrl train recipes/tiny_cold_start.yaml --out DIR"
+        yield "the tiny policy's weights: install segrl again (segrl train recipes/tiny_cold_start.yaml makes them)"

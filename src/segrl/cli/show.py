@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _STYLES = {"better": "green", "worse": "red", "unclear": "dim"}
 
 def run_and_show(recipe: Recipe, out: Path) -> None:
     """Run a recipe in `out` with live progress; ends with the table before/after and the report's path."""
+    _quieten()
     console = Console()
 
     def say(line: str) -> None:
@@ -33,6 +35,14 @@ def run_and_show(recipe: Recipe, out: Path) -> None:
         console.print(before_after_table(done.summary))
     say(f"policy  {done.model_dir}")
     say(f"report  {done.report_path}")
+
+
+def _quieten() -> None:
+    """Keeps libraries' progress bars and notes to their own developers out of the way."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _watch(console: Console, name: str) -> OnProgress:
@@ -58,10 +68,10 @@ def _watch(console: Console, name: str) -> OnProgress:
 def before_after_table(summary: dict[str, Any]) -> Table:
     """gIoU by kind of query before and after, the change with its interval, and the share of answers read."""
     before, after, gains = summary["before"], summary["after"], summary["gains"]
-    table = Table(title=f"held-out examples, {summary['steps']} steps, {summary['seconds']:.0f} s")
-    table.add_column("kind")
-    for column in ("n", "gIoU before", "after", "change", "95% interval", "read before", "after"):
-        table.add_column(column, justify="right")
+    table = Table(title=f"gIoU on held-out examples, {summary['steps']} steps, {summary['seconds']:.0f} s")
+    table.add_column("kind", no_wrap=True)
+    for column in ("n", "before", "after", "change (95% interval)", "answers read"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_row(*_row("all", before, after, gains), end_section=True)
     for kind, gain in gains["by_kind"].items():
         table.add_row(*_row(kind.replace("_", " "), before["by_kind"][kind], after["by_kind"][kind], gain))
@@ -75,10 +85,8 @@ def _row(name: str, before: dict[str, Any], after: dict[str, Any], gain: dict[st
         str(gain["n"]),
         _number(before["giou"]),
         _number(after["giou"]),
-        f"[{style}]{signed(gain['giou_gain'])}[/]",
-        interval(gain["giou_gain_ci95"]),
-        _number(before["parse_rate"]),
-        _number(after["parse_rate"]),
+        f"[{style}]{signed(gain['giou_gain'])}[/] ({interval(gain['giou_gain_ci95'])})",
+        f"{before['parse_rate']:.0%} → {after['parse_rate']:.0%}",
     ]
 
 

@@ -42,7 +42,9 @@ class Progress(TrainerCallback):
         elif time.monotonic() - self._printed >= EVERY_SECONDS or state.global_step == state.max_steps:
             self._printed = time.monotonic()
             figures = "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
-            self._console.print(f"step {state.global_step}/{state.max_steps}  {figures}  {clock}", highlight=False)
+            self._console.print(
+                f"step {state.global_step}/{state.max_steps}  {figures}  {clock}", highlight=False, soft_wrap=True
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._live is not None:
