@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
 MAX_DEPTH = 32
 """Brackets open at once; no answer needs more than four."""
@@ -32,7 +33,6 @@ _TOKEN = re.compile(
     r"|(.)|\Z)",
     re.DOTALL,
 )
-_ROW, _NUMBER, _STRING, _WORD, _OPEN, _CLOSE, _COMMA, _COLON = range(1, 9)
 _TAIL = re.compile(f"{_SKIP},?{_SKIP}\\Z")
 _CLOSER = {"[": "]", "(": ")", "{": "}"}
 _CONSTANTS: dict[str, Literal] = {"true": True, "false": False, "null": None, "none": None}
@@ -64,7 +64,7 @@ def read_first(text: str, start: int) -> tuple[Literal, int]:
     builder = _Builder()
     for token in _TOKEN.finditer(text, start):
         kind = token.lastindex
-        if kind is None or kind > _COLON or not builder.take(kind, token[kind]):
+        if kind is None or not _TAKE[kind](builder, token[kind]):
             where = token.start(kind) if kind else len(text)
             raise LiteralError(f"cannot read {quote(text, where)}")
         if builder.is_complete:
@@ -78,7 +78,7 @@ def quote(text: str, start: int) -> str:
 
 
 class _Builder:
-    """Puts tokens together; `take` says whether a token may stand where it does."""
+    """Puts tokens together; each method says whether its token may stand where it does."""
 
     def __init__(self) -> None:
         self.root: list[Literal] = []
@@ -86,29 +86,21 @@ class _Builder:
         self._closer = ""
         self._key: str | None = None
         self._wants_value = True
+        self.is_complete = False
         self._outer: list[tuple[_Container, str, str | None]] = []
 
-    @property
-    def is_complete(self) -> bool:
-        return not self._outer and bool(self.root)
+    def row(self, text: str) -> bool:
+        return self._put([float(number) for number in text.split(",")])
 
-    def take(self, kind: int, text: str) -> bool:
-        if kind == _ROW:
-            return self._put([float(number) for number in text.split(",")])
-        if kind == _NUMBER:
-            return self._put(float(text))
-        if kind == _COMMA:
-            return self._comma()
-        if kind == _OPEN:
-            return self._open(text)
-        if kind == _CLOSE:
-            return self._close(text)
-        if kind == _STRING:
-            return self._put(text[1:-1])
-        if kind == _WORD:
-            word = text.lstrip("+-").lower()
-            return word in _CONSTANTS and self._put(_CONSTANTS[word])
-        return self._colon()
+    def number(self, text: str) -> bool:
+        return self._put(float(text))
+
+    def string(self, text: str) -> bool:
+        return self._put(text[1:-1])
+
+    def word(self, text: str) -> bool:
+        word = text.lstrip("+-").lower()
+        return word in _CONSTANTS and self._put(_CONSTANTS[word])
 
     def _put(self, value: Literal) -> bool:
         if not self._wants_value:
@@ -116,6 +108,7 @@ class _Builder:
         self._wants_value = False
         if isinstance(self._top, list):
             self._top.append(value)
+            self.is_complete = self._top is self.root
         elif self._key is not None:
             self._top[self._key] = value
             self._key = None
@@ -125,17 +118,17 @@ class _Builder:
             return False
         return True
 
-    def _colon(self) -> bool:
+    def colon(self, text: str) -> bool:
         fits = self._key is not None and not self._wants_value
         self._wants_value = True
         return fits
 
-    def _comma(self) -> bool:
+    def comma(self, text: str) -> bool:
         fits = self._key is None and not self._wants_value
         self._wants_value = True
         return fits
 
-    def _open(self, bracket: str) -> bool:
+    def open(self, bracket: str) -> bool:
         is_key = isinstance(self._top, dict) and self._key is None
         if not self._wants_value or is_key or len(self._outer) >= MAX_DEPTH:
             return False
@@ -144,10 +137,28 @@ class _Builder:
         self._closer, self._key = _CLOSER[bracket], None
         return True
 
-    def _close(self, bracket: str) -> bool:
+    def close(self, bracket: str) -> bool:
         if bracket != self._closer or self._key is not None:
             return False
         value = self._top
         self._top, self._closer, self._key = self._outer.pop()
         self._wants_value = True
         return self._put(value)
+
+    def other(self, text: str) -> bool:
+        return False
+
+
+_TAKE: tuple[Callable[[_Builder, str], bool], ...] = (
+    _Builder.other,
+    _Builder.row,
+    _Builder.number,
+    _Builder.string,
+    _Builder.word,
+    _Builder.open,
+    _Builder.close,
+    _Builder.comma,
+    _Builder.colon,
+    _Builder.other,
+)
+"""What takes each group of `_TOKEN`, in their order."""
