@@ -81,7 +81,10 @@ def _depth(region: np.ndarray) -> np.ndarray:
     """Distance in pixels of each pixel of a region to the nearest pixel outside it; 0 outside."""
     from scipy.ndimage import distance_transform_edt
 
-    depth: np.ndarray = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    depth = np.zeros(region.shape)
+    if (box := mask_to_box(region)) is not None:
+        x1, y1, x2, y2 = map(int, box)  # nothing lies outside it, so the rest need not be looked at
+        depth[y1:y2, x1:x2] = distance_transform_edt(np.pad(region[y1:y2, x1:x2], 1))[1:-1, 1:-1]
     return depth
 
 
