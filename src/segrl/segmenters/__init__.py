@@ -1,0 +1,12 @@
+"""Image + mask prompts → masks, by a frozen segmenter.
+
+    encode(images) ──► embeddings ──► decode(embeddings, prompts) ──► bool masks
+
+`segment` is the one function that turns answers into masks; `load` builds a segmenter by name.
+"""
+
+from segrl.segmenters.batch import segment
+from segrl.segmenters.loading import load
+from segrl.segmenters.protocol import Embedding, Segmenter, content_key
+
+__all__ = ["Embedding", "Segmenter", "content_key", "load", "segment"]

@@ -1,0 +1,79 @@
+"""Answers → masks for a whole batch: each image is encoded once, each different prompt decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from segrl.coordinates import to_original
+from segrl.segmenters.protocol import Segmenter, content_key
+from segrl.types import Answer, MaskPrompt, Segmentation
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+@dataclass
+class _Work:
+    """One image and the different prompts that the batch asks of it."""
+
+    image: Image.Image
+    rows: dict[Hashable, int] = field(default_factory=dict)
+    prompts: list[MaskPrompt] = field(default_factory=list)
+
+    def row(self, prompt: MaskPrompt) -> int:
+        """The row of `prompt` among this image's masks; equal prompts share one."""
+        prior = prompt.prior_logits
+        key = (prompt, None if prior is None else id(prior))
+        if key not in self.rows:
+            self.rows[key] = len(self.prompts)
+            self.prompts.append(prompt)
+        return self.rows[key]
+
+
+def segment(
+    segmenter: Segmenter,
+    images: Sequence[Image.Image],
+    answers: Sequence[Answer],
+    *,
+    image_ids: Sequence[str] | None = None,
+) -> list[Segmentation]:
+    """The masks of `answers[i]` on `images[i]`, with the answer in original pixels.
+
+    answers: in any known frame; `coordinates.to_original` converts and clips them here.
+    image_ids: equal exactly for equal images of this batch (a group's completions); without them
+    images are compared by content. Equal images are encoded once and equal prompts on them decoded
+    once; an image that no OK answer asks about is not encoded. Failures and NO_TARGET give masks of
+    shape `(0, H, W)`. Raises FrameError for a frame that is not known.
+    """
+    if len(images) != len(answers):
+        raise ValueError(f"{len(images)} images but {len(answers)} answers")
+    ids = image_ids if image_ids is not None else [content_key(image) for image in images]
+    pixel_answers = [to_original(answer, image.size) for answer, image in zip(answers, images, strict=True)]
+    works: dict[Hashable, _Work] = {}
+    rows: list[list[int]] = []
+    keys = [(key, image.size) for key, image in zip(ids, images, strict=True)]
+    for key, image, answer in zip(keys, images, pixel_answers, strict=True):
+        rows.append([works.setdefault(key, _Work(image)).row(prompt) for prompt in answer.prompts])
+    masks = _decode(segmenter, works)
+    return [
+        Segmentation(answer, masks[key][row] if row else _no_masks(image))
+        for key, row, answer, image in zip(keys, rows, pixel_answers, images, strict=True)
+    ]
+
+
+def _decode(segmenter: Segmenter, works: dict[Hashable, _Work]) -> dict[Hashable, torch.Tensor]:
+    """Masks of each image's prompts, by the image's key."""
+    if not works:
+        return {}
+    embeddings = segmenter.encode([work.image for work in works.values()])
+    masks = segmenter.decode(embeddings, [work.prompts for work in works.values()])
+    return dict(zip(works, masks, strict=True))
+
+
+def _no_masks(image: Image.Image) -> torch.Tensor:
+    import torch
+
+    return torch.zeros((0, image.height, image.width), dtype=torch.bool)

@@ -1,0 +1,192 @@
+"""GrabCut (Rother, Kolmogorov and Blake, 2004) through OpenCV: a segmenter that needs no weights.
+
+Each prompt is cut in a region of its own: the box (or, without a box, a square of `REACH` around the
+foreground points) is probable foreground, a margin around it is background, and discs at the points
+are sure. Two iterations, seeded per prompt, so a mask depends on its image and prompt alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segrl.masks import box_to_mask
+from segrl.segmenters.box import disc
+from segrl.segmenters.protocol import Embedding, check_frames
+from segrl.types import Box, MaskPrompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+SEED = 0
+ITERATIONS = 2
+MARGIN = 0.1
+"""Width of the background margin, as a share of the longer side of what it surrounds (at least 4 pixels)."""
+REACH = 0.15
+"""How far an object reaches from its foreground points where there is no box, as a share of the longer side."""
+DISC_RADIUS = 0.018
+"""Radius of the disc of sure pixels at a point, as a share of the image's longer side (at least 1 pixel)."""
+COLLAPSE = 0.05
+"""A cut that keeps less than this share of its box has collapsed; the box, less the background discs, is the mask."""
+
+BACKGROUND, FOREGROUND, PROBABLE_FOREGROUND = 0, 1, 3
+"""OpenCV's own codes (GC_BGD, GC_FGD, GC_PR_FGD)."""
+
+
+@dataclass(frozen=True)
+class GrabCut:
+    """The segmenter; see the module.
+
+    max_side: a region whose longer side has more pixels is cut at this size and its mask enlarged
+    (None: never). Cost grows with the area; small regions lose thin parts, since GrabCut's
+    smoothing is a fixed price per pixel of outline. threads: prompts cut at once (default: the
+    cores this process may use, at most 8).
+
+    Prompts with background points only ask for nothing: their mask is empty. Never raises for a
+    valid prompt, whatever the image. `prior_logits` is not used.
+    """
+
+    max_side: int | None = 512
+    threads: int | None = None
+
+    def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
+        """The pixels themselves, as BGR `(H, W, 3)` uint8."""
+        import numpy as np
+        import torch
+
+        bgr = [np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1]) for image in images]
+        return [Embedding(pixels.shape[:2], {"bgr": torch.from_numpy(pixels)}) for pixels in bgr]
+
+    def decode(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[torch.Tensor]:
+        """See `Segmenter.decode`; the masks are on the CPU."""
+        import numpy as np
+        import torch
+
+        jobs = [
+            (embedding.tensors["bgr"].numpy(), prompt, self.max_side)
+            for embedding, image_prompts in zip(embeddings, prompts, strict=True)
+            for prompt in image_prompts
+        ]
+        check_frames(job[1] for job in jobs)
+        cuts = iter(self._map(jobs))
+        masks = []
+        for embedding, image_prompts in zip(embeddings, prompts, strict=True):
+            stacked = np.zeros((len(image_prompts), *embedding.image_hw), dtype=bool)
+            for row in stacked:
+                row[:] = next(cuts)
+            masks.append(torch.from_numpy(stacked))
+        return masks
+
+    def _map(self, jobs: Sequence[tuple[np.ndarray, MaskPrompt, int | None]]) -> list[np.ndarray]:
+        workers = min(self.threads or len(os.sched_getaffinity(0)), 8, len(jobs))
+        with _one_opencv_thread():
+            if workers <= 1:
+                return [_cut(*job) for job in jobs]
+            with ThreadPoolExecutor(workers) as pool:
+                return list(pool.map(lambda job: _cut(*job), jobs))
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """OpenCV's own threads off: prompts run side by side instead."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _cut(bgr: np.ndarray, prompt: MaskPrompt, max_side: int | None) -> np.ndarray:
+    """The mask of one prompt, bool `(H, W)`."""
+    import numpy as np
+
+    image_hw = bgr.shape[:2]
+    mask = np.zeros(image_hw, dtype=bool)
+    interior = _interior(prompt, image_hw)
+    if interior is None:
+        return mask
+    x1, y1, x2, y2 = _region(interior, prompt, image_hw)
+    labels = _labels(interior, prompt, image_hw, (x1, y1, x2, y2))
+    mask[y1:y2, x1:x2] = _grabcut(bgr[y1:y2, x1:x2], labels, max_side)
+    if prompt.box_xyxy is not None and mask.sum() < COLLAPSE * box_to_mask(prompt.box_xyxy, image_hw).sum():
+        mask[y1:y2, x1:x2] = labels != BACKGROUND
+    return mask
+
+
+def _radius(image_hw: tuple[int, int]) -> int:
+    return max(1, round(DISC_RADIUS * max(image_hw)))
+
+
+def _interior(prompt: MaskPrompt, image_hw: tuple[int, int]) -> Box | None:
+    """Where the object may be: the box, or what the foreground points reach; None if nothing is asked for."""
+    if prompt.box_xyxy is not None:
+        return prompt.box_xyxy
+    points = [point for point, label in zip(prompt.points_xy, prompt.labels, strict=True) if label == 1]
+    if not points:
+        return None
+    reach = REACH * max(image_hw)
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    low, high = (min(xs) - reach, min(ys) - reach), (max(xs) + reach + 1, max(ys) + reach + 1)
+    return (max(low[0], 0.0), max(low[1], 0.0), min(high[0], image_hw[1]), min(high[1], image_hw[0]))
+
+
+def _region(interior: Box, prompt: MaskPrompt, image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Pixels `(x1, y1, x2, y2)` to cut: the interior and the foreground discs with a margin, inside the image."""
+    radius = _radius(image_hw)
+    x1, y1, x2, y2 = interior
+    for (x, y), label in zip(prompt.points_xy, prompt.labels, strict=True):
+        if label == 1:
+            x1, y1, x2, y2 = min(x1, x - radius), min(y1, y - radius), max(x2, x + radius), max(y2, y + radius)
+    margin = max(4, round(MARGIN * max(x2 - x1, y2 - y1)))
+    low = max(int(x1) - margin, 0), max(int(y1) - margin, 0)
+    return *low, min(int(x2) + margin + 1, image_hw[1]), min(int(y2) + margin + 1, image_hw[0])
+
+
+def _labels(
+    interior: Box, prompt: MaskPrompt, image_hw: tuple[int, int], region: tuple[int, int, int, int]
+) -> np.ndarray:
+    """OpenCV's start labels for the region, uint8 `(h, w)`; foreground discs lie over background discs."""
+    import numpy as np
+
+    x1, y1, x2, y2 = region
+    hw = (y2 - y1, x2 - x1)
+    inside = box_to_mask((interior[0] - x1, interior[1] - y1, interior[2] - x1, interior[3] - y1), hw)
+    labels = np.where(inside, PROBABLE_FOREGROUND, BACKGROUND).astype(np.uint8)
+    for wanted in (0, 1):
+        for (x, y), label in zip(prompt.points_xy, prompt.labels, strict=True):
+            if label == wanted:
+                labels[disc((int(x) - x1, int(y) - y1), _radius(image_hw), hw)] = FOREGROUND if label else BACKGROUND
+    if not (labels == BACKGROUND).any():
+        labels[[0, -1], :] = labels[:, [0, -1]] = BACKGROUND
+    return labels
+
+
+def _grabcut(bgr: np.ndarray, labels: np.ndarray, max_side: int | None) -> np.ndarray:
+    """Bool `(h, w)`: the cut; `labels` themselves where they leave nothing to decide."""
+    import cv2
+    import numpy as np
+
+    hw = labels.shape
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(hw))
+    if scale < 1.0:
+        wh = (max(1, round(hw[1] * scale)), max(1, round(hw[0] * scale)))
+        bgr = cv2.resize(bgr, wh, interpolation=cv2.INTER_AREA)
+        labels = cv2.resize(labels, wh, interpolation=cv2.INTER_NEAREST)
+    small = labels.copy()
+    if (labels == BACKGROUND).any() and (labels == PROBABLE_FOREGROUND).any():
+        models, no_rect = (np.zeros((1, 65)), np.zeros((1, 65))), (0, 0, 0, 0)
+        cv2.setRNGSeed(SEED)
+        cv2.grabCut(np.ascontiguousarray(bgr), small, no_rect, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    cut = (small & 1).astype(bool)
+    if scale == 1.0:
+        return cut
+    return cv2.resize(cut.astype(np.float32), (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR) > 0.5

@@ -1,0 +1,64 @@
+"""What a segmenter is: an image encoded once, and any number of mask prompts decoded from that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from segrl.errors import FrameError
+from segrl.types import FrameKind, MaskPrompt
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One encoded image: its original size and the tensors that the segmenter decodes from.
+
+    Only the segmenter that made it can read the tensors.
+    """
+
+    image_hw: tuple[int, int]
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors take."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+class Segmenter(Protocol):
+    """A frozen promptable segmenter."""
+
+    def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
+        """One embedding per image, in order; images may differ in size."""
+        ...
+
+    def decode(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[torch.Tensor]:
+        """Masks of `prompts[i]` on `embeddings[i]`: bool `(n_i, H_i, W_i)` at the original size, one per prompt.
+
+        An image without prompts gives `(0, H_i, W_i)`. A mask depends on its own image and prompt
+        only, not on what else stands in the batch. Raises FrameError unless every prompt is in
+        original pixels.
+        """
+        ...
+
+
+def check_frames(prompts: Iterable[MaskPrompt]) -> None:
+    """Raise FrameError unless every prompt is in original pixels."""
+    for prompt in prompts:
+        if prompt.frame.kind is not FrameKind.ORIGINAL:
+            raise FrameError(
+                f"a segmenter takes original pixels, not {prompt.frame.kind.value}: use coordinates.to_original first"
+            )
+
+
+def content_key(image: Image.Image) -> str:
+    """32 hexadecimal digits that are equal exactly for images of equal mode, size and pixels."""
+    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""GrabCut: it finds objects, rewards better prompts, repeats itself, and survives any valid prompt."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segrl.segmenters.grabcut import GrabCut
+from segrl.types import ORIGINAL, MaskPrompt
+
+
+def scene(width: int = 96, height: int = 64) -> tuple[Image.Image, np.ndarray]:
+    """Two touching discs of one shading on textured ground, and the mask of the left one."""
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(110, 12, (height, width, 3))
+    ys, xs = np.mgrid[:height, :width]
+    left = (xs - 34) ** 2 + (ys - 32) ** 2 <= 16**2
+    right = ((xs - 62) ** 2 + (ys - 32) ** 2 <= 12**2) & ~left
+    pixels[left] += (90, -60, -60)
+    pixels[right] += (80, -50, -60)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), left
+
+
+def masks_of(image: Image.Image, *prompts: MaskPrompt, **options) -> torch.Tensor:
+    segmenter = GrabCut(**options)
+    return segmenter.decode(segmenter.encode([image]), [prompts])[0]
+
+
+def iou(mask: torch.Tensor, truth: np.ndarray) -> float:
+    found = mask.numpy()
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+TIGHT = MaskPrompt((18, 16, 51, 49), frame=ORIGINAL)
+
+
+def test_better_prompts_make_better_masks():
+    image, truth = scene()
+    wide = (12.0, 8.0, 80.0, 56.0)
+    loose = MaskPrompt(wide, frame=ORIGINAL)
+    pointed = MaskPrompt(wide, ((34, 32), (62, 32), (62, 38)), (1, 0, 0), ORIGINAL)
+    swapped = MaskPrompt(wide, ((34, 32), (62, 32)), (0, 1), ORIGINAL)
+    tight, loose_iou, pointed_iou, swapped_iou = (
+        iou(m, truth) for m in masks_of(image, TIGHT, loose, pointed, swapped)
+    )
+    assert tight > 0.9
+    assert tight > loose_iou
+    assert pointed_iou > loose_iou > swapped_iou
+
+
+def test_points_alone_find_the_object():
+    image, truth = scene()
+    points = MaskPrompt(None, ((28, 28), (40, 38), (62, 32)), (1, 1, 0), ORIGINAL)
+    only_background = MaskPrompt(None, ((5, 5),), (0,), ORIGINAL)
+    found, nothing = masks_of(image, points, only_background)
+    assert iou(found, truth) > 0.6
+    assert nothing.sum() == 0
+
+
+def test_a_mask_depends_on_its_own_prompt_only():
+    image, _ = scene()
+    prompts = [MaskPrompt((x, 10, x + 40, 55), frame=ORIGINAL) for x in range(0, 30, 3)]
+    together = masks_of(image, *prompts, threads=4)
+    backwards = masks_of(image, *prompts[::-1], threads=1).flip(0)
+    assert torch.equal(together, backwards)
+
+
+def test_opencv_keeps_its_thread_setting():
+    before = cv2.getNumThreads()
+    masks_of(scene()[0], TIGHT)
+    assert cv2.getNumThreads() == before
+
+
+def test_a_large_region_is_cut_at_the_size_asked_for():
+    image, truth = scene()
+    [mask] = masks_of(image, TIGHT, max_side=24)
+    assert mask.shape == truth.shape
+    assert iou(mask, truth) > 0.75
+
+
+def test_a_collapsed_cut_falls_back_to_the_box():
+    flat = Image.new("RGB", (30, 20), (7, 7, 7))
+    plain, pointed = masks_of(
+        flat, MaskPrompt((5, 5, 15, 15), frame=ORIGINAL), MaskPrompt((5, 5, 15, 15), ((6, 6),), (0,), ORIGINAL)
+    )
+    assert plain.sum() == 100
+    assert 90 < pointed.sum() < 100
+    assert not pointed[6, 6]
+
+
+@pytest.mark.parametrize("box", [(3.2, 3.1, 3.4, 3.3), (0, 0, 1, 1), (39.5, 19.5, 40, 20), (0, 0, 40, 20)])
+def test_tiny_and_full_boxes_have_masks(box):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (20, 40, 3), dtype=np.uint8))
+    [mask] = masks_of(image, MaskPrompt(box, frame=ORIGINAL))
+    assert mask.any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), width=st.integers(1, 24), height=st.integers(1, 24), colours=st.sampled_from([1, 2, 255]))
+def test_no_valid_prompt_raises(data, width, height, colours):
+    x, y = st.floats(0, width - 0.01), st.floats(0, height - 0.01)
+    points = data.draw(st.lists(st.tuples(x, y, st.integers(0, 1)), max_size=6))
+    corners = data.draw(st.none() | st.tuples(x, y, st.floats(0.001, width), st.floats(0.001, height)))
+    if corners is None and not points:
+        return
+    box = None
+    if corners is not None:
+        box = (corners[0], corners[1], min(corners[0] + corners[2], width), min(corners[1] + corners[3], height))
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, colours, (height, width, 3), dtype=np.uint8))
+    prompt = MaskPrompt(box, tuple(p[:2] for p in points), tuple(p[2] for p in points), ORIGINAL)
+    masks = masks_of(image, prompt)
+    assert masks.shape == (1, height, width)
+    assert masks.dtype == torch.bool
