@@ -18,6 +18,7 @@ from segrl.tiny.queries import UNDERSTOOD
 if TYPE_CHECKING:
     from run import Proof
 
+
 def write_page(proof: Proof, facts: dict[str, Any], path: Path) -> None:
     """The whole page."""
     parts = [_head(proof, facts), _overall(proof), _verdicts(proof), _by_kind(proof), _choice(proof), _kept(proof)]
@@ -158,11 +159,17 @@ def _choice(proof: Proof) -> str:
         new = np.array([r.kind not in UNDERSTOOD for r in records])
         pointed = giou(records)[(right == 1) & np.array([r.kind != "none" for r in records])]
         rows.append([title, with_interval(right[~new]), with_interval(right[new]), with_interval(pointed)])
-    head = ["arm", "right object named: taught kinds", "right object named: new kinds", "gIoU where the right object is named"]
+    head = [
+        "arm",
+        "right object named: taught kinds",
+        "right object named: new kinds",
+        "gIoU where the right object is named",
+    ]
     return (
         "## Understanding and pointing apart\n\n"
         "The reasoning ends by naming objects by their number. The first two columns say how often it names exactly "
-        "the right ones (understanding); the last how good the mask is where it does (pointing).\n\n" + _table(head, rows)
+        "the right ones (understanding); the last how good the mask is where it does (pointing).\n\n"
+        + _table(head, rows)
     )
 
 

@@ -70,9 +70,7 @@ class Proof:
 
     def _seed(self, seed: int) -> None:
         rl = load_recipe(HERE / "rl.yaml", [*self.plan.overrides, f"seed={seed}"])
-        shuffled = load_recipe(
-            HERE / "rl.yaml", [*self.plan.overrides, f"seed={seed}", "control.shuffle_rewards=true"]
-        )
+        shuffled = load_recipe(HERE / "rl.yaml", [*self.plan.overrides, f"seed={seed}", "control.shuffle_rewards=true"])
         seconds = self._train(f"rl-{seed}", rl)
         self._train(f"shuffled-{seed}", shuffled)
         self._train(f"sft-{seed}", self._more_sft(seed), stop_after=seconds)

@@ -22,8 +22,11 @@ EVERY_SECONDS = 10.0
 _STYLES = {"better": "green", "worse": "red", "unclear": "dim"}
 
 
-def run_and_show(recipe: Recipe, out: Path) -> None:
-    """Run a recipe in `out` with live progress; ends with the table before/after and the report's path."""
+def run_and_show(recipe: Recipe, out: Path) -> Path:
+    """Run a recipe in `out` with live progress; ends with the table before/after and the report's path.
+
+    Returns the directory of the trained policy.
+    """
     _quieten()
     console = Console()
 
@@ -35,6 +38,7 @@ def run_and_show(recipe: Recipe, out: Path) -> None:
         console.print(before_after_table(done.summary))
     say(f"policy  {done.model_dir}")
     say(f"report  {done.report_path}")
+    return done.model_dir
 
 
 def _quieten() -> None:

@@ -17,6 +17,10 @@ def train(
 ) -> None:
     """Run a recipe: measure the policy if the recipe says on what, train it, measure again, report."""
     from segrl.cli.show import run_and_show
-    from segrl.training.recipe import load_recipe
+    from segrl.training.stages import load_stages
 
-    run_and_show(load_recipe(recipe, overrides or ()), out)
+    model = None
+    for stage in load_stages(recipe, overrides or ()):
+        if stage.name:
+            print(f"stage {stage.name}")
+        model = run_and_show(stage.resolved(model), stage.directory(out))

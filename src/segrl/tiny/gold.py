@@ -65,7 +65,12 @@ def loose_prompt(mask: np.ndarray, rng: np.random.Generator) -> MaskPrompt:
     """A hurried annotator's prompt: a box too wide, two points on the object, one anywhere off it."""
     x1, y1, x2, y2 = mask_to_box(mask) or (0.0, 0.0, float(SIDE), float(SIDE))
     left, top, right, bottom = rng.uniform(*LOOSE, size=4) * [x2 - x1, y2 - y1, x2 - x1, y2 - y1]
-    box: Box = (float(max(x1 - left, 0)), float(max(y1 - top, 0)), float(min(x2 + right, SIDE)), float(min(y2 + bottom, SIDE)))
+    box: Box = (
+        float(max(x1 - left, 0)),
+        float(max(y1 - top, 0)),
+        float(min(x2 + right, SIDE)),
+        float(min(y2 + bottom, SIDE)),
+    )
     points = (*_somewhere(mask, 2, rng), *_somewhere(~mask, 1, rng))
     return MaskPrompt(box, points, (1, 1, 0), ORIGINAL)
 

@@ -54,7 +54,10 @@ def build(shape: Shape = Shape(), seed: int = 0) -> Qwen3VLForConditionalGenerat
     tokenizer = tiny_tokenizer.build()
     head = shape.width // shape.heads
     sections = [head // 2 - 2 * (head // 6), head // 6, head // 6]
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("image_pad", "video_pad", "vision_start", "vision_end")
+    }
     config = Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -65,7 +68,12 @@ def build(shape: Shape = Shape(), seed: int = 0) -> Qwen3VLForConditionalGenerat
             "num_key_value_heads": shape.heads,
             "head_dim": head,
             "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections, "mrope_interleaved": True},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": sections,
+                "mrope_interleaved": True,
+            },
             "pad_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "tie_word_embeddings": True,

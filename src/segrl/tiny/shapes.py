@@ -11,7 +11,6 @@ import numpy as np
 
 from segrl.tiny.words import COLOURS, SIDE
 
-
 MAT = (1.3, 1.9)
 """How far the patch of ground under an object reaches, in radii of the object."""
 

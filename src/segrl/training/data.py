@@ -14,7 +14,7 @@ from segrl.coordinates import convert
 from segrl.errors import RecipeError
 from segrl.masks import to_rle
 from segrl.policies import PolicySettings, messages, prepare_image
-from segrl.types import Example, Frame, MaskPrompt
+from segrl.types import Example, Frame
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,14 +42,18 @@ class Reader:
     def completion(self, example: Example) -> str:
         """The gold answer: `meta["completion_text"]` as it is, else rendered from gold mask prompts.
 
-        Those are `meta["prompts"]` or, without them, one per target from its mask.
+        Those are `meta["prompts"]` or, without them, made from the masks; the reasoning is
+        `meta["reasoning"]` or says where each of them is.
         """
+        from segrl.datasets.gold import default_reasoning, gold_answer
+
         raw = example.meta.get("completion_text")
         if raw is not None:
             return str(raw)
         frame = self.frame_for(example.image.size)
-        prompts = [convert(prompt, frame, example.image.size) for prompt in _gold(example)]
-        return self.format.render(prompts, str(example.meta.get("reasoning", "")))
+        gold = example.meta["prompts"] if "prompts" in example.meta else gold_answer(example)
+        prompts = [convert(prompt, frame, example.image.size) for prompt in gold]
+        return self.format.render(prompts, str(example.meta.get("reasoning") or default_reasoning(prompts)))
 
     def rl_row(self, example: Example) -> Row:
         """What GRPO and the reward functions need; `image` is what the policy sees, `original` what is scored."""
@@ -74,14 +78,6 @@ class Reader:
             "completion": completion,
             "images": [prepare_image(example.image, self.settings)],
         }
-
-
-def _gold(example: Example) -> Sequence[MaskPrompt]:
-    if "prompts" in example.meta:
-        return example.meta["prompts"]
-    from segrl.datasets.gold import gold_prompt
-
-    return [gold_prompt(mask) for mask in example.targets]
 
 
 def layout(n: int, rows: int, seed: int) -> np.ndarray:

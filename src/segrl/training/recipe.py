@@ -108,6 +108,19 @@ class Recipe(_Section):
     log: LogSection = LogSection()
     control: ControlSection = ControlSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _held_out_inherits(cls, values: Any) -> Any:
+        """Held-out data without a name are the training data with other options (`evaluation: {dataset: {part: test}}`)."""
+        trained_on, measured = (
+            values.get(key) if isinstance(values, dict) else None for key in ("dataset", "evaluation")
+        )
+        held_out = measured.get("dataset") if isinstance(measured, dict) else None
+        if not isinstance(held_out, dict) or "name" in held_out or not trained_on:
+            return values
+        base = {"name": trained_on} if isinstance(trained_on, str) else trained_on
+        return {**values, "evaluation": {**measured, "dataset": {**base, **held_out}}}
+
     @field_validator("policy", mode="before")
     @classmethod
     def _policy_by_path(cls, value: Any) -> Any:
@@ -145,6 +158,11 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     Raises RecipeError for a missing or unreadable file, an unknown key (naming the nearest valid
     one), a wrong value, and whatever `Recipe` refuses.
     """
+    return parse_recipe(read_values(path, overrides), source=str(path))
+
+
+def read_values(path: Path | str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The entries of a recipe file with the overrides in place, not validated yet. Raises RecipeError."""
     try:
         values = yaml_value(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -155,7 +173,7 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"{path} must hold a mapping with method, policy, dataset, trainer, …")
     for override in overrides:
         _apply(values, override)
-    return parse_recipe(values, source=str(path))
+    return values
 
 
 def parse_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:

@@ -1,0 +1,63 @@
+"""Recipes of several stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segrl.errors import RecipeError
+from segrl.training.stages import load_stages
+
+SHARED = """
+dataset: {name: folder, root: photos}
+segmenter: box
+stages:
+  first: {method: sft, policy: tiny, dataset: {query: the cup}}
+  second: {method: grpo, rewards: {iou: 1}}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_later_stages_start_from_the_one_before(tmp_path: Path):
+    first, second = load_stages(write(tmp_path, SHARED), ["dataset.root=elsewhere", "stages.second.seed=3"])
+    assert (first.name, first.recipe.policy.path, first.recipe.dataset.options) == (
+        "first",
+        "tiny",
+        {"root": "elsewhere", "query": "the cup"},
+    )
+    assert second.recipe.seed == 3 and second.recipe.dataset.options == {"root": "elsewhere"}
+    assert second.directory(tmp_path) == tmp_path / "second"
+    assert second.resolved(tmp_path / "first" / "model").policy.path == str(tmp_path / "first" / "model")
+    assert first.resolved(None).policy.path == "tiny"
+
+
+def test_a_plain_recipe_is_one_stage_in_the_directory_itself(tmp_path: Path):
+    (only,) = load_stages(write(tmp_path, "{method: sft, policy: tiny, dataset: tiny}"))
+    assert only.directory(tmp_path) == tmp_path and not only.follows
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stages: []", "mapping"),
+        ("stages: {a: {method: sft, dataset: tiny}}", "policy is missing"),
+        ("stages: {a: {method: sft, policy: tiny, dataset: tiny, sed: 1}}", "did you mean 'seed'"),
+    ],
+)
+def test_faults_name_the_stage(tmp_path: Path, text: str, words: str):
+    with pytest.raises(RecipeError, match=words):
+        load_stages(write(tmp_path, text))
+
+
+def test_held_out_data_without_a_name_are_the_training_data_with_other_options(tmp_path: Path):
+    text = "{method: sft, policy: tiny, segmenter: box, dataset: {name: folder, root: r, part: train}, evaluation: {dataset: {part: test}}}"
+    (stage,) = load_stages(write(tmp_path, text))
+    section = stage.recipe.evaluation
+    assert section is not None
+    assert (section.dataset.name, section.dataset.options) == ("folder", {"root": "r", "part": "test"})
