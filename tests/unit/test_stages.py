@@ -31,7 +31,8 @@ def test_later_stages_start_from_the_one_before(tmp_path: Path):
         "tiny",
         {"root": "elsewhere", "query": "the cup"},
     )
-    assert second.recipe.seed == 3 and second.recipe.dataset.options == {"root": "elsewhere"}
+    assert second.recipe.seed == 3
+    assert second.recipe.dataset.options == {"root": "elsewhere"}
     assert second.directory(tmp_path) == tmp_path / "second"
     assert second.resolved(tmp_path / "first" / "model").policy.path == str(tmp_path / "first" / "model")
     assert first.resolved(None).policy.path == "tiny"
@@ -39,7 +40,8 @@ def test_later_stages_start_from_the_one_before(tmp_path: Path):
 
 def test_a_plain_recipe_is_one_stage_in_the_directory_itself(tmp_path: Path):
     (only,) = load_stages(write(tmp_path, "{method: sft, policy: tiny, dataset: tiny}"))
-    assert only.directory(tmp_path) == tmp_path and not only.follows
+    assert only.directory(tmp_path) == tmp_path
+    assert not only.follows
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,8 @@ def test_faults_name_the_stage(tmp_path: Path, text: str, words: str):
 
 
 def test_held_out_data_without_a_name_are_the_training_data_with_other_options(tmp_path: Path):
-    text = "{method: sft, policy: tiny, segmenter: box, dataset: {name: folder, root: r, part: train}, evaluation: {dataset: {part: test}}}"
+    data = "dataset: {name: folder, root: r, part: train}, evaluation: {dataset: {part: test}}"
+    text = f"{{method: sft, policy: tiny, segmenter: box, {data}}}"
     (stage,) = load_stages(write(tmp_path, text))
     section = stage.recipe.evaluation
     assert section is not None

@@ -64,7 +64,7 @@ def count_text(things: Sequence[Thing]) -> str:
 def loose_prompt(mask: np.ndarray, rng: np.random.Generator) -> MaskPrompt:
     """A hurried annotator's prompt: a box too wide, two points on the object, one anywhere off it."""
     x1, y1, x2, y2 = mask_to_box(mask) or (0.0, 0.0, float(SIDE), float(SIDE))
-    left, top, right, bottom = rng.uniform(*LOOSE, size=4) * [x2 - x1, y2 - y1, x2 - x1, y2 - y1]
+    left, top, right, bottom = (rng.uniform(*LOOSE, size=4) * [x2 - x1, y2 - y1, x2 - x1, y2 - y1]).tolist()
     box: Box = (
         float(max(x1 - left, 0)),
         float(max(y1 - top, 0)),

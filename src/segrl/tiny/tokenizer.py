@@ -48,7 +48,7 @@ CHAT_TEMPLATE = """\
 
 
 def build() -> PreTrainedTokenizerFast:
-    """The tokenizer. One token per phrase, per known word (with or without a space before it) and per integer up to SIDE."""
+    """The tokenizer: one token per phrase, per known word (also with a space before it) and per integer up to SIDE."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
