@@ -83,7 +83,7 @@ def _kinds(gains: Mapping[str, Numbers]) -> str:
         return ""
     ordered = sorted(gains.items(), key=lambda item: -(item[1]["giou_gain"] or 0.0))
     parts = []
-    for word, name in (("better", "clearly better"), ("worse", "clearly worse"), ("unclear", "no clear change")):
+    for word, name in (("better", "better"), ("worse", "worse"), ("unclear", "no change shown")):
         kinds = [f"{_plain(k)} ({signed(g['giou_gain'])})" for k, g in ordered if verdict(g["giou_gain_ci95"]) == word]
         if kinds:
             parts.append(f"{name}: {', '.join(kinds)}")
