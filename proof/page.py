@@ -48,12 +48,12 @@ def gain(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float]:
     return float(after.mean() - before.mean()), low, high
 
 
-def _gain_text(before: np.ndarray, after: np.ndarray) -> str:
+def gain_text(before: np.ndarray, after: np.ndarray) -> str:
     value, low, high = gain(before, after)
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -100,7 +100,7 @@ def _overall(proof: Proof) -> str:
             old, new = (giou(of_kinds(records, flag)) for flag in (False, True))
             rows.append([str(seed), title, with_interval(giou(records)), with_interval(old), with_interval(new)])
     head = ["seed", "arm", "gIoU", "kinds the cold start teaches", "new kinds"]
-    return "## gIoU\n\n" + _table(head, rows)
+    return "## gIoU\n\n" + table(head, rows)
 
 
 def _verdicts(proof: Proof) -> str:
@@ -110,12 +110,12 @@ def _verdicts(proof: Proof) -> str:
         rl, sft, shuffled = (giou(proof.records(f"{arm}-{seed}")) for arm in ("rl", "sft", "shuffled"))
         share = (rl.mean() - cold.mean()) / (ceiling.mean() - cold.mean())
         rows.append(
-            [str(seed), _gain_text(cold, rl), _gain_text(sft, rl), _gain_text(shuffled, rl),
-             f"{share:.0%}", _gain_text(cold, sft)]
+            [str(seed), gain_text(cold, rl), gain_text(sft, rl), gain_text(shuffled, rl),
+             f"{share:.0%}", gain_text(cold, sft)]
         )  # fmt: skip
     head = ["seed", "RL − cold start", "RL − more SFT", "RL − shuffled", "share of the way to the ceiling",
             "more SFT − cold start"]  # fmt: skip
-    return "## RL against its controls\n\n" + _table(head, rows)
+    return "## RL against its controls\n\n" + table(head, rows)
 
 
 def _by_kind(proof: Proof) -> str:
@@ -124,10 +124,10 @@ def _by_kind(proof: Proof) -> str:
     rows = []
     for kind in kinds:
         row = [f"{kind}{'' if kind in UNDERSTOOD else ' (new)'}", with_interval(_one(cold, kind))]
-        row += [_gain_text(_one(cold, kind), _one(proof.records(f"rl-{seed}"), kind)) for seed in proof.plan.seeds]
+        row += [gain_text(_one(cold, kind), _one(proof.records(f"rl-{seed}"), kind)) for seed in proof.plan.seeds]
         rows.append([*row, f"{_one(proof.records('ceiling'), kind).mean():.3f}"])
     head = ["kind", "cold start", *(f"RL gain, seed {seed}" for seed in proof.plan.seeds), "ceiling"]
-    return "## By kind of query\n\n" + _table(head, rows)
+    return "## By kind of query\n\n" + table(head, rows)
 
 
 def _one(records: Sequence[EvalRecord], kind: str | None) -> np.ndarray:
@@ -169,7 +169,7 @@ def _choice(proof: Proof) -> str:
         "## Understanding and pointing apart\n\n"
         "The reasoning ends by naming objects by their number. The first two columns say how often it names exactly "
         "the right ones (understanding); the last how good the mask is where it does (pointing).\n\n"
-        + _table(head, rows)
+        + table(head, rows)
     )
 
 
@@ -179,7 +179,7 @@ def _kept(proof: Proof) -> str:
     for seed in proof.plan.seeds:
         for title, arm in (("RL", "rl"), ("more SFT", "sft"), ("RL, shuffled rewards", "shuffled")):
             counts = np.array(proof.counts(f"{arm}-{seed}"), dtype=float)
-            rows.append([f"{title}, seed {seed}", with_interval(counts), _gain_text(cold, counts)])
-    return "## The second skill: counting objects, never asked for in RL\n\n" + _table(
+            rows.append([f"{title}, seed {seed}", with_interval(counts), gain_text(cold, counts)])
+    return "## The second skill: counting objects, never asked for in RL\n\n" + table(
         ["arm", "right counts", "against the cold start"], rows
     )

@@ -125,20 +125,10 @@ class Proof:
 
     def _ceiling(self) -> list[EvalRecord]:
         """Ideal mask prompts through the same road: the most that a perfect pointer would get."""
-        return self._replayed(self._examples(gold="tight"))
+        from segrl import segmenters
+        from segrl.evaluation import evaluate_gold
 
-    def _replayed(self, examples: Sequence[Example]) -> list[EvalRecord]:
-        from segrl import answers, policies, segmenters
-        from segrl.evaluation import evaluate
-        from segrl.pipeline import make_road
-        from segrl.types import ORIGINAL
-
-        tiny = policies.load("tiny")
-        road = replace(make_road(tiny, segmenters.load("grabcut")), frame_for=lambda wh: ORIGINAL)
-        write = answers.get(tiny.answer_format).render
-        texts = [write(example.meta["prompts"], example.meta["reasoning"]) for example in examples]
-        scripted = policies.ScriptedPolicy(texts, answer_format=tiny.answer_format)
-        return evaluate(scripted, road, examples)
+        return evaluate_gold(self._examples(gold="tight"), segmenters.load("grabcut"))
 
     def _swapped(self, model: str) -> list[EvalRecord]:
         """The same scenes and truths, each asked the query of the next scene of its kind."""
