@@ -10,6 +10,7 @@ from segrl.errors import ModelError
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion, read_settings
 from segrl.policies.frames import SmartResize
 from segrl.road import Road
+from segrl.tiny import resolve_policy
 from segrl.training.data import Reader
 from segrl.training.recipe import Recipe
 from segrl.types import Example
@@ -35,11 +36,7 @@ def load_policy(recipe: Recipe) -> PolicyParts:
 
     Raises ModelError for a directory that is no policy, one without a processor, and an unknown family.
     """
-    path = recipe.policy.path
-    if path == "tiny":
-        from segrl.tiny import policy_dir
-
-        path = str(policy_dir())
+    path = resolve_policy(recipe.policy.path)
     section = recipe.policy
     settings = read_settings(path).override(
         answer_format=recipe.answer_format, frame=section.frame, input_wh=section.input_wh, system=section.system
