@@ -18,6 +18,7 @@ from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
 from segrl.training.data import layout, lazy_dataset, rows_needed
+from segrl.training.memory import keep_freed_memory
 from segrl.training.options import build_config
 from segrl.training.parts import PolicyParts, load_examples, load_policy, load_road
 from segrl.training.recipe import Recipe
@@ -48,6 +49,8 @@ class Built:
 def build(recipe: Recipe, run: RunDir, *, say: Callable[[str], None] = print) -> Built:
     """The trainer of a recipe. Raises RecipeError, ModelError or DataError for what the recipe gets wrong."""
     config = build_config(recipe, run.checkpoints, say=say)
+    if config.use_cpu:
+        keep_freed_memory()
     policy = load_policy(recipe)
     make = _grpo_trainer if recipe.method == "grpo" else _sft_trainer
     trainer, rewards = make(recipe, run, config, policy)
@@ -66,6 +69,8 @@ def _rows(recipe: Recipe, config: Any, row: Any, keep: int) -> Any:
 def _grpo_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts) -> tuple[Any, TrlRewards]:
     from trl import GRPOTrainer
 
+    from segrl.training.shared_images import share_images
+
     rewards = TrlRewards(
         RewardEngine(load_road(recipe, policy.reader), recipe.terms()),
         policy.read,
@@ -81,6 +86,9 @@ def _grpo_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts)
         train_dataset=_rows(recipe, config, policy.reader.rl_row, keep=2 * queries),
         processing_class=policy.processor,
     )
+    for model in (trainer.model, trainer.ref_model):
+        if model is not None:
+            share_images(model)
     trainer.add_callback(Rollouts(run, recipe.log.rollouts, config.num_generations))
     return trainer, rewards
 
