@@ -111,14 +111,14 @@ class Recipe(_Section):
     @model_validator(mode="before")
     @classmethod
     def _held_out_inherits(cls, values: Any) -> Any:
-        """Held-out data without a name are the training data with other options (`evaluation: {dataset: {part: test}}`)."""
-        trained_on, measured = (
-            values.get(key) if isinstance(values, dict) else None for key in ("dataset", "evaluation")
-        )
-        held_out = measured.get("dataset") if isinstance(measured, dict) else None
-        if not isinstance(held_out, dict) or "name" in held_out or not trained_on:
+        """Held-out data without a name are the training data with other options (`dataset: {part: test}`)."""
+        if not isinstance(values, dict):
             return values
-        base = {"name": trained_on} if isinstance(trained_on, str) else trained_on
+        trained_on, measured = values.get("dataset"), values.get("evaluation")
+        held_out = measured.get("dataset") if isinstance(measured, dict) else None
+        if not isinstance(measured, dict) or not isinstance(held_out, dict) or "name" in held_out:
+            return values
+        base = trained_on if isinstance(trained_on, dict) else {"name": trained_on}
         return {**values, "evaluation": {**measured, "dataset": {**base, **held_out}}}
 
     @field_validator("policy", mode="before")

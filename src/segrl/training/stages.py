@@ -52,7 +52,7 @@ def load_stages(path: Path | str, overrides: Iterable[str] = ()) -> list[Stage]:
     named = values.pop("stages")
     if not isinstance(named, dict) or not named or not all(isinstance(entry, dict) for entry in named.values()):
         raise RecipeError(f"{path}: stages is a mapping from a stage's name to its recipe")
-    stages = []
+    stages: list[Stage] = []
     for name, own in named.items():
         entries = _merged(values, own)
         follows = bool(stages) and "policy" not in entries
