@@ -2,24 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import os
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
+from segrl.errors import ModelError
 from segrl.segmenters.protocol import Segmenter
+
+if TYPE_CHECKING:
+    import torch
+
+    from segrl.segmenters.sam import SamSegmenter
+
+CACHE_BYTES = 2 * 2**30
 
 
 def load(name_or_path: str, **options: Any) -> Segmenter:
     """The segmenter called `name_or_path`.
 
-    "grabcut": GrabCut, needs no weights (options: see `GrabCut`). "box": the fake that fills boxes.
+    "grabcut": GrabCut, needs no weights (options: `max_side`, `threads`, see `GrabCut`).
+    "box": the fake that fills boxes. Everything else is a model of the SAM family, on the hub or in
+    a directory (options: see `load_sam`); one process loads it once.
+    Raises ModelError for a name or an option that there is not.
     """
-    if name_or_path == "grabcut":
-        from segrl.segmenters.grabcut import GrabCut
+    from segrl.segmenters.box import BoxSegmenter
+    from segrl.segmenters.grabcut import GrabCut
 
-        return GrabCut(**options)
-    if name_or_path == "box":
-        from segrl.segmenters.box import BoxSegmenter
+    builders: dict[str, Any] = {"grabcut": GrabCut, "box": BoxSegmenter}
+    builder = builders.get(name_or_path)
+    if builder is not None:
+        _check_options(name_or_path, builder, options)
+        return builder(**options)
+    _check_options(name_or_path, load_sam, options)
+    return load_sam(name_or_path, **options)
 
-        return BoxSegmenter(**options)
-    from segrl.errors import ModelError
 
-    raise ModelError(f"no segmenter called {name_or_path}: use grabcut, box, or a model directory")
+def _check_options(name: str, builder: Callable[..., Any], options: Iterable[str]) -> None:
+    known = [option for option in inspect.signature(builder).parameters if option != "name_or_path"]
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known) or 'none'}"
+            raise ModelError(f"the segmenter {name} has no option {option}: {hint}")
+
+
+@lru_cache(maxsize=1)
+def load_sam(
+    name_or_path: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    multimask: bool = False,
+    mask_threshold: float = 0.0,
+    cache_bytes: int = CACHE_BYTES,
+    cache_dtype: str | None = None,
+    encode_batch: int | None = None,
+    decode_batch: int | None = None,
+) -> SamSegmenter:
+    """A SAM, SAM-HQ, SAM 2, SAM 3 tracker or EdgeTAM, frozen; the same object when asked again.
+
+    device: default the process's own GPU under `accelerate`, else the first, else the CPU.
+    dtype: "float32" (the default, whatever the checkpoint is saved in), "bfloat16" or "float16".
+    multimask, mask_threshold: see `SamSegmenter`.
+    cache_bytes: host memory for embeddings (SAM 2 keeps 4.2 million numbers an image: 16.8 MB in
+    float32). cache_dtype: keep them in another dtype (default: the encoder's, which changes no
+    mask). encode_batch, decode_batch: images and prompts at a time (default: by kind of device).
+    Raises ModelError as `read_checkpoint` does.
+    """
+    import torch
+
+    from segrl.segmenters.cache import MemoryCache
+    from segrl.segmenters.checkpoint import read_checkpoint
+    from segrl.segmenters.sam import SamSegmenter
+
+    place = torch.device(device) if device is not None else default_device()
+    return SamSegmenter(
+        read_checkpoint(name_or_path, place, _dtype(dtype or "float32")),
+        multimask=multimask,
+        mask_threshold=mask_threshold,
+        encode_batch=encode_batch,
+        decode_batch=decode_batch,
+        cache=MemoryCache(cache_bytes, None if cache_dtype is None else _dtype(cache_dtype)),
+    )
+
+
+def default_device() -> torch.device:
+    """The GPU of this process (its LOCAL_RANK under `accelerate` and `torchrun`), or the CPU without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise ModelError(f"no dtype called {name}: use {', '.join(known)}")
+    return known[name]
