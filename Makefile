@@ -10,12 +10,13 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USAB
 PYTEST := $(VENV)/bin/python -m pytest
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart test test-long check clean
+.PHONY: help install quickstart test test-long check proof clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
 	@echo 'make test         install, then every check that needs no GPU'
 	@echo 'make test-long    the full forms of what make test shortens'
+	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
 	@echo 'make install      the environment in .venv alone'
 
 install: $(STAMP)
@@ -40,6 +41,10 @@ test: check
 
 test-long: check
 	$(PYTEST) -m 'not gpu' --timeout 7200
+
+# Three seeds of reinforcement learning beside their controls; resumes where it was stopped.
+proof: install
+	$(VENV)/bin/python proof/run.py --out runs/proof --page docs/proof.md
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,70 @@
+"""The proof and the run on real photographs, in their short forms."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segrl.tiny import policy_dir
+
+ROOT = Path(__file__).parents[2]
+PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "penn-fudan"
+IN_CI = "CI" in os.environ
+
+needs_weights = pytest.mark.skipif(
+    not any(policy_dir().glob("*.safetensors")) and not IN_CI,
+    reason="the tiny policy's weights are not there; CI has to have them",
+)
+needs_photographs = pytest.mark.skipif(
+    not PHOTOGRAPHS.is_dir() and not IN_CI, reason=f"no photographs in {PHOTOGRAPHS}; CI has to have them"
+)
+
+
+def run(script: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "proof" / script), *options], capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+@needs_weights
+@pytest.mark.timeout(1200)
+def test_the_short_proof_writes_every_table_and_is_not_run_twice(tmp_path: Path):
+    options = ["--out", str(tmp_path / "out"), "--page", str(tmp_path / "proof.md"), "--short"]
+    assert "training rl-0" in run("run.py", *options)
+    page = (tmp_path / "proof.md").read_text()
+    for heading in ("gIoU", "RL against its controls", "By kind of query", "Understanding and pointing apart"):
+        assert f"## {heading}" in page
+    assert "nan" not in page
+    assert len(re.findall(r"^\| 0 \| ", page, flags=re.MULTILINE)) == 7  # six arms and their differences
+    assert "training" not in run("run.py", *options)
+    assert (tmp_path / "proof.md").read_text() == page
+
+
+@needs_weights
+@needs_photographs
+@pytest.mark.timeout(1200)
+def test_the_photographs_stand_beside_their_baselines(tmp_path: Path):
+    out, page = tmp_path / "out", tmp_path / "people.md"
+    quick = [
+        "stages.cold_start.trainer.max_steps=2",
+        "stages.cold_start.trainer.per_device_train_batch_size=8",
+        "stages.rl.trainer.max_steps=1",
+        "stages.rl.trainer.save_steps=1",
+        "stages.rl.trainer.per_device_train_batch_size=8",
+        "stages.rl.trainer.gradient_accumulation_steps=1",
+        "stages.rl.trainer.max_completion_length=40",
+        "stages.rl.evaluation.max_new_tokens=40",
+    ]
+    run("people.py", "--root", str(PHOTOGRAPHS), "--out", str(out), "--page", str(page), *quick)
+    rows = dict(re.findall(r"^\| (.+?) \| (0\.\d+) \[", page.read_text(), flags=re.MULTILINE))
+    assert float(rows["the whole image"]) == pytest.approx(0.21, abs=0.03)
+    (constant,) = (float(value) for name, value in rows.items() if name.startswith("best constant box"))
+    assert constant == pytest.approx(0.30, abs=0.04)
+    assert float(rows["gold mask prompts through GrabCut"]) > constant
