@@ -67,15 +67,11 @@ class RewardEngine:
             batch.texts, batch.images, image_ids=list(batch.image_ids), truncated=list(batch.truncated)
         )
         scores = scoring.score(segmentations, [targets.any(axis=0) for targets in batch.targets], list(batch.ignores))
-        required = self.road.answer_format.required_parts
-        return [
-            Rollout(*row, required_parts=required)
-            for row in zip(
-                batch.example_ids, batch.texts, batch.truncated, batch.n_tokens,
-                segmentations, scores, batch.targets, batch.ignores,
-                strict=True,
-            )
-        ]  # fmt: skip
+        columns = zip(
+            batch.example_ids, batch.texts, batch.truncated, batch.n_tokens, segmentations, scores, batch.targets,
+            batch.ignores, strict=True,
+        )  # fmt: skip
+        return [Rollout(*row, self.road.answer_format.required_parts) for row in columns]
 
     def score(self, batch: Completions) -> RewardBatch:
         """Every term's value for every completion, and their weighted sums."""

@@ -26,6 +26,9 @@ TERMS: dict[str, TermFunction] = {
 }
 """The terms that a recipe can name."""
 
+CHECKS: dict[str, Callable[..., None]] = {"iou_tiers": terms.check_tiers}
+"""What looks at a term's options before a run."""
+
 
 @dataclass(frozen=True)
 class RewardTerm:
@@ -71,6 +74,11 @@ def _build(name: str, value: Any) -> RewardTerm:
         if key not in known:
             hint = f"did you mean {nearest(key, known)!r}?" if known else "it takes none besides weight"
             raise RecipeError(f"rewards.{name}: unknown option {key!r}; {hint}")
+    try:
+        if path is None and name in CHECKS:
+            CHECKS[name](**options)
+    except (ValueError, TypeError, LookupError) as error:
+        raise RecipeError(f"rewards.{name}: {error}") from error
     return RewardTerm(name, float(weight), function, options)
 
 

@@ -7,6 +7,7 @@ our own raises. Each term is largest for the perfect mask, and an empty mask nev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from segrl.rewards.rollout import Rollout
 from segrl.types import Status
@@ -23,13 +24,19 @@ def iou(rollout: Rollout) -> float:
 def iou_tiers(rollout: Rollout, *, tiers: Sequence[Sequence[float]] = SAM_R1_TIERS) -> float:
     """What the highest tier pays whose threshold the IoU exceeds; 0 below the first.
 
-    tiers: pairs (threshold, reward), both rising. Raises ValueError for any other order, with
-    which a worse mask could earn more.
+    tiers: pairs (threshold, reward), see `check_tiers`.
     """
-    rising = all(low[0] < high[0] and low[1] < high[1] for low, high in zip(tiers, tiers[1:], strict=False))
-    if not tiers or not rising or tiers[0][1] < 0:
-        raise ValueError(f"tiers must rise in threshold and in reward: {tiers}")
     return max((float(reward) for threshold, reward in tiers if rollout.score.iou > threshold), default=0.0)
+
+
+def check_tiers(*, tiers: Sequence[Sequence[float]] = SAM_R1_TIERS) -> None:
+    """Raises ValueError unless thresholds lie in [0, 1) and rise, and rewards are above 0 and rise with them.
+
+    With any other tiers a worse mask could earn more, or the perfect one nothing.
+    """
+    rising = all(low[0] < high[0] and low[1] < high[1] for low, high in pairwise(tiers))
+    if not tiers or not rising or tiers[0][1] <= 0 or tiers[0][0] < 0 or tiers[-1][0] >= 1:
+        raise ValueError(f"tiers must rise in threshold (within 0 and 1) and in reward (above 0), not {tiers}")
 
 
 def s_measure(rollout: Rollout) -> float:

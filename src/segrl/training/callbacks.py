@@ -49,14 +49,16 @@ def _plain(value: Any) -> Any:
 class Rollouts(TrainerCallback):
     """Moves the sampled rows of TRL's completions tables, advantages included, into rollouts.jsonl.
 
-    TRL writes a step's table after its `on_log`, so each is read at the next event. One row per
-    group: step, group (its place in the batch), example_id, image_id, image_hw, query, tags, truth
-    (one RLE per target) and completions, each with text, status, truncated, tokens, prompts
-    (original pixels), mask (RLE), iou, terms, reward and advantage.
+    TRL writes a step's table after its `on_log`, so each is read at the next event. A rollout that
+    serves several updates is in the table of each, and the last one of a run is written twice: each
+    is kept once. One row per group: step, group (its place in the batch), example_id, image_id,
+    image_hw, query, tags, truth (one RLE per target) and completions, each with text, status,
+    truncated, tokens, prompts (original pixels), mask (RLE), iou, terms, reward and advantage.
     """
 
     def __init__(self, run: RunDir, wanted: RolloutLog, num_generations: int) -> None:
         self._run, self._wanted, self._num_generations = run, wanted, num_generations
+        self._last_kept = 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._collect(args)
@@ -69,20 +71,21 @@ class Rollouts(TrainerCallback):
 
     def _collect(self, args: Any) -> None:
         for path in sorted(Path(args.output_dir, "completions").glob("*.parquet")):
-            append_rows(self._run.rollouts, list(self._groups(path)))
+            groups = [group for group in self._groups(path) if group["step"] > self._last_kept]
+            if groups:
+                append_rows(self._run.rollouts, groups)
+                self._last_kept = groups[-1]["step"]
             path.unlink()
 
     def _groups(self, path: Path) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet as parquet
 
-        table = parquet.read_table(path, columns=[ROLLOUT_COLUMN, "advantage", "step"]).to_pylist()
+        table = parquet.read_table(path, columns=[ROLLOUT_COLUMN, "advantage"]).to_pylist()
         rows = [
             {**json.loads(row[ROLLOUT_COLUMN]), "advantage": row["advantage"]}
             for row in table[: self._wanted.groups * self._num_generations]
             if row[ROLLOUT_COLUMN]
         ]
-        # A rollout that serves several updates is in the table of each; it is kept with the first.
-        rows = [row for row in rows if row["step"] == table[0]["step"]]
         for group, members in groupby(enumerate(rows), key=lambda item: item[0] // self._num_generations):
             completions = []
             for _, row in members:

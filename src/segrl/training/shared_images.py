@@ -26,7 +26,7 @@ def share_images(model: nn.Module) -> bool:
         return False
     if not getattr(tower, "segrl_shares_images", False):
         tower.forward = _sharing(tower.forward)
-        tower.segrl_shares_images = True  # type: ignore[assignment]
+        tower.segrl_shares_images = True
     return True
 
 
@@ -61,7 +61,7 @@ def first_equal(images: Sequence[torch.Tensor], grids: Sequence[Sequence[int]]) 
 
 
 def _hand_out(output: Any, sizes: Sequence[int], order: Sequence[int]) -> Any:
-    """Features of distinct images, `sizes[k]` patches each → those of the images in `order`, at any depth of `output`."""
+    """Features of distinct images, `sizes[k]` patches each → those of the images in `order`, however deep they lie."""
     if isinstance(output, torch.Tensor):
         patches_per_row = sum(sizes) // output.shape[0]
         parts = output.split([size // patches_per_row for size in sizes])

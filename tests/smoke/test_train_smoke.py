@@ -1,0 +1,123 @@
+"""Both methods end to end in two steps, with a policy small enough for one core."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segrl.errors import ModelError, RecipeError
+from segrl.files import read_rows
+from segrl.masks import from_rle
+from segrl.policies import PolicySettings, read_settings, write_settings
+from segrl.tiny.model import Shape, save
+from segrl.training import parse_recipe, train
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
+
+SMALL = Shape(width=32, layers=2, heads=2, mlp=64, vision_width=32, vision_layers=2, vision_heads=2, vision_mlp=32)
+DATA = {"name": "tiny", "n": 12, "seed": 3, "kinds": ["colour_shape", "none", "count"]}
+TRAINER = {"max_steps": 2, "gradient_checkpointing": False, "logging_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> str:
+    directory = tmp_path_factory.mktemp("policy")
+    save(directory, SMALL)
+    write_settings(directory, PolicySettings("seg-r1", "resized", (112, 112)))
+    return str(directory)
+
+
+def sft(policy: str, **trainer) -> dict:
+    options = {**TRAINER, "per_device_train_batch_size": 4, "learning_rate": 1e-3, **trainer}
+    return {"method": "sft", "policy": policy, "dataset": DATA, "trainer": options}
+
+
+def grpo(policy: str, **trainer) -> dict:
+    options = {**TRAINER, "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6, **trainer}
+    return {
+        "method": "grpo",
+        "policy": policy,
+        "segmenter": "box",
+        "dataset": {**DATA, "kinds": ["colour_shape", "none"]},
+        "rewards": {"iou": 0.7, "format": 0.3, "no_target": 1.0},
+        "trainer": options,
+        "log": {"rollouts": {"every": 1, "groups": 1}},
+    }
+
+
+def quiet(line: str) -> None:
+    """Nothing on the screen."""
+
+
+def test_sft_learns_the_completion_only_and_saves_a_policy(policy, tmp_path):
+    said = []
+    result = train(parse_recipe(sft(policy)), tmp_path / "run", say=said.append, progress=False)
+    rows = read_rows(result.steps_path)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all({"loss", "grad_norm", "seconds", "mean_token_accuracy"} <= row.keys() for row in rows)
+    assert any("use_cpu: true" in line for line in said)
+    assert read_settings(result.model_dir) == PolicySettings("seg-r1", "resized", (112, 112))
+    assert not list(result.model_dir.glob("optimizer*"))
+
+    from segrl import policies
+    from segrl.datasets import load
+
+    example = load("tiny", n=1, seed=1)[0]
+    answers = policies.load(str(result.model_dir)).generate([example.image], ["Identify"], max_new_tokens=2)
+    assert answers[0][0].n_tokens <= 2
+
+
+def test_grpo_logs_every_term_and_rollouts_with_advantages(policy, tmp_path):
+    result = train(parse_recipe(grpo(policy)), tmp_path / "run", say=quiet, progress=False)
+    rows = read_rows(result.steps_path)
+    assert [row["step"] for row in rows] == [1, 2]
+    for key in ("reward", "rewards/iou/mean", "rewards/format/mean", "giou", "status/ok", "grad_norm", "entropy"):
+        assert key in rows[0]
+    assert len(rows[0]["completions_sha"]) == 64
+    assert rows[0]["completions_sha"] != rows[1]["completions_sha"]
+
+    groups = read_rows(result.rollouts_path)
+    assert [(group["step"], group["group"]) for group in groups] == [(1, 0), (2, 0)]
+    for group in groups:
+        assert len(group["completions"]) == 2
+        assert sum(c["advantage"] for c in group["completions"]) == pytest.approx(0, abs=1e-5)
+        for completion in group["completions"]:
+            assert list(from_rle(completion["mask"]).shape) == group["image_hw"]
+            assert completion["terms"].keys() == {"iou", "format", "no_target"}
+
+
+def test_a_run_is_claimed_finished_and_refused(policy, tmp_path):
+    recipe = parse_recipe(grpo(policy))
+    first = train(recipe, tmp_path / "run", say=quiet, progress=False)
+    steps = first.steps_path.read_text()
+    said: list[str] = []
+    assert train(recipe, tmp_path / "run", say=said.append, progress=False) == first
+    assert "finished already" in said[0]
+    assert first.steps_path.read_text() == steps
+    assert parse_recipe(yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())) == recipe
+    start = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]
+    assert start["versions"]["trl"]
+    other = parse_recipe(grpo(policy, learning_rate=0.5))
+    with pytest.raises(RecipeError, match=r"trainer.learning_rate is null there and 0.5 here"):
+        train(other, tmp_path / "run", say=quiet, progress=False)
+
+
+def test_several_updates_per_rollout_and_shuffled_rewards(policy, tmp_path):
+    values = grpo(policy, num_iterations=2, steps_per_generation=1, max_steps=4, save_steps=2, beta=0.01)
+    values["control"] = {"shuffle_rewards": True}
+    result = train(parse_recipe(values), tmp_path / "run", say=quiet, progress=False)
+    shas = [row["completions_sha"] for row in read_rows(result.steps_path)]
+    assert shas[0] == shas[1] != shas[2] == shas[3]
+    assert [group["step"] for group in read_rows(result.rollouts_path)] == [1, 3]
+
+
+def test_a_policy_without_a_processor(policy, tmp_path):
+    for path in Path(policy).iterdir():
+        if path.name in ("config.json", "model.safetensors", "segrl.json", "generation_config.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ModelError, match=str(tmp_path)) as caught:
+        train(parse_recipe(sft(str(tmp_path))), tmp_path / "run", say=quiet, progress=False)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from segrl.errors import RecipeError
+from segrl.training.recipe import load_recipe, parse_recipe
+
+GRPO = {
+    "method": "grpo",
+    "policy": "tiny",
+    "segmenter": "grabcut",
+    "dataset": {"name": "tiny", "n": 5, "seed": 1},
+    "rewards": {"iou": 1.0},
+}
+
+
+def test_short_forms_and_defaults(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "method: grpo\npolicy: tiny\nsegmenter: grabcut\ndataset: {name: tiny, n: 5, seed: 1}\n"
+        "rewards: {iou: 0.7, iou_tiers: {weight: 1, tiers: [[0.5, 1]]}}\ntrainer: {learning_rate: 5e-5}\n"
+    )
+    recipe = load_recipe(path)
+    assert recipe.policy.path == "tiny"
+    assert recipe.segmenter is not None
+    assert (recipe.segmenter.name, recipe.segmenter.options) == ("grabcut", {})
+    assert recipe.dataset.options == {"n": 5, "seed": 1}
+    assert recipe.trainer["learning_rate"] == 5e-5  # a number, though YAML 1.1 reads a text
+    assert [term.weight for term in recipe.terms()] == [0.7, 1.0]
+    assert parse_recipe(recipe.as_dict()) == recipe
+
+
+def test_overrides_are_yaml_and_reach_into_short_forms(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("method: sft\npolicy: tiny\ndataset: tiny\n")
+    overrides = ["policy.input_wh=[64, 32]", "dataset.n=7", "trainer.learning_rate=1e-4", "trainer.bf16=true", "seed=3"]
+    recipe = load_recipe(path, overrides)
+    assert (recipe.policy.path, recipe.policy.input_wh) == ("tiny", (64, 32))
+    assert recipe.dataset.options == {"n": 7}
+    assert recipe.trainer == {"learning_rate": 1e-4, "bf16": True}
+    assert recipe.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "looks like"),
+        ("=3", "looks like"),
+        ("a..b=3", "looks like"),
+        ("seed.x=3", "is a value"),
+        ("seed=[", "no valid YAML"),
+    ],
+)
+def test_wrong_overrides(tmp_path, override, message):
+    path = tmp_path / "r.yaml"
+    path.write_text("method: sft\npolicy: tiny\ndataset: tiny\nseed: 1\n")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rewrads": {}}, "did you mean 'rewards'"),
+        ({"policy": {"path": "x", "frme": "resized"}}, "did you mean 'policy.frame'"),
+        ({"log": {"rollouts": {"evry": 3}}}, "did you mean 'log.rollouts.every'"),
+        ({"control": {"shuffle": True}}, "did you mean 'control.shuffle_rewards'"),
+        ({"method": "ppo"}, "method"),
+        ({"seed": -1}, "seed"),
+        ({"policy": {}}, "policy.path is missing"),
+        ({"rewards": {}}, "rewards is empty"),
+        ({"rewards": {"iuo": 1}}, "did you mean 'iou'"),
+        ({"segmenter": None}, "needs a segmenter"),
+        ({"method": "sft"}, "learns from gold answers"),
+    ],
+)
+def test_wrong_recipes_say_what_is_wrong(change, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        parse_recipe({**GRPO, **change}, source="r.yaml")
+    assert str(caught.value).startswith("r.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "cannot read"), ("a: [", "no valid YAML"), ("- 1", "must hold a mapping")]
+)
+def test_wrong_files(tmp_path, text, message):
+    path = tmp_path / "r.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_reading_a_recipe_loads_no_torch():
+    code = "import sys, segrl.training, segrl.rewards; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -1,0 +1,79 @@
+"""The trainer section against TRL's own configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from segrl.errors import RecipeError
+from segrl.training.options import build_config
+from segrl.training.recipe import parse_recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
+
+
+def config(tmp_path, method: str = "grpo", said: list[str] | None = None, **trainer):
+    values = {"method": method, "policy": "tiny", "dataset": "tiny", "trainer": {"use_cpu": True, **trainer}, "seed": 7}
+    if method == "grpo":
+        values |= {"segmenter": "box", "rewards": {"iou": 0.7, "format": 0.3}}
+    say = (lambda line: None) if said is None else said.append
+    return build_config(parse_recipe(values), tmp_path, say=say)
+
+
+def test_ours_beside_trls_own(tmp_path):
+    built = config(tmp_path, loss_type="grpo", beta=0.04)
+    assert (built.loss_type, built.beta, built.seed, built.reward_weights) == ("grpo", 0.04, 7, [0.7, 0.3])
+    assert (built.shuffle_dataset, built.num_train_epochs, built.logging_steps) == (False, 1, 1)
+    assert built.save_total_limit == 2
+    assert config(tmp_path, "sft").max_length is None
+    assert config(tmp_path, "sft", max_length=99).max_length == 99
+
+
+@pytest.mark.parametrize("trainer", [{"bf16": True}, {"bf16": False}, {}])
+def test_bfloat16_on_the_cpu(tmp_path, trainer):
+    assert config(tmp_path, **trainer).bf16 is trainer.get("bf16", True)
+
+
+def test_without_a_gpu_it_says_so_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("segrl.training.options._has_accelerator", lambda: False)
+    said: list[str] = []
+    values = {"method": "sft", "policy": "tiny", "dataset": "tiny"}
+    assert build_config(parse_recipe(values), tmp_path, say=said.append).use_cpu
+    assert said == ["no GPU found: training on the CPU (use_cpu: true)"]
+
+
+@pytest.mark.parametrize(
+    ("method", "trainer", "message"),
+    [
+        ("grpo", {"learning_rat": 1}, "did you mean trainer.learning_rate"),
+        ("sft", {"num_generations": 4}, "unknown key trainer.num_generations"),
+        ("grpo", {"reward_weights": [1]}, "trainer.reward_weights is what the recipe's `rewards` says"),
+        ("grpo", {"output_dir": "x"}, "trainer.output_dir is the run's directory"),
+        ("grpo", {"seed": 1}, "the recipe's own `seed`"),
+        ("grpo", {"shuffle_dataset": True}, "must stay False"),
+        ("grpo", {"eval_strategy": "steps"}, "eval_strategy"),
+        ("grpo", {"save_strategy": "epoch"}, "save_strategy must be steps"),
+        ("grpo", {"save_only_model": True}, "cannot be resumed"),
+        ("grpo", {"save_total_limit": 1}, "at least 2"),
+        ("grpo", {"save_steps": 0.1}, "whole number"),
+        ("grpo", {"logging_steps": 3, "save_steps": 10}, "multiple of logging_steps"),
+        ("grpo", {"num_iterations": 2, "save_steps": 5}, "half-used rollout.*save_steps: 6 would do"),
+        ("grpo", {"steps_per_generation": 8, "gradient_accumulation_steps": 2, "save_steps": 2}, "save_steps: 4"),
+        ("grpo", {"num_generations": 7}, "generation_batch_size"),
+    ],
+)
+def test_what_is_refused(tmp_path, method, trainer, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        config(tmp_path, method, **trainer)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"num_iterations": 2, "save_steps": 6},
+        {"steps_per_generation": 8, "gradient_accumulation_steps": 2, "save_steps": 4},
+        {"gradient_accumulation_steps": 4, "save_steps": 1},
+    ],
+)
+def test_whole_rollouts_per_checkpoint_are_accepted(tmp_path, trainer):
+    config(tmp_path, **trainer)
