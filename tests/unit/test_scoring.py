@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segrl import scoring
@@ -63,6 +64,15 @@ def test_the_rim_of_a_square():
     ring = rim(square(0, 5, 1, 6)[None], 1)[0]
     assert ring.sum() == 16
     assert not ring[1:4, 2:5].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=masks_hw, width=st.integers(1, 7))
+def test_both_erosions_agree(mask, width):
+    from segrl.scoring.boundary import _erode_on_device, _erode_on_host
+
+    masks = torch.from_numpy(mask)[None]
+    assert torch.equal(_erode_on_device(masks, width), _erode_on_host(masks, width))
 
 
 def test_boundary_iou_sees_what_iou_forgives():

@@ -78,6 +78,29 @@ def test_the_cache_is_bounded_and_changes_nothing(sam2):
     assert (segmenter.encoder_calls, plain.encoder_calls) == (4, 6)
 
 
+def test_a_later_run_encodes_nothing_that_is_on_disk(sam2, tmp_path):
+    first = fresh(sam2, cache_dir=str(tmp_path))
+    [embedding] = first.encode([image(1)])
+    expected = first.decode([embedding], [[BOX]])[0]
+    later = fresh(sam2, cache_dir=str(tmp_path))
+    for _ in range(2):
+        assert torch.equal(later.decode(later.encode([image(1)]), [[BOX]])[0], expected)
+    assert later.encoder_calls == 0
+    [path] = tmp_path.glob("*/*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    again = fresh(sam2, cache_dir=str(tmp_path))
+    assert torch.equal(again.decode(again.encode([image(1)]), [[BOX]])[0], expected)
+    assert again.encoder_calls == 1
+
+
+def test_another_encoder_does_not_read_the_same_files(sam2, tmp_path):
+    other = save_random("sam2", tmp_path / "other", seed=1)
+    fresh(sam2, cache_dir=str(tmp_path / "kept")).encode([image(1)])
+    segmenter = fresh(other, cache_dir=str(tmp_path / "kept"))
+    segmenter.encode([image(1)])
+    assert segmenter.encoder_calls == 1
+
+
 def test_a_half_precision_cache_takes_half_the_memory():
     embedding = Embedding((2, 3), {"a": torch.ones(4), "b": torch.arange(3)})
     cache = MemoryCache(1000, torch.bfloat16)

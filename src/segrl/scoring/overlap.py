@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
@@ -30,7 +31,10 @@ def intersection_and_union(
 
 def count(masks: torch.Tensor) -> torch.Tensor:
     """Pixels of each mask of `(N, H, W)` bool, `(N,)` float64."""
-    return masks.flatten(1).sum(dim=1, dtype=torch.int64).double()
+    if masks.device.type != "cpu":
+        return masks.sum(dim=(1, 2), dtype=torch.int64).double()
+    pixels = [np.count_nonzero(mask) for mask in masks.numpy()]  # 100 times faster than torch's sum of bools
+    return torch.tensor(pixels, dtype=torch.float64)
 
 
 def check_masks(pred: torch.Tensor, gt: torch.Tensor) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from segrl.scoring.overlap import intersection_and_union
+from segrl.scoring.overlap import count, intersection_and_union
 from segrl.scoring.structure import s_measure
 from segrl.types import Score, Segmentation, Status
 
@@ -41,13 +41,13 @@ def score(
 
 
 def _score_group(group: Sequence[Segmentation], truth: Mask, ignore: Mask | None) -> list[Score]:
-    device = group[0].masks.device
+    device = next((s.masks.device for s in group if len(s.masks)), group[0].masks.device)
     gt = torch.as_tensor(truth).to(device)
     keep = torch.ones_like(gt) if ignore is None else ~torch.as_tensor(ignore).to(device)
     gt = gt & keep
     pred = torch.stack([segmentation.union.to(device) for segmentation in group]) & keep
     intersection, union = intersection_and_union(pred, gt)
-    columns = torch.stack([intersection, union, pred.flatten(1).sum(1).double(), s_measure(pred, gt)])
+    columns = torch.stack([intersection, union, count(pred), s_measure(pred, gt)])
     area = int(gt.sum())
     rows = columns.T.tolist()
     return [

@@ -15,9 +15,12 @@ from segrl.segmenters.protocol import Segmenter
 if TYPE_CHECKING:
     import torch
 
+    from segrl.segmenters.checkpoint import Checkpoint
+    from segrl.segmenters.disk import DiskCache
     from segrl.segmenters.sam import SamSegmenter
 
 CACHE_BYTES = 2 * 2**30
+CACHE_DIR_BYTES = 50 * 2**30
 
 
 def load(name_or_path: str, **options: Any) -> Segmenter:
@@ -59,6 +62,8 @@ def load_sam(
     mask_threshold: float = 0.0,
     cache_bytes: int = CACHE_BYTES,
     cache_dtype: str | None = None,
+    cache_dir: str | None = None,
+    cache_dir_bytes: int = CACHE_DIR_BYTES,
     encode_batch: int | None = None,
     decode_batch: int | None = None,
 ) -> SamSegmenter:
@@ -68,7 +73,8 @@ def load_sam(
     dtype: "float32" (the default, whatever the checkpoint is saved in), "bfloat16" or "float16".
     multimask, mask_threshold: see `SamSegmenter`.
     cache_bytes: host memory for embeddings (SAM 2 keeps 4.2 million numbers an image: 16.8 MB in
-    float32). cache_dtype: keep them in another dtype (default: the encoder's, which changes no
+    float32). cache_dir: keep them on disk as well, at most `cache_dir_bytes`, so that a later run
+    finds them. cache_dtype: keep them in another dtype (default: the encoder's, which changes no
     mask). encode_batch, decode_batch: images and prompts at a time (default: by kind of device).
     Raises ModelError as `read_checkpoint` does.
     """
@@ -79,14 +85,23 @@ def load_sam(
     from segrl.segmenters.sam import SamSegmenter
 
     place = torch.device(device) if device is not None else default_device()
+    checkpoint = read_checkpoint(name_or_path, place, _dtype(dtype or "float32"))
+    kept_dtype = None if cache_dtype is None else _dtype(cache_dtype)
     return SamSegmenter(
-        read_checkpoint(name_or_path, place, _dtype(dtype or "float32")),
+        checkpoint,
         multimask=multimask,
         mask_threshold=mask_threshold,
         encode_batch=encode_batch,
         decode_batch=decode_batch,
-        cache=MemoryCache(cache_bytes, None if cache_dtype is None else _dtype(cache_dtype)),
+        cache=MemoryCache(cache_bytes, kept_dtype),
+        disk=None if cache_dir is None else _disk(checkpoint, cache_dir, cache_dir_bytes, kept_dtype),
     )
+
+
+def _disk(checkpoint: Checkpoint, directory: str, max_bytes: int, dtype: torch.dtype | None) -> DiskCache:
+    from segrl.segmenters.disk import DiskCache, encoder_fingerprint
+
+    return DiskCache(directory, encoder_fingerprint(checkpoint.model, checkpoint.processor), max_bytes, dtype)
 
 
 def default_device() -> torch.device:
