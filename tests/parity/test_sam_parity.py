@@ -19,7 +19,7 @@ from segrl.segmenters.random_weights import save_random
 from segrl.segmenters.sam import SamSegmenter
 from segrl.types import ORIGINAL, MaskPrompt
 
-KINDS = ("sam", "sam_hq", "sam2", "sam2_video", "sam3_tracker", "edgetam")
+KINDS = ("sam", "sam_hq", "sam2", "sam2_video", "sam3_tracker", "sam3_video", "edgetam")
 
 
 @pytest.fixture(scope="session")

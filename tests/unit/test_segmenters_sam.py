@@ -133,12 +133,17 @@ def test_out_of_memory_halves_the_batch_says_so_once_and_goes_on(caplog):
 def test_one_image_that_does_not_fit_is_named(sam2, monkeypatch):
     segmenter = fresh(sam2)
 
-    def fail(*_):
-        raise torch.OutOfMemoryError
+    encode = type(segmenter.family).features
 
-    monkeypatch.setattr(type(segmenter.family), "features", fail)
-    with pytest.raises(ModelError, match=r"an image \(30×20\) does not fit.*segmenter\.dtype"):
-        segmenter.encode([image(77)])
+    def only_one_fits(family, model, pixel_values):
+        if segmenter.encoder_calls:
+            raise torch.OutOfMemoryError
+        return encode(family, model, pixel_values)
+
+    monkeypatch.setattr(type(segmenter.family), "features", only_one_fits)
+    answers = [Answer(Status.OK, (BOX,))] * 2
+    with pytest.raises(ModelError, match=r"^image b: an image of 30×20 does not fit.*segmenter\.dtype"):
+        segmenters.segment(segmenter, [image(76), image(77)], answers, image_ids=["a", "b"])
 
 
 def test_the_device_follows_the_process(monkeypatch):

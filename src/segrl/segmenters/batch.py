@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from segrl.coordinates import to_original
-from segrl.segmenters.protocol import Segmenter, content_key
+from segrl.errors import ModelError
+from segrl.segmenters.protocol import ImageTooLarge, Segmenter, content_key
 from segrl.types import Answer, MaskPrompt, Segmentation
 
 if TYPE_CHECKING:
@@ -46,13 +47,14 @@ def segment(
     image_ids: equal exactly for equal images of this batch (a group's completions); without them
     images are compared by content. Equal images are encoded once and equal prompts on them decoded
     once; an image that no OK answer asks about is not encoded. Failures and NO_TARGET give masks of
-    shape `(0, H, W)`. Raises FrameError for a frame that is not known.
+    shape `(0, H, W)`. Raises FrameError for a frame that is not known, and ModelError naming an image
+    that alone does not fit in the device's memory.
     """
     if len(images) != len(answers):
         raise ValueError(f"{len(images)} images but {len(answers)} answers")
     ids = image_ids if image_ids is not None else [content_key(image) for image in images]
     pixel_answers = [to_original(answer, image.size) for answer, image in zip(answers, images, strict=True)]
-    works: dict[Hashable, _Work] = {}
+    works: dict[tuple[str, tuple[int, int]], _Work] = {}
     rows: list[list[int]] = []
     keys = [(key, image.size) for key, image in zip(ids, images, strict=True)]
     for key, image, answer in zip(keys, images, pixel_answers, strict=True):
@@ -64,11 +66,17 @@ def segment(
     ]
 
 
-def _decode(segmenter: Segmenter, works: dict[Hashable, _Work]) -> dict[Hashable, torch.Tensor]:
+def _decode(
+    segmenter: Segmenter, works: dict[tuple[str, tuple[int, int]], _Work]
+) -> dict[tuple[str, tuple[int, int]], torch.Tensor]:
     """Masks of each image's prompts, by the image's key."""
     if not works:
         return {}
-    embeddings = segmenter.encode([work.image for work in works.values()])
+    try:
+        embeddings = segmenter.encode([work.image for work in works.values()])
+    except ImageTooLarge as error:
+        names = [name for (name, _), work in works.items() if work.image is error.image]
+        raise ModelError(f"image {', '.join(names)}: {error}") from error
     masks = segmenter.decode(embeddings, [work.prompts for work in works.values()])
     return dict(zip(works, masks, strict=True))
 

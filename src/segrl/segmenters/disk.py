@@ -135,7 +135,7 @@ def _read(path: Path) -> Embedding:
 def _bytes(tensor: torch.Tensor) -> memoryview:
     import torch
 
-    return memoryview(tensor.flatten().view(torch.uint8).numpy())
+    return tensor.flatten().view(torch.uint8).numpy().data
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from segrl.errors import FrameError
+from segrl.errors import FrameError, ModelError
 from segrl.types import FrameKind, MaskPrompt
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Segmenter(Protocol):
     """A frozen promptable segmenter."""
 
     def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
-        """One embedding per image, in order; images may differ in size."""
+        """One embedding per image, in order; images may differ in size. Raises ImageTooLarge."""
         ...
 
     def decode(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[torch.Tensor]:
@@ -46,6 +46,14 @@ class Segmenter(Protocol):
         original pixels.
         """
         ...
+
+
+class ImageTooLarge(ModelError):
+    """One image alone does not fit in the device's memory; `image` is the one."""
+
+    def __init__(self, image: Image.Image, message: str) -> None:
+        super().__init__(message)
+        self.image = image
 
 
 def check_frames(prompts: Iterable[MaskPrompt]) -> None:

@@ -14,16 +14,33 @@ if TYPE_CHECKING:
 
 DECODER = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
 """A small mask decoder."""
+MEMORY = {
+    "memory_attention_hidden_size": 32,
+    "memory_attention_num_layers": 1,
+    "memory_attention_num_attention_heads": 1,
+    "memory_attention_feed_forward_hidden_size": 32,
+    "memory_attention_rope_feat_sizes": [4, 4],
+    "memory_encoder_hidden_size": 32,
+    "memory_encoder_output_channels": 16,
+    "memory_fuser_embed_dim": 32,
+    "memory_fuser_intermediate_dim": 32,
+    "mask_downsampler_embed_dim": 32,
+}
+"""A small memory for the video classes, which a segmenter of images does not load."""
 
 
 def save_random(kind: str, path: Path | str, *, seed: int = 0) -> Path:
     """Write a checkpoint of `kind` (a key of `KINDS`) with its processor to the directory `path`; returns it."""
     import torch
+    from safetensors.torch import save_file
 
     directory = Path(path)
     model, processor = KINDS[kind]()
     randomise(model, torch.Generator().manual_seed(seed))
-    model.save_pretrained(directory)
+    model.config.save_pretrained(directory)
+    # Not save_pretrained: it writes SAM 3's tracker under names that the hub does not use.
+    weights = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     processor.save_pretrained(directory)
     return directory
 
@@ -44,11 +61,15 @@ def randomise(model: Any, generator: torch.Generator) -> None:
 
 
 def _settle(model: Any, norms: Sequence[torch.nn.BatchNorm2d], generator: torch.Generator) -> None:
-    """Give batch norms the statistics of noise, as training would; without them signals grow layer by layer."""
+    """Give batch norms the statistics of noise, as training would; without them signals grow layer by layer.
+
+    Their gain is made small, so that a deep stack of residual branches does not amplify rounding.
+    """
     import torch
 
     for norm in norms:
         norm.momentum = None
+        norm.weight.data *= 0.3
     side = model.config.prompt_encoder_config.image_size
     model.train().get_image_embeddings(torch.randn((4, 3, side, side), generator=generator))
     model.eval()
@@ -103,23 +124,13 @@ def _sam2_video() -> tuple[Any, Any]:
         prompt_encoder_config={"hidden_size": 32, "image_size": 64},
         mask_decoder_config=DECODER,
         image_size=64,
-        memory_attention_hidden_size=32,
-        memory_attention_num_layers=1,
-        memory_attention_num_attention_heads=1,
-        memory_attention_feed_forward_hidden_size=32,
-        memory_attention_rope_feat_sizes=[4, 4],
-        memory_encoder_hidden_size=32,
-        memory_encoder_output_channels=16,
-        memory_fuser_embed_dim=32,
-        memory_fuser_intermediate_dim=32,
-        mask_downsampler_embed_dim=32,
+        **MEMORY,
     )
     return Sam2VideoModel(config), _square_processor("Sam2Processor", "Sam2ImageProcessor", 64)
 
 
-def _sam3_tracker() -> tuple[Any, Any]:
-    from transformers import Sam3TrackerConfig, Sam3TrackerModel
-
+def _tiny_sam3_vision() -> dict[str, Any]:
+    """SAM 3's vision configuration at 56×56."""
     backbone = {
         "model_type": "sam3_vit_model",
         "hidden_size": 32,
@@ -131,18 +142,53 @@ def _sam3_tracker() -> tuple[Any, Any]:
         "window_size": 2,
         "global_attn_indexes": [1],
     }
-    vision = {
+    sizes = [[16, 16], [8, 8], [4, 4]]
+    return {
         "model_type": "sam3_vision_model",
         "backbone_config": backbone,
         "fpn_hidden_size": 32,
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "backbone_feature_sizes": sizes,
     }
+
+
+SAM3_PROMPTS = {"hidden_size": 32, "image_size": 56, "patch_size": 14}
+
+
+def _sam3_tracker() -> tuple[Any, Any]:
+    from transformers import Sam3TrackerConfig, Sam3TrackerModel
+
     config = Sam3TrackerConfig(
-        vision_config=vision,
-        prompt_encoder_config={"hidden_size": 32, "image_size": 56, "patch_size": 14},
-        mask_decoder_config=DECODER,
+        vision_config=_tiny_sam3_vision(), prompt_encoder_config=SAM3_PROMPTS, mask_decoder_config=DECODER
     )
     return Sam3TrackerModel(config), _square_processor("Sam3TrackerProcessor", "Sam3ImageProcessor", 56)
+
+
+def _sam3_video() -> tuple[Any, Any]:
+    """As the hub has SAM 3: detector and tracker in one checkpoint of the video class."""
+    from transformers import Sam3VideoConfig, Sam3VideoModel
+
+    transformer = {"hidden_size": 32, "num_attention_heads": 2}
+    layers = {**transformer, "num_layers": 1, "intermediate_size": 32}
+    text = {"vocab_size": 64, "intermediate_size": 32, "num_hidden_layers": 1, "max_position_embeddings": 32}
+    detector = {
+        "model_type": "sam3",
+        "vision_config": _tiny_sam3_vision(),
+        "text_config": {"model_type": "clip_text_model", **transformer, **text, "projection_dim": 16},
+        "geometry_encoder_config": layers,
+        "detr_encoder_config": layers,
+        "detr_decoder_config": {**layers, "num_queries": 5},
+        "mask_decoder_config": {**transformer, "num_upsampling_stages": 3},
+    }
+    tracker = {
+        "model_type": "sam3_tracker_video",
+        "vision_config": _tiny_sam3_vision(),
+        "prompt_encoder_config": SAM3_PROMPTS,
+        "mask_decoder_config": DECODER,
+        "image_size": 56,
+        **MEMORY,
+    }
+    config = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
+    return Sam3VideoModel(config), _square_processor("Sam3TrackerProcessor", "Sam3ImageProcessor", 56)
 
 
 def _edgetam() -> tuple[Any, Any]:
@@ -246,8 +292,9 @@ KINDS: Mapping[str, Callable[[], tuple[Any, Any]]] = {
     "sam2": _sam2,
     "sam2_video": _sam2_video,
     "sam3_tracker": _sam3_tracker,
+    "sam3_video": _sam3_video,
     "edgetam": _edgetam,
     "hiera_tiny": _hiera_tiny,
     "hiera_large": _hiera_large,
 }
-"""What can be built; the first six are tiny, at 56 to 64 pixels a side."""
+"""What can be built; the first seven are tiny, at 56 to 64 pixels a side."""

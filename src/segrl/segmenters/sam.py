@@ -15,7 +15,7 @@ from segrl.errors import ModelError
 from segrl.segmenters.cache import MemoryCache, Store
 from segrl.segmenters.checkpoint import Checkpoint
 from segrl.segmenters.memory import Batcher
-from segrl.segmenters.protocol import Embedding, check_frames, content_key
+from segrl.segmenters.protocol import Embedding, ImageTooLarge, check_frames, content_key
 from segrl.types import MaskPrompt
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class SamSegmenter:
     def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
         """See `Segmenter.encode`. Equal images are encoded once, those in the cache not at all.
 
-        Raises ModelError naming an image that alone does not fit in the device's memory.
+        Raises ImageTooLarge.
         """
         if not self.stores and len(images) == 1:
             return self._encode_new(images)
@@ -135,7 +135,7 @@ class SamSegmenter:
             decoded = self.decoding.run(
                 lambda batch: self._decode_batch(embeddings, batch),
                 group,
-                lambda job: self._too_large(embeddings[job.image].image_hw, "a prompt"),
+                lambda job: ModelError(self._does_not_fit(embeddings[job.image].image_hw, "a prompt on an image")),
             )
             answers.update(((job.image, job.row), answer) for job, answer in zip(group, decoded, strict=True))
         return [self._stack([answers[i, row] for row in range(len(many))]) for i, many in enumerate(prompts)]
@@ -151,7 +151,7 @@ class SamSegmenter:
 
     def _encode_new(self, images: Sequence[Image.Image]) -> list[Embedding]:
         def too_large(image: Image.Image) -> Exception:
-            return self._too_large((image.height, image.width), getattr(image, "filename", "") or "an image")
+            return ImageTooLarge(image, self._does_not_fit((image.height, image.width), "an image"))
 
         return self.encoding.run(self._encode_batch, images, too_large)
 
@@ -244,9 +244,8 @@ class SamSegmenter:
         ]
         return torch.cat(parts) if parts else torch.zeros((0, *image_hw), dtype=torch.bool, device=self.device)
 
-    def _too_large(self, image_hw: tuple[int, int], what: str) -> ModelError:
-        size = f"{image_hw[1]}×{image_hw[0]}"
-        return ModelError(
-            f"{what} ({size}) does not fit in the memory of {self.device}: use a smaller segmenter, "
-            "half precision (segmenter.dtype=bfloat16) or another device (segmenter.device=…)"
+    def _does_not_fit(self, image_hw: tuple[int, int], what: str) -> str:
+        return (
+            f"{what} of {image_hw[1]}×{image_hw[0]} does not fit in the memory of {self.device}: use a smaller "
+            "segmenter, half precision (segmenter.dtype=bfloat16) or another device (segmenter.device=…)"
         )
