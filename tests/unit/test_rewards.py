@@ -44,10 +44,7 @@ def masks(draw, count: int = 2):
 @given(masks())
 def test_the_perfect_mask_is_the_maximum_and_an_empty_mask_never_beats_it(pair):
     truth, other = pair
-    if truth.any():
-        perfect = rollout(truth, truth)
-    else:
-        perfect = rollout(truth, truth, Status.NO_TARGET)
+    perfect = rollout(truth, truth, Status.OK if truth.any() else Status.NO_TARGET)
     rivals = [
         rollout(other, truth),
         rollout(~truth, truth),

@@ -66,12 +66,22 @@ class RewardEngine:
         segmentations = self.road.read(
             batch.texts, batch.images, image_ids=list(batch.image_ids), truncated=list(batch.truncated)
         )
-        scores = scoring.score(segmentations, [targets.any(axis=0) for targets in batch.targets], list(batch.ignores))
-        columns = zip(
-            batch.example_ids, batch.texts, batch.truncated, batch.n_tokens, segmentations, scores, batch.targets,
-            batch.ignores, strict=True,
-        )  # fmt: skip
-        return [Rollout(*row, self.road.answer_format.required_parts) for row in columns]
+        truths = [np.asarray(targets.any(axis=0)) for targets in batch.targets]
+        scores = scoring.score(segmentations, truths, list(batch.ignores))
+        return [
+            Rollout(
+                example_id=batch.example_ids[i],
+                text=batch.texts[i],
+                truncated=batch.truncated[i],
+                n_tokens=batch.n_tokens[i],
+                segmentation=segmentation,
+                score=score,
+                targets=batch.targets[i],
+                ignore=batch.ignores[i],
+                required_parts=self.road.answer_format.required_parts,
+            )
+            for i, (segmentation, score) in enumerate(zip(segmentations, scores, strict=True))
+        ]
 
     def score(self, batch: Completions) -> RewardBatch:
         """Every term's value for every completion, and their weighted sums."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from segrl.files import append_rows
+from segrl.files import append_rows, read_rows
 from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
 from segrl.training.recipe import RolloutLog
 from segrl.training.run_dir import RunDir, mark_complete
@@ -24,9 +24,14 @@ class StepLog(TrainerCallback):
     def __init__(self, run: RunDir, rewards: TrlRewards | None) -> None:
         self._run, self._rewards = run, rewards
         self._since = time.monotonic()
+        self._tokens_before = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._since = time.monotonic()
+        rows = read_rows(self._run.steps)
+        # GRPO's token count is restored with the trainer's state; SFT's begins again at nothing.
+        if rows and self._rewards is None:
+            self._tokens_before = rows[-1]["num_tokens"]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if logs is None or "train_runtime" in logs:  # the summary that Trainer logs once at the end
@@ -36,6 +41,8 @@ class StepLog(TrainerCallback):
         if self._rewards is not None and self._rewards.last is not None:
             row["completions_sha"] = self._rewards.last.completions_sha
         row |= {key: _plain(value) for key, value in logs.items()}
+        if self._rewards is None:
+            row["num_tokens"] += self._tokens_before
         row["seconds"] = round(now - self._since, 3)
         self._since = now
         append_rows(self._run.steps, [row])

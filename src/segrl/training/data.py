@@ -122,6 +122,7 @@ class _Rows:
     """The transform of a lazy data set: `{"index": [...]}` → columns."""
 
     def __init__(self, examples: Sequence[Example], row: Callable[[Example], Row], keep: int) -> None:
+        self._made_of = (examples, row, keep)
         self._row = lru_cache(maxsize=keep)(lambda index: row(examples[index]))
 
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
@@ -129,5 +130,4 @@ class _Rows:
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # `datasets` fingerprints a transform by pickling it; ours is no cache key of anything.
-        return (_Rows, ((), dict, 0))
+        return (_Rows, self._made_of)  # what is kept does not travel
