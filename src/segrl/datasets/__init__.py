@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from typing import Any
 
+from segrl.datasets.image_mask_layouts import LAYOUTS
 from segrl.errors import DataError
 from segrl.types import Example
 
@@ -25,7 +28,46 @@ def _tiny(**options: Any) -> Sequence[Example]:
     return _build(TinyScenes, "tiny", options)
 
 
-_READERS: Mapping[str, Callable[..., Sequence[Example]]] = {"folder": _folder, "tiny": _tiny}
+def _tiny_drills(**options: Any) -> Sequence[Example]:
+    from segrl.tiny.drills import TinyDrills
+
+    return _build(TinyDrills, "tiny-drills", options)
+
+
+def _reader(name: str, module: str, reader: str) -> Callable[..., Sequence[Example]]:
+    """`reader` of `segrl.datasets.<module>`, imported when it is called."""
+
+    def load_it(**options: Any) -> Sequence[Example]:
+        return _build(getattr(import_module(f"segrl.datasets.{module}"), reader), name, options)
+
+    return load_it
+
+
+def _image_masks(name: str) -> Callable[..., Sequence[Example]]:
+    """The reader of image and mask folders, told which set it reads."""
+
+    def load_it(**options: Any) -> Sequence[Example]:
+        from segrl.datasets.image_masks import ImageMasks
+
+        return _build(partial(ImageMasks, name), name, options)
+
+    return load_it
+
+
+_READERS: Mapping[str, Callable[..., Sequence[Example]]] = {
+    "folder": _folder,
+    "tiny": _tiny,
+    "tiny-drills": _tiny_drills,
+    "coco": _reader("coco", "coco_json", "CocoJson"),
+    "jsonl": _reader("jsonl", "json_lines", "JsonLines"),
+    "refcoco": _reader("refcoco", "referring", "refcoco"),
+    "refcoco+": _reader("refcoco+", "referring", "refcoco_plus"),
+    "refcocog": _reader("refcocog", "referring", "refcocog"),
+    "grefcoco": _reader("grefcoco", "referring", "grefcoco"),
+    "reasonseg": _reader("reasonseg", "reasonseg", "ReasonSeg"),
+    "lisa-grounding": _reader("lisa-grounding", "lisa_grounding", "LisaGrounding"),
+    **{name: _image_masks(name) for name in LAYOUTS},
+}
 
 NAMES = tuple(_READERS)
 """Names that `load` knows."""

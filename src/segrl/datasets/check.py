@@ -1,0 +1,129 @@
+"""Is a data set complete? What is there, what is missing and where to get it, and the gold check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from segrl import datasets
+from segrl.datasets.gold import gold_answer
+from segrl.datasets.published import BENCHMARKS, Size
+from segrl.errors import DataError
+from segrl.types import Answer, Example, Status
+
+if TYPE_CHECKING:
+    from segrl.segmenters import Segmenter
+
+GOLD_FLOOR = 0.5
+"""Gold mask prompts must reach this mean IoU: half is far below what SAM gives from a tight box and two
+points on any of these sets, and far above what masks of the wrong image or frame give."""
+
+DEFAULT_GOLD = 50
+"""Examples of a split that the gold check reads, spread evenly over it."""
+
+
+@dataclass(frozen=True)
+class SplitCheck:
+    """What was found of one split.
+
+    images, examples: numbers found; None where the split cannot be read, and `problem` says why.
+    published: what its authors count. gold_iou: mean IoU of gold mask prompts, None if not asked for.
+    """
+
+    name: str
+    split: str
+    published: Size
+    images: int | None = None
+    examples: int | None = None
+    problem: str | None = None
+    gold_iou: float | None = None
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """One line for each thing that is wrong; empty for a split that is as it should be."""
+        if self.problem is not None:
+            return (self.problem,)
+        counted = (("images", self.images, self.published.images), ("examples", self.examples, self.published.examples))
+        wrong = [
+            f"{found} {what}, but {wanted} are published"
+            for what, found, wanted in counted
+            if wanted not in (None, found)
+        ]
+        if self.gold_iou is not None and self.gold_iou < GOLD_FLOOR:
+            wrong.append(
+                f"gold mask prompts reach IoU {self.gold_iou:.3f}, below {GOLD_FLOOR}: masks and images do not fit"
+            )
+        return tuple(wrong)
+
+
+def check(
+    name: str,
+    root: str | None = None,
+    *,
+    splits: Sequence[str] | None = None,
+    segmenter: Segmenter | None = None,
+    n_gold: int = DEFAULT_GOLD,
+    options: Mapping[str, Any] | None = None,
+) -> list[SplitCheck]:
+    """Reads each split of the data set `name` under `root` and compares it with what is published.
+
+    splits: which of a benchmark's splits (default: all). segmenter: run the gold check with it on
+    `n_gold` examples of each split that can be read. options: further options of the reader; a set
+    that is no benchmark is read once, with these alone. Raises DataError for an unknown name or split.
+    """
+    given = ({} if root is None else {"root": root}) | dict(options or {})
+    if name not in BENCHMARKS:
+        return [_check_split(name, "all", Size(), given, segmenter, n_gold)]
+    benchmark = BENCHMARKS[name]
+    for split in splits or ():
+        if split not in benchmark.splits:
+            raise DataError(f"{name} has the splits {', '.join(benchmark.splits)}, not {split!r}")
+    return [
+        _check_split(name, split, benchmark.splits[split], benchmark.split_options(split) | given, segmenter, n_gold)
+        for split in splits or benchmark.splits
+    ]
+
+
+def _check_split(
+    name: str, split: str, published: Size, options: Mapping[str, Any], segmenter: Segmenter | None, n_gold: int
+) -> SplitCheck:
+    if name not in datasets.NAMES:
+        datasets.load(name)  # raises, naming the nearest
+    try:
+        examples = datasets.load(name, **options)
+        gold = None if segmenter is None else gold_iou(spread(examples, n_gold), segmenter)
+    except DataError as error:
+        return SplitCheck(name, split, published, problem=str(error))
+    images = getattr(examples, "n_images", len(examples))
+    return SplitCheck(name, split, published, images, len(examples), gold_iou=gold)
+
+
+def spread(examples: Sequence[Example], n: int) -> list[Example]:
+    """`n` examples at even distances, the first included; all of them where there are no more.
+
+    >>> spread("abcdefgh", 3)
+    ['a', 'c', 'f']
+    """
+    count = min(n, len(examples))
+    return [examples[i * len(examples) // count] for i in range(count)]
+
+
+def gold_iou(examples: Sequence[Example], segmenter: Segmenter, batch_size: int = 8) -> float | None:
+    """Mean IoU of the gold mask prompts' masks through a segmenter; None without an example that has a target.
+
+    The prompts are made from the targets (`gold.gold_answer`) in original pixels and scored as every
+    answer is. Examples without a target have no mask prompt and are left out.
+    """
+    from segrl.scoring import score
+    from segrl.segmenters import segment
+
+    with_target = iter([example for example in examples if len(example.targets)])
+    scores: list[float] = []
+    while batch := list(islice(with_target, batch_size)):
+        answers = [Answer(Status.OK, gold_answer(example)) for example in batch]
+        masks = segment(segmenter, [e.image for e in batch], answers, image_ids=[e.image_id for e in batch])
+        found = score(masks, [e.truth for e in batch], [e.ignore for e in batch])
+        scores += [one.iou for one in found]
+    return sum(scores) / len(scores) if scores else None

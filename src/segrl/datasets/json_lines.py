@@ -1,0 +1,109 @@
+"""A JSON Lines file of one's own: an image, a query and a mask on each line.
+
+One line, with the mask as COCO's run lengths:
+
+    {"image": "photos/a.jpg", "query": "the dog on the left",
+     "mask": {"size": [480, 640], "counts": "PPYo1…"}}
+
+and as an example: that query, one target. A mask is written as run lengths (compressed or not), as
+polygons in pixels (`[[x1, y1, x2, y2, …], …]`), as the path of a mask file (over half of its range is
+the target), or as null, which says that nothing is there. Several targets stand in a list under
+`masks`. Optional: `ignore` (a mask of pixels left out of the score), `id` (default: the number of the
+line), `tags` (slices for the report, text to text). Paths are relative to root. Nothing is filtered;
+a mask that encloses no pixel says "nothing there" too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segrl.datasets.annotations import decode, stack
+from segrl.datasets.fitting import fit_mask
+from segrl.datasets.images import content_id, read_image
+from segrl.datasets.rows import Rows
+from segrl.errors import DataError
+from segrl.masks import read_png
+from segrl.types import Example
+
+_KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags"})
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the file; masks as they are written there."""
+
+    id: str
+    image: Path
+    query: str
+    masks: tuple[Any, ...]
+    ignore: Any
+    tags: Mapping[str, str]
+    where: str
+
+
+class JsonLines(Rows[Line]):
+    """The lines of `file` (under root, or absolute), empty ones passed over.
+
+    sample: a seeded subset, see Rows. Raises DataError naming the line that cannot be used.
+    """
+
+    def __init__(self, root: Path | str, file: str = "data.jsonl", *, sample: Mapping[str, int] | None = None) -> None:
+        self._root, path = Path(root), Path(root) / file
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {path}: {error}") from error
+        rows = [_line(text, f"line {n} of {path}", n, self._root) for n, text in enumerate(lines, 1) if text.strip()]
+        ids = {row.id for row in rows}
+        if len(ids) < len(rows):
+            raise DataError(f"{path} gives two lines the same id: {len(ids)} ids for {len(rows)} lines")
+        super().__init__(rows, str(path), sample)
+
+    def read(self, row: Line) -> Example:
+        """See Rows."""
+        image = read_image(row.image)
+        hw = (image.height, image.width)
+
+        def mask(written: Any) -> np.ndarray:
+            drawn = read_png(self._root / written) if isinstance(written, str) else decode(written, hw, row.where)
+            return fit_mask(drawn, image.size, row.image, f"of {row.where}")
+
+        return Example(
+            id=row.id,
+            image_id=content_id(image),
+            image=image,
+            query=row.query,
+            targets=stack([mask(written) for written in row.masks], hw),
+            ignore=None if row.ignore is None else mask(row.ignore),
+            tags=row.tags,
+        )
+
+
+def _line(text: str, where: str, number: int, root: Path) -> Line:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where} is no JSON: {error}") from error
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("image", "query")):
+        raise DataError(f"{where} has no image and query")
+    if row.keys() - _KEYS or ("mask" in row) == ("masks" in row):
+        raise DataError(f"{where} holds {', '.join(row)}; it may hold {', '.join(sorted(_KEYS))}, mask or masks")
+    masks = row["masks"] if "masks" in row else [] if row["mask"] is None else [row["mask"]]
+    tags = row.get("tags", {})
+    if not isinstance(masks, list) or not isinstance(tags, dict):
+        raise DataError(f"{where}: masks are a list, tags names with texts")
+    return Line(
+        id=str(row.get("id", number)),
+        image=root / row["image"],
+        query=row["query"],
+        masks=tuple(masks),
+        ignore=row.get("ignore"),
+        tags={str(key): str(value) for key, value in tags.items()},
+        where=where,
+    )

@@ -1,0 +1,113 @@
+"""ReasonSeg: questions that take thought, from the JSON and JPEG files of LISA's authors.
+
+One annotation, `val/….json` beside the `.jpg` of the same stem (the form is LISA's, the numbers are shortened):
+
+    {"text": ["the place where the garbage should be put"], "is_sentence": false,
+     "shapes": [{"label": "target", "shape_type": "polygon", "points": [[348.0, 213.5], …]},
+                {"label": "ignore", "shape_type": "polygon", "points": [[12.0, 480.2], …]}]}
+
+and as an example: that query, `tags["kind"]` "short" ("long" where `is_sentence`), one target at the
+image's size, and the `ignore` polygons as `Example.ignore`, left out of every score.
+
+All texts of a file are examples of their own (LISA's own loader keeps the first; train images have up
+to five). The target polygons of an image are one target, as they answer one question together. Shapes
+labelled `flag` are passed over: the authors call them meaningless and deprecated. Polygons are drawn
+as the authors draw them, the largest first, each with its outline, so a smaller `ignore` cuts into a
+larger target. A file without a target polygon says that nothing is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segrl.datasets.annotations import read_json, stack
+from segrl.datasets.images import content_id, read_image
+from segrl.datasets.rows import Rows, first_folder
+from segrl.errors import DataError
+from segrl.types import Example
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One text of an annotation file: shapes are (label, `(n, 2)` points in pixels)."""
+
+    id: str
+    image: Path
+    query: str
+    is_long: bool
+    shapes: tuple[tuple[str, np.ndarray], ...]
+
+
+class ReasonSeg(Rows[Question]):
+    """The questions of one split, by file name: `root/ReasonSeg/val` or `root/val` and so on.
+
+    sample: a seeded subset, see Rows. Raises DataError naming the file that is missing or unreadable.
+    """
+
+    def __init__(self, root: Path | str, *, split: str = "val", sample: Mapping[str, int] | None = None) -> None:
+        if split not in SPLITS:
+            raise DataError(f"reasonseg has the splits {', '.join(SPLITS)}, not {split!r}")
+        folder = first_folder([Path(root) / "ReasonSeg" / split, Path(root) / split], f"the files of ReasonSeg {split}")
+        questions = [question for path in sorted(folder.glob("*.json")) for question in _questions(path)]
+        super().__init__(questions, f"ReasonSeg {split} ({folder})", sample)
+
+    def read(self, row: Question) -> Example:
+        """See Rows."""
+        image = read_image(row.image)
+        values = _draw(row.shapes, (image.height, image.width))
+        return Example(
+            id=row.id,
+            image_id=content_id(image),
+            image=image,
+            query=row.query,
+            targets=stack([values == _TARGET], values.shape),
+            ignore=values == _IGNORE if (values == _IGNORE).any() else None,
+            tags={"kind": "long" if row.is_long else "short"},
+        )
+
+
+_TARGET, _IGNORE = 1, 255
+
+
+def _draw(shapes: tuple[tuple[str, np.ndarray], ...], image_hw: tuple[int, int]) -> np.ndarray:
+    """`(H, W)` uint8: 1 on the target, 255 on pixels to ignore (LISA, utils/data_processing.py)."""
+    import cv2
+
+    drawn = []
+    for label, points in shapes:
+        shape = np.zeros(image_hw, dtype=np.uint8)
+        corners = [np.trunc(points).astype(np.int32)]
+        cv2.polylines(shape, corners, isClosed=True, color=1, thickness=1)
+        cv2.fillPoly(shape, corners, color=1)
+        drawn.append((label, shape.astype(bool)))
+    values = np.zeros(image_hw, dtype=np.uint8)
+    for label, inside in sorted(drawn, key=lambda pair: -int(pair[1].sum())):
+        values[inside] = _IGNORE if "ignore" in label else _TARGET
+    return values
+
+
+def _questions(path: Path) -> Iterator[Question]:
+    row = read_json(path, "utf-8", "cp1252")  # some of the files were written on Windows
+    try:
+        shapes = tuple(
+            (s["label"].lower(), _points(s["points"])) for s in row["shapes"] if s["label"].lower() != "flag"
+        )
+        texts, is_long = row["text"], bool(row["is_sentence"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is no annotation with text, is_sentence and shapes: {error}") from error
+    for index, text in enumerate([texts] if isinstance(texts, str) else texts):
+        yield Question(f"{path.stem}-{index}", path.with_suffix(".jpg"), str(text).strip(), is_long, shapes)
+
+
+def _points(points: Any) -> np.ndarray:
+    array = np.asarray(points, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
+        raise ValueError("a shape's points are no list of [x, y]")
+    return array

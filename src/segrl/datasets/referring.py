@@ -1,0 +1,201 @@
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO from the files of their authors.
+
+One row of `refcoco/refs(unc).p`, as it stands there (one object, the expressions that name it):
+
+    {"ref_id": 0, "ann_id": 1719310, "image_id": 581857, "category_id": 1, "split": "train",
+     "file_name": "COCO_train2014_000000581857_16.jpg", "sent_ids": [0, 1, 2],
+     "sentences": [{"sent_id": 0, "sent": "the lady with the blue shirt",
+                    "raw": "THE LADY WITH THE BLUE SHIRT", "tokens": ["the", "lady", …]}, …]}
+
+and as an example: query "the lady with the blue shirt", one target at 427×640. `instances.json` beside
+it holds COCO's annotations by `ann_id` and the image files by `image_id`; the row's own `file_name`
+carries an annotation number and names no file. In gRefCOCO (`grefs(unc).json`) `ann_id` is a list of
+any number of objects, and `[-1]` says that nothing in the image matches.
+
+    root/refcoco/refs(unc).p    root/refcoco/instances.json    root/images/mscoco/images/train2014/
+
+Every expression is an example of its own; the cleaned text (`sent`) is the query, as in the authors'
+evaluation, and `raw` stays in `meta`. Nothing is filtered but, in gRefCOCO, crowd annotations among
+the objects of an expression, which its authors leave out of the truth too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segrl.datasets.annotations import decode, read_json, stack, xywh_to_xyxy
+from segrl.datasets.fitting import fit_mask
+from segrl.datasets.images import content_id, read_image
+from segrl.datasets.plain_pickle import load_plain
+from segrl.datasets.rows import Rows, distinct, first_folder
+from segrl.errors import DataError
+from segrl.types import Box, Example
+
+IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "coco_2014/train2014", "train2014")
+"""Where COCO's train2014 images lie under the root: the authors' layouts and the usual ones, tried in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One COCO annotation: its segmentation as it stands in the file, drawn at `image_hw`."""
+
+    id: int
+    segmentation: Any
+    box_xyxy: Box
+    image_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One expression with the objects that it names; none says that nothing matches."""
+
+    id: str
+    image: Path
+    query: str
+    raw: str
+    ref_id: int
+    instances: tuple[Instance, ...]
+
+
+class Referring(Rows[Expression]):
+    """The expressions of one split of one of the four sets, in the order of the file.
+
+    `meta["boxes_xyxy"]` holds COCO's own boxes (original pixels, one per target, for box accuracy);
+    `tags["kind"]` says in gRefCOCO whether an expression names "one", "several" or "no target".
+    """
+
+    def __init__(self, expressions: Sequence[Expression], name: str, sample: Mapping[str, int] | None = None) -> None:
+        super().__init__(expressions, name, sample)
+        self._is_general = name.startswith("grefcoco")
+
+    def read(self, row: Expression) -> Example:
+        """See Rows. Raises DataError where none of the named objects has a pixel."""
+        image = read_image(row.image)
+        masks = []
+        for instance in row.instances:
+            name = f"annotation {instance.id} of {row.image.name}"
+            mask = decode(instance.segmentation, instance.image_hw, name)
+            masks.append(fit_mask(mask, image.size, row.image, name))
+        targets = stack(masks, (image.height, image.width))
+        if row.instances and not len(targets):
+            raise DataError(f"no annotation of {row.query!r} ({row.image.name}, ref {row.ref_id}) has a pixel")
+        boxes = tuple(instance.box_xyxy for instance in row.instances)
+        return Example(
+            id=row.id,
+            image_id=content_id(image),
+            image=image,
+            query=row.query,
+            targets=targets,
+            tags={"kind": _kind(len(boxes))} if self._is_general else {},
+            meta={"boxes_xyxy": boxes, "raw": row.raw, "ref_id": row.ref_id},
+        )
+
+
+def _kind(count: int) -> str:
+    return "no target" if count == 0 else "one" if count == 1 else "several"
+
+
+def refcoco(
+    root: Path | str, *, split: str = "val", images: str | None = None, sample: Mapping[str, int] | None = None
+) -> Referring:
+    """RefCOCO, UNC's split: train, val, testA (people), testB (other things).
+
+    images: the folder of COCO's train2014 images, under root or absolute (default: IMAGE_FOLDERS).
+    sample: a seeded subset, see Rows. Raises DataError naming what is missing.
+    """
+    return _load(Path(root), "refcoco", "refs(unc).p", split, images, sample)
+
+
+def refcoco_plus(
+    root: Path | str, *, split: str = "val", images: str | None = None, sample: Mapping[str, int] | None = None
+) -> Referring:
+    """RefCOCO+ (no words of place): splits and options as `refcoco`."""
+    return _load(Path(root), "refcoco+", "refs(unc).p", split, images, sample)
+
+
+def refcocog(
+    root: Path | str,
+    *,
+    split: str = "val",
+    split_by: str = "umd",
+    images: str | None = None,
+    sample: Mapping[str, int] | None = None,
+) -> Referring:
+    """RefCOCOg: split_by "umd" has train, val and test; "google" has train and val, which share images."""
+    if split_by not in ("umd", "google"):
+        raise DataError(f"refcocog is split by umd or google, not {split_by!r}")
+    return _load(Path(root), "refcocog", f"refs({split_by}).p", split, images, sample)
+
+
+def grefcoco(
+    root: Path | str, *, split: str = "val", images: str | None = None, sample: Mapping[str, int] | None = None
+) -> Referring:
+    """gRefCOCO: train, val, testA, testB, with expressions of several objects and of none."""
+    return _load(Path(root), "grefcoco", "grefs(unc).json", split, images, sample)
+
+
+def _load(
+    root: Path, name: str, refs_name: str, split: str, images: str | None, sample: Mapping[str, int] | None
+) -> Referring:
+    folder = first_folder([root / name], f"the files of {name}")
+    refs_file = folder / refs_name
+    refs = load_plain(refs_file) if refs_file.suffix == ".p" else read_json(refs_file)
+    known = sorted({ref["split"] for ref in _checked(refs, refs_file)})
+    if split not in known:
+        raise DataError(f"{refs_file} has no split {split!r}; it has {', '.join(known)}")
+    chosen = [ref for ref in refs if ref["split"] == split]
+    image_folder = first_folder([root / images] if images else [root / f for f in IMAGE_FOLDERS], "COCO's train2014")
+    expressions = list(_expressions(chosen, folder / "instances.json", image_folder, refs_file))
+    ids = distinct(expression.id for expression in expressions)
+    rows = [replace(expression, id=new) for new, expression in zip(ids, expressions, strict=True)]
+    return Referring(rows, f"{name} {split}", sample)
+
+
+def _checked(refs: Any, refs_file: Path) -> list[dict[str, Any]]:
+    needed = {"ref_id", "ann_id", "image_id", "split", "sentences"}
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) and needed <= ref.keys() for ref in refs):
+        raise DataError(f"{refs_file} is no list of references with {', '.join(sorted(needed))}")
+    return refs
+
+
+def _expressions(
+    refs: Sequence[Mapping[str, Any]], instances_file: Path, image_folder: Path, refs_file: Path
+) -> Iterator[Expression]:
+    coco = read_json(instances_file)
+    if not isinstance(coco, dict) or not {"images", "annotations"} <= coco.keys():
+        raise DataError(f"{instances_file} is no COCO JSON: it needs images and annotations")
+    images = {int(image["id"]): image for image in coco["images"]}
+    wanted = {int(i) for ref in refs for i in _as_list(ref["ann_id"])}
+    annotations = {int(a["id"]): a for a in coco["annotations"] if int(a["id"]) in wanted}
+    for ref in refs:
+        image = images.get(int(ref["image_id"]))
+        lacking = [i for i in _as_list(ref["ann_id"]) if int(i) != -1 and int(i) not in annotations]
+        if image is None or lacking:
+            what = f"image {ref['image_id']}" if image is None else f"annotation {lacking[0]}"
+            raise DataError(f"{refs_file.name} names {what} (ref {ref['ref_id']}), which {instances_file} lacks")
+        found = [annotations[int(i)] for i in _as_list(ref["ann_id"]) if int(i) != -1]
+        hw = (int(image["height"]), int(image["width"]))
+        instances = tuple(
+            Instance(int(a["id"]), a["segmentation"], xywh_to_xyxy(a["bbox"]), hw) for a in _without_crowds(found)
+        )
+        for sentence in ref["sentences"]:
+            yield Expression(
+                id=f"{ref['ref_id']}-{sentence['sent_id']}",
+                image=image_folder / image["file_name"],
+                query=sentence["sent"],
+                raw=sentence.get("raw", sentence["sent"]),
+                ref_id=int(ref["ref_id"]),
+                instances=instances,
+            )
+
+
+def _as_list(ann_id: Any) -> Sequence[Any]:
+    return ann_id if isinstance(ann_id, list | tuple) else [ann_id]
+
+
+def _without_crowds(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The annotations of single objects, or all of them where an expression names crowds only."""
+    return [a for a in annotations if not a.get("iscrowd")] or annotations

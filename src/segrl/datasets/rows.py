@@ -1,0 +1,110 @@
+"""What the readers share: rows that become examples when asked for, seeded subsets, missing files."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar, overload
+
+from segrl.errors import DataError
+from segrl.types import Example
+
+
+class HasImage(Protocol):
+    """A row that knows its image file."""
+
+    @property
+    def image(self) -> Path:
+        """The image file."""
+
+
+Row = TypeVar("Row", bound=HasImage)
+Item = TypeVar("Item")
+
+
+class Rows(Sequence[Example], Generic[Row]):
+    """Examples made from rows; an image and its masks are read when the example is asked for.
+
+    rows: light descriptions, one per example, in the order of the examples. sample: `{"n": 3000,
+    "seed": 0}` keeps that many, drawn with the seed, in the order of the files. Raises DataError
+    for a wrong sample, for no rows at all, and for an image file that is not there.
+    """
+
+    def __init__(self, rows: Sequence[Row], name: str, sample: Mapping[str, int] | None = None) -> None:
+        self.rows = choose_sample(rows, sample)
+        if not self.rows:
+            raise DataError(f"{name} holds no examples")
+        require_files(row.image for row in self.rows)
+
+    @property
+    def n_images(self) -> int:
+        """Number of different image files."""
+        return len({row.image for row in self.rows})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """The example, read from disk. Raises DataError naming the file that cannot be used."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.read(self.rows[index])
+
+    @abstractmethod
+    def read(self, row: Row) -> Example:
+        """The example that a row describes."""
+
+
+def choose_sample(rows: Sequence[Item], sample: Mapping[str, int] | None) -> list[Item]:
+    """`sample["n"]` of the rows, drawn with `sample["seed"]` (0 by default), in their order; all without a sample.
+
+    Raises DataError for anything but whole numbers, and for more than there are.
+
+    >>> choose_sample("abcdefgh", {"n": 3, "seed": 1})
+    ['a', 'c', 'e']
+    """
+    if sample is None:
+        return list(rows)
+    n, seed = sample.get("n"), sample.get("seed", 0)
+    if set(sample) - {"n", "seed"} or type(n) is not int or type(seed) is not int:
+        raise DataError(f'a sample is {{"n": count, "seed": s}} with whole numbers, not {dict(sample)}')
+    if not 0 < n <= len(rows):
+        raise DataError(f"sample.n is {n}, but there are {len(rows)} examples")
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
+
+
+def require_files(paths: Iterable[Path]) -> None:
+    """Raises DataError naming the first file that is not there and how many are missing in all."""
+    missing = sorted(path for path in set(paths) if not path.is_file())
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(f"the image {missing[0]} is missing{more}")
+
+
+def distinct(ids: Iterable[str]) -> list[str]:
+    """The ids with `-2`, `-3`, … after those that come again.
+
+    >>> distinct(["7-1", "7-1", "8-1"])
+    ['7-1', '7-1-2', '8-1']
+    """
+    seen: Counter[str] = Counter()
+    result = []
+    for name in ids:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return result
+
+
+def first_folder(candidates: Sequence[Path], what: str) -> Path:
+    """The first of the folders that exists. Raises DataError saying `what` was looked for, and where."""
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise DataError(f"{what} are not there: looked for {', '.join(map(str, candidates))}")

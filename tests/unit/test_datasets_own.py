@@ -1,0 +1,176 @@
+"""One's own annotations: COCO JSON, JSON Lines, and the masks in them."""
+
+import json
+
+import numpy as np
+import pytest
+from dataset_files import annotation, box_mask, coco_image, crowd_runs, rectangle, save_image, save_json, save_mask
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segrl import datasets
+from segrl.datasets.annotations import decode
+from segrl.errors import DataError
+from segrl.masks import to_rle
+
+A, B, CROWD = (1, 1, 4, 4), (6, 1, 9, 4), (2, 5, 12, 8)
+
+
+def write_coco(root, images, annotations):
+    for image in images:
+        save_image(root / "images" / image["file_name"], (image["width"], image["height"]))
+    categories = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
+    save_json(root / "a.json", {"images": images, "annotations": annotations, "categories": categories})
+    return root
+
+
+@pytest.fixture
+def coco(tmp_path):
+    annotations = [
+        annotation(1, 7, [rectangle(*A)], caption="left dog"),
+        annotation(2, 7, [rectangle(*B)], caption=" right dog "),
+        annotation(3, 7, crowd_runs(box_mask(CROWD)), iscrowd=1, caption="the pack"),
+        annotation(4, 8, dict(to_rle(box_mask(A))), category_id=1, caption="somebody"),
+        annotation(5, 8, [[1, 1, 2, 2]], category_id=1, caption="nothing"),
+        annotation(6, 9, crowd_runs(box_mask(CROWD)), iscrowd=1, caption="another pack"),
+    ]
+    images = [coco_image(n, file_name=f"{n}.png") for n in (7, 8, 9, 10)] + [coco_image(7, file_name="7.png")]
+    return write_coco(tmp_path, images, annotations)
+
+
+def test_coco_per_category(coco):
+    dogs, person = datasets.load("coco", root=coco, annotations="a.json", query="the {category}")
+    assert (dogs.id, dogs.query, dogs.targets.shape) == ("7-18", "the dog", (2, 8, 12))
+    assert np.array_equal(dogs.truth, box_mask(A) | box_mask(B))
+    assert np.array_equal(dogs.ignore, box_mask(CROWD))
+    assert (person.query, person.targets.shape, person.ignore) == ("the person", (1, 8, 12), None)
+    assert dogs.meta["boxes_xyxy"] == ((1, 2, 4, 6),) * 2
+
+
+def test_coco_per_annotation(coco):
+    examples = datasets.load("coco", root=coco, annotations="a.json", per="annotation")
+    assert [e.query for e in examples] == ["left dog", "right dog", "the pack", "somebody", "nothing", "another pack"]
+    assert [len(e.targets) for e in examples] == [1, 1, 1, 1, 0, 1]
+    assert np.array_equal(examples[2].truth, box_mask(CROWD))
+    assert all(e.ignore is None for e in examples)
+    with pytest.raises(DataError, match="no text 'phrase'"):
+        datasets.load("coco", root=coco, annotations="a.json", per="annotation", query_field="phrase")
+
+
+def test_coco_per_image(coco):
+    examples = datasets.load("coco", root=coco, annotations="a.json", per="image", query="all animals")
+    assert [len(e.targets) for e in examples] == [2, 1, 0, 0]
+    assert [e.ignore is None for e in examples] == [False, True, False, True]
+    assert len(datasets.load("coco", root=coco, annotations="a.json", per="image", query="x", sample={"n": 2})) == 2
+    with pytest.raises(DataError, match="query of its own"):
+        datasets.load("coco", root=coco, annotations="a.json", per="image")
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "hint"),
+    [
+        ([coco_image(7), coco_image(7, file_name="b.png")], [], "two files"),
+        ([coco_image(7)], [annotation(1, 9, [])], "annotation 1 .*no image 9"),
+        ([coco_image(7)], [annotation(1, 7, [rectangle(*A)], category_id=5)], "no category 5"),
+        ([coco_image(7)], [annotation(1, 7, "polygon")], "annotation 1 of"),
+        ([coco_image(7)], [annotation(1, 7, [["x"] * 6])], "no list of numbers"),
+        ([coco_image(7)], [annotation(1, 7, {"counts": [3, 4], "size": [8, 12]})], "do not add up"),
+        ([coco_image(7)], [annotation(1, 7, {"counts": [3]})], "size"),
+        ([coco_image(7)], [annotation(1, 7, crowd_runs(box_mask(A, (12, 8))))], "8×12 pixels but its image"),
+    ],
+)
+def test_coco_faults_are_named(tmp_path, images, annotations, hint):
+    write_coco(tmp_path, images, annotations)
+    with pytest.raises(DataError, match=hint):
+        datasets.load("coco", root=tmp_path, annotations="a.json")[0]
+
+
+def test_coco_files_that_are_none(coco):
+    with pytest.raises(DataError, match="'annotations'"):
+        datasets.load("coco", root=coco)
+    with pytest.raises(DataError, match=r"b\.json"):
+        datasets.load("coco", root=coco, annotations="b.json")
+    with pytest.raises(DataError, match="per is"):
+        datasets.load("coco", root=coco, annotations="a.json", per="categroy")
+    save_json(coco / "b.json", [])
+    with pytest.raises(DataError, match="no COCO JSON"):
+        datasets.load("coco", root=coco, annotations="b.json")
+    (coco / "images" / "7.png").unlink()
+    with pytest.raises(DataError, match=r"7\.png is missing"):
+        datasets.load("coco", root=coco, annotations="a.json")
+
+
+def write_lines(root, *rows):
+    save_image(root / "a.jpg", mode="L")
+    lines = [row if isinstance(row, str) else json.dumps({"image": "a.jpg", "query": "x"} | row) for row in rows]
+    (root / "data.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return root
+
+
+def test_every_way_to_write_a_mask(tmp_path):
+    save_mask(tmp_path / "m.png", box_mask(A))
+    save_mask(tmp_path / "twice.png", box_mask(A).repeat(2, axis=0).repeat(2, axis=1))
+    rle = dict(to_rle(box_mask(A)))
+    same = [rle, crowd_runs(box_mask(A)), [rectangle(*A)], rectangle(*A), "m.png", "twice.png"]
+    write_lines(tmp_path, *({"mask": mask} for mask in same))
+    for example in datasets.load("jsonl", root=tmp_path):
+        assert np.array_equal(example.targets, box_mask(A)[None])
+        assert example.image.mode == "RGB"
+
+
+def test_targets_ignore_and_tags(tmp_path):
+    rle = dict(to_rle(box_mask(A)))
+    rows = [
+        {"masks": [rle, [rectangle(*B)]], "id": "both", "tags": {"kind": "several"}},
+        "",
+        {"mask": None},
+        {"masks": []},
+        {"mask": dict(to_rle(box_mask(A) & False))},
+        {"mask": rle, "ignore": [rectangle(*B)]},
+    ]
+    examples = datasets.load("jsonl", root=write_lines(tmp_path, *rows), file="data.jsonl")
+    assert [e.id for e in examples] == ["both", "3", "4", "5", "6"]
+    assert [len(e.targets) for e in examples] == [2, 0, 0, 0, 1]
+    assert examples[0].tags == {"kind": "several"}
+    assert np.array_equal(examples[4].ignore, box_mask(B))
+    assert examples.n_images == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ("{", "line 1 .*no JSON"),
+        ("[]", "no image and query"),
+        ('{"image": "a.jpg", "query": 1, "mask": null}', "no image and query"),
+        ({}, "mask or masks"),
+        ({"mask": None, "masks": []}, "mask or masks"),
+        ({"mask": None, "mark": 1}, "mark"),
+        ({"masks": {}}, "masks are a list"),
+        ({"mask": None, "image": "b.jpg"}, r"b\.jpg is missing"),
+        ({"mask": "b.png"}, r"b\.png"),
+        ({"mask": 3}, "line 1"),
+        ({"mask": crowd_runs(box_mask(A, (12, 8)))}, "8×12 pixels"),
+    ],
+)
+def test_lines_that_cannot_be_used_are_named(tmp_path, row, hint):
+    with pytest.raises(DataError, match=hint):
+        datasets.load("jsonl", root=write_lines(tmp_path, row))[0]
+
+
+def test_lines_of_one_id_and_no_lines(tmp_path):
+    with pytest.raises(DataError, match="same id"):
+        datasets.load("jsonl", root=write_lines(tmp_path, {"mask": None, "id": "2"}, {"mask": None}))
+    with pytest.raises(DataError, match="no examples"):
+        datasets.load("jsonl", root=write_lines(tmp_path, ""))
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        datasets.load("jsonl", root=tmp_path, file="none.jsonl")
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_run_lengths_of_both_kinds_are_the_mask(data):
+    height, width = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 9))
+    bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
+    mask = np.array(bits).reshape(height, width)
+    assert np.array_equal(decode(crowd_runs(mask), (1, 1), "it"), mask)
+    assert np.array_equal(decode(dict(to_rle(mask)), (1, 1), "it"), mask)
