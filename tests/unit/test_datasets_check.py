@@ -49,9 +49,11 @@ def test_the_gold_check_reads_examples_spread_over_the_set(chameleon, monkeypatc
     seen = []
     monkeypatch.setattr(checking, "gold_iou", lambda examples, segmenter: seen.append([e.id for e in examples]) or 0.4)
     (found,) = check("chameleon", str(chameleon), segmenter=object(), n_gold=2)
-    assert seen == [["animal-0", "animal-43"]]
+    assert seen.pop() == ["animal-0", "animal-43"]
     assert found.gold_iou == 0.4
     assert "below 0.5" in found.faults[0]
+    (found,) = check("chameleon", str(chameleon), segmenter=object(), n_gold=2, gold_floor=0.3)
+    assert found.faults == ()
     (chameleon / "Imgs" / "animal-0.jpg").write_bytes(b"no image")
     (found,) = check("chameleon", str(chameleon), segmenter=object(), n_gold=2)
     assert "animal-0.jpg" in found.faults[0]

@@ -162,3 +162,4 @@ def test_annotations_of_a_turned_image_are_turned_with_it(tmp_path):
     (example,) = datasets.load("refcoco", root=tmp_path)
     assert example.image.size == (8, 12)
     assert np.array_equal(example.truth, box_mask((5, 0, 8, 12), (12, 8)))
+    assert example.meta["boxes_xyxy"] == ((5, 0, 8, 12),)

@@ -27,6 +27,7 @@ def check(
         str | None, typer.Option(metavar="S", help="Run the gold check with this segmenter, for instance grabcut.")
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="Examples of each split for the gold check.")] = 50,
+    floor: Annotated[float, typer.Option(min=0, max=1, help="Mean IoU that the gold check must reach.")] = 0.5,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader; may be given again.")
     ] = None,
@@ -40,7 +41,9 @@ def check(
         from segrl.segmenters import load
 
         loaded = load(segmenter)
-    found = check_splits(name, root, splits=split, segmenter=loaded, n_gold=examples, options=_options(option or []))
+    found = check_splits(
+        name, root, splits=split, segmenter=loaded, n_gold=examples, gold_floor=floor, options=_options(option or [])
+    )
     for one in found:
         typer.echo(describe(one))
     if not any(one.faults for one in found):

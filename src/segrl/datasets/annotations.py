@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,26 @@ import numpy as np
 from segrl.errors import DataError
 from segrl.masks import from_rle, polygons_to_mask
 from segrl.types import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One COCO annotation: its segmentation as it stands in the file, in the pixels of `image_hw`.
+
+    box_xyxy: COCO's own box with an exclusive maximum, None where the file has none.
+    """
+
+    id: Any
+    segmentation: Any
+    box_xyxy: Box | None
+    image_hw: tuple[int, int]
+
+    @classmethod
+    def from_coco(cls, annotation: Mapping[str, Any], image_hw: tuple[int, int]) -> Instance:
+        """An entry of `annotations`."""
+        box = annotation.get("bbox")
+        xyxy = xywh_to_xyxy(box) if box else None
+        return cls(annotation["id"], annotation.get("segmentation"), xyxy, image_hw)
 
 
 def read_json(path: Path, *encodings: str) -> Any:

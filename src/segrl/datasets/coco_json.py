@@ -21,15 +21,15 @@ Annotations that enclose no pixel are left out of the targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from segrl.datasets.annotations import decode, read_json, stack, xywh_to_xyxy
-from segrl.datasets.fitting import fit_mask
+from segrl.datasets.annotations import Instance, read_json
+from segrl.datasets.drawing import draw_instances
 from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows
 from segrl.errors import DataError
@@ -44,10 +44,9 @@ class Annotated:
 
     id: str
     image: Path
-    image_hw: tuple[int, int]
     query: str
-    targets: tuple[Mapping[str, Any], ...]
-    crowds: tuple[Mapping[str, Any], ...] = ()
+    targets: tuple[Instance, ...]
+    crowds: tuple[Instance, ...] = ()
 
 
 class CocoJson(Rows[Annotated]):
@@ -78,22 +77,16 @@ class CocoJson(Rows[Annotated]):
     def read(self, row: Annotated) -> Example:
         """See Rows."""
         image = read_image(row.image)
-
-        def masks(annotations: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
-            names = [f"annotation {a['id']} of {row.image.name}" for a in annotations]
-            drawn = [decode(a.get("segmentation"), row.image_hw, n) for a, n in zip(annotations, names, strict=True)]
-            return [fit_mask(mask, image.size, row.image, n) for mask, n in zip(drawn, names, strict=True)]
-
-        hw = (image.height, image.width)
-        crowds = stack(masks(row.crowds), hw)
+        targets, boxes = draw_instances(row.targets, image, row.image)
+        crowds, _ = draw_instances(row.crowds, image, row.image)
         return Example(
             id=row.id,
             image_id=content_id(image),
             image=image,
             query=row.query,
-            targets=stack(masks(row.targets), hw),
+            targets=targets,
             ignore=np.logical_or.reduce(crowds) if len(crowds) else None,
-            meta={"boxes_xyxy": tuple(xywh_to_xyxy(a["bbox"]) for a in row.targets if "bbox" in a)},
+            meta={"boxes_xyxy": boxes},
         )
 
 
@@ -117,13 +110,13 @@ class _Coco:
 
     def row(self, image: Mapping[str, Any], suffix: str, query: str, chosen: list[Mapping[str, Any]]) -> Annotated:
         """The annotations of one query, crowds apart."""
+        hw = (int(image["height"]), int(image["width"]))
         return Annotated(
             f"{image['id']}{suffix}",
             self.folder / image["file_name"],
-            (int(image["height"]), int(image["width"])),
             query,
-            tuple(a for a in chosen if not a.get("iscrowd")),
-            tuple(a for a in chosen if a.get("iscrowd")),
+            tuple(Instance.from_coco(a, hw) for a in chosen if not a.get("iscrowd")),
+            tuple(Instance.from_coco(a, hw) for a in chosen if a.get("iscrowd")),
         )
 
     def per_category(self) -> Iterator[Annotated]:

@@ -26,26 +26,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segrl.datasets.annotations import decode, read_json, stack, xywh_to_xyxy
-from segrl.datasets.fitting import fit_mask
+from segrl.datasets.annotations import Instance, read_json
+from segrl.datasets.drawing import draw_instances
 from segrl.datasets.images import content_id, read_image
 from segrl.datasets.plain_pickle import load_plain
 from segrl.datasets.rows import Rows, distinct, first_folder
 from segrl.errors import DataError
-from segrl.types import Box, Example
+from segrl.types import Example
 
 IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "coco_2014/train2014", "train2014")
 """Where COCO's train2014 images lie under the root: the authors' layouts and the usual ones, tried in this order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One COCO annotation: its segmentation as it stands in the file, drawn at `image_hw`."""
-
-    id: int
-    segmentation: Any
-    box_xyxy: Box
-    image_hw: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +64,9 @@ class Referring(Rows[Expression]):
     def read(self, row: Expression) -> Example:
         """See Rows. Raises DataError where none of the named objects has a pixel."""
         image = read_image(row.image)
-        masks = []
-        for instance in row.instances:
-            name = f"annotation {instance.id} of {row.image.name}"
-            mask = decode(instance.segmentation, instance.image_hw, name)
-            masks.append(fit_mask(mask, image.size, row.image, name))
-        targets = stack(masks, (image.height, image.width))
+        targets, boxes = draw_instances(row.instances, image, row.image)
         if row.instances and not len(targets):
             raise DataError(f"no annotation of {row.query!r} ({row.image.name}, ref {row.ref_id}) has a pixel")
-        boxes = tuple(instance.box_xyxy for instance in row.instances)
         return Example(
             id=row.id,
             image_id=content_id(image),
@@ -178,9 +162,7 @@ def _expressions(
             raise DataError(f"{refs_file.name} names {what} (ref {ref['ref_id']}), which {instances_file} lacks")
         found = [annotations[int(i)] for i in _as_list(ref["ann_id"]) if int(i) != -1]
         hw = (int(image["height"]), int(image["width"]))
-        instances = tuple(
-            Instance(int(a["id"]), a["segmentation"], xywh_to_xyxy(a["bbox"]), hw) for a in _without_crowds(found)
-        )
+        instances = tuple(Instance.from_coco(annotation, hw) for annotation in _without_crowds(found))
         for sentence in ref["sentences"]:
             yield Expression(
                 id=f"{ref['ref_id']}-{sentence['sent_id']}",
