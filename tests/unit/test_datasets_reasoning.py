@@ -54,6 +54,16 @@ def test_ignore_polygons_cut_into_larger_targets_and_lie_under_smaller_ones(tmp_
     assert example.truth.sum() == 11 * 11 - 9 + 9
 
 
+@pytest.mark.parametrize("first", ["target", "ignore"])
+def test_of_equal_polygons_the_first_in_the_file_counts(tmp_path, first):
+    """As LISA's script draws them: areas sorted ascending, then reversed."""
+    second = {"target": "ignore", "ignore": "target"}[first]
+    write(tmp_path, "a", ["x"], [shape(first, 1, 1, 5, 5), shape(second, 1, 1, 5, 5)])
+    (example,) = datasets.load("reasonseg", root=tmp_path)
+    assert len(example.targets) == (first == "target")
+    assert (example.ignore is None) == (first == "target")
+
+
 def test_files_written_on_windows_images_of_any_kind_and_no_target(tmp_path):
     path = write(tmp_path, "a", ["?"], [], mode="CMYK")
     row = json.loads(path.read_text()) | {"text": ["the café"]}

@@ -1,9 +1,9 @@
 """A COCO JSON file of one's own: instances, or one mask per query.
 
-One annotation, as COCO's `instances_train2014.json` has it (a dog; `bbox` is x, y, width, height):
+One annotation, as COCO's `instances_train2014.json` has it (a dog in the distance; `bbox` is x, y, width, height):
 
     {"id": 3007, "image_id": 98304, "category_id": 18, "iscrowd": 0, "area": 197.3,
-     "bbox": [263.87, 216.88, 21.13, 15.17], "segmentation": [[267.51, 222.31, 292.15, 222.31, …]]}
+     "bbox": [263.87, 216.88, 21.13, 15.17], "segmentation": [[267.52, 229.75, 265.6, 226.68, …]]}
 
 and as an example, by what `per` says:
 

@@ -1,6 +1,6 @@
 """ReasonSeg: questions that take thought, from the JSON and JPEG files of LISA's authors.
 
-One annotation, `val/….json` beside the `.jpg` of the same stem (the form is LISA's, the numbers are shortened):
+One annotation, `val/….json` beside the `.jpg` of the same stem (in LISA's form, the values an illustration):
 
     {"text": ["the place where the garbage should be put"], "is_sentence": false,
      "shapes": [{"label": "target", "shape_type": "polygon", "points": [[348.0, 213.5], …]},
@@ -12,8 +12,8 @@ image's size, and the `ignore` polygons as `Example.ignore`, left out of every s
 All texts of a file are examples of their own (LISA's own loader keeps the first; train images have up
 to five). The target polygons of an image are one target, as they answer one question together. Shapes
 labelled `flag` are passed over: the authors call them meaningless and deprecated. Polygons are drawn
-as the authors draw them, the largest first, each with its outline, so a smaller `ignore` cuts into a
-larger target. A file without a target polygon says that nothing is there.
+as the authors draw them, the largest first and among equals the last first, each with its outline, so
+a smaller `ignore` cuts into a larger target. A file without a target polygon says that nothing is there.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def _draw(shapes: tuple[tuple[str, np.ndarray], ...], image_hw: tuple[int, int])
         cv2.fillPoly(shape, corners, color=1)
         drawn.append((label, shape.astype(bool)))
     values = np.zeros(image_hw, dtype=np.uint8)
-    for label, inside in sorted(drawn, key=lambda pair: -int(pair[1].sum())):
+    smallest_first = sorted(drawn, key=lambda pair: int(pair[1].sum()))
+    for label, inside in reversed(smallest_first):
         values[inside] = _IGNORE if "ignore" in label else _TARGET
     return values
 
