@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from segrl.datasets.gold import gold_prompt
+from segrl.masks import read_index_png
 from segrl.segmenters.grabcut import GrabCut
 from segrl.types import ORIGINAL, MaskPrompt
 
@@ -118,3 +123,30 @@ def test_no_valid_prompt_raises(data, width, height, colours):
     masks = masks_of(image, prompt)
     assert masks.shape == (1, height, width)
     assert masks.dtype == torch.bool
+
+
+def test_prompts_with_background_points_only_ask_for_nothing():
+    image, _ = scene()
+    assert not masks_of(image, MaskPrompt(None, ((30, 30),), (0,), ORIGINAL)).any()
+
+
+PENN_FUDAN = Path(__file__).parents[2].parent / "shared" / "data" / "penn-fudan"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not PENN_FUDAN.exists(), reason="needs the photographs beside the repository")
+def test_photographs_reward_better_prompts():
+    """34 people: 0.68 from a box, 0.71 with two points of each label, 0.48 with the labels swapped."""
+    paths = sorted((PENN_FUDAN / "masks").glob("*.png"))[::5]
+    ious = []
+    for path in paths[:35]:
+        truth = read_index_png(path) == 1
+        image = Image.open(PENN_FUDAN / "images" / f"{path.stem}.jpg").convert("RGB")
+        gold = gold_prompt(truth, n_points=2, n_negatives=2)
+        swapped = replace(gold, labels=tuple(1 - label for label in gold.labels))
+        box = replace(gold, points_xy=(), labels=())
+        ious.append([iou(mask, truth) for mask in masks_of(image, box, gold, swapped)])
+    from_box, from_points, from_swapped = np.mean(ious, axis=0)
+    assert from_box > 0.55
+    assert from_points > from_box
+    assert from_swapped < from_box - 0.15

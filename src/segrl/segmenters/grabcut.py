@@ -33,7 +33,8 @@ REACH = 0.15
 DISC_RADIUS = 0.018
 """Radius of the disc of sure pixels at a point, as a share of the image's longer side (at least 1 pixel)."""
 COLLAPSE = 0.05
-"""A cut that keeps less than this share of its box has collapsed; the box, less the background discs, is the mask."""
+"""Without foreground points, a cut that keeps less than this share of its box has collapsed (GrabCut's smoothing
+favours short outlines); the box, less the background discs, is the mask then."""
 
 BACKGROUND, FOREGROUND, PROBABLE_FOREGROUND = 0, 1, 3
 """OpenCV's own codes (GC_BGD, GC_FGD, GC_PR_FGD)."""
@@ -117,7 +118,7 @@ def _cut(bgr: np.ndarray, prompt: MaskPrompt, max_side: int | None) -> np.ndarra
     x1, y1, x2, y2 = _region(interior, prompt, image_hw)
     labels = _labels(interior, prompt, image_hw, (x1, y1, x2, y2))
     mask[y1:y2, x1:x2] = _grabcut(bgr[y1:y2, x1:x2], labels, max_side)
-    if prompt.box_xyxy is not None and mask.sum() < COLLAPSE * box_to_mask(prompt.box_xyxy, image_hw).sum():
+    if 1 not in prompt.labels and mask.sum() < COLLAPSE * (labels != BACKGROUND).sum():
         mask[y1:y2, x1:x2] = labels != BACKGROUND
     return mask
 
