@@ -42,10 +42,12 @@ def _guess(kind: str, n: int, rng: np.random.Generator) -> tuple[int, ...]:
 
 def reasoning(things: Sequence[Thing], named: Sequence[int]) -> str:
     """First all that is seen, from left to right and with its place, then what matches."""
-    seen = listing(things)
-    if not named:
-        return f"{seen}. none match"
-    return f"{seen}. it is " + " and ".join(str(i + 1) for i in named)
+    return listing(things) + conclusion(named)
+
+
+def conclusion(named: Sequence[int]) -> str:
+    """Which of the listed objects match."""
+    return ". it is " + " and ".join(str(i + 1) for i in named) if named else ". none match"
 
 
 def listing(things: Sequence[Thing]) -> str:

@@ -37,7 +37,7 @@ class Reader:
     def prompt(self, example: Example) -> list[dict[str, Any]]:
         """The chat messages, with a placeholder where the image goes."""
         text = example.meta.get("prompt_text") or self.format.prompt(example.query)
-        return messages(None, text, self.settings.system)
+        return messages(None, text, self.settings.system, shown=not example.meta.get("text_only"))
 
     def completion(self, example: Example) -> str:
         """The gold answer: `meta["completion_text"]` as it is, else rendered from gold mask prompts.
@@ -71,12 +71,13 @@ class Reader:
         }
 
     def sft_row(self, example: Example) -> Row:
-        """Prompt, gold completion and image as TRL's vision collator takes them."""
+        """Prompt, gold completion and image (none for `meta["text_only"]`) as TRL's vision collator takes them."""
+        images = [] if example.meta.get("text_only") else [prepare_image(example.image, self.settings)]
         completion = [{"role": "assistant", "content": [{"type": "text", "text": self.completion(example)}]}]
         return {
             "prompt": self.prompt(example),
             "completion": completion,
-            "images": [prepare_image(example.image, self.settings)],
+            "images": images,
         }
 
 

@@ -1,0 +1,69 @@
+"""Drills in words alone: a query, a list of objects, and which of them it means.
+
+    user        Identify and segment the blue ring: 1 (47,39) large blue star, 2 (98,49) small blue ring
+    assistant   . it is 2
+
+A cold start on pictures learns to list and to point long before it learns that the query says which
+object is meant: one number in a text of fifty tokens. Here that number is the whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from segrl.answers import get
+from segrl.tiny import gold, queries
+from segrl.tiny.shapes import Thing
+from segrl.tiny.words import COLOURS, SHAPES, SIDE, SIZES
+from segrl.types import Example
+
+
+class TinyDrills(Sequence[Example]):
+    """`n` drills for supervised learning, made on access; each depends on `seed` and its index only.
+
+    kinds: of `queries.KINDS`, those that speak of colour and shape alone. Their images are blank and
+    not shown (`meta["text_only"]`); they have no targets.
+    """
+
+    def __init__(self, n: int, seed: int, kinds: Sequence[str] = ("colour_shape",)) -> None:
+        queries.check_kinds(kinds)
+        self.n, self.seed, self.kinds = n, seed, tuple(kinds)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[i] for i in range(self.n))
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices: examples are made one by one
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        rng = np.random.default_rng([self.seed, index])
+        things = _things(rng)
+        asked = queries.ask(self.kinds[index % len(self.kinds)], things, rng)
+        assert asked is not None  # these kinds can be asked of any two objects
+        prompt = f"{get('seg-r1').prompt(asked.text)}: {gold.listing(things)}"
+        return Example(
+            id=f"tiny-drill-{self.seed}-{index}",
+            image_id="blank",
+            image=Image.new("RGB", (SIDE, SIDE)),
+            query=asked.text,
+            targets=np.zeros((0, SIDE, SIDE), dtype=bool),
+            meta={"text_only": True, "prompt_text": prompt, "completion_text": gold.conclusion(asked.targets)},
+        )
+
+
+def _things(rng: np.random.Generator) -> list[Thing]:
+    """Two to four objects, no two of the same name, often several of one colour."""
+    wanted, things = int(rng.integers(2, 5)), list[Thing]()
+    while len(things) < wanted:
+        alike = bool(things) and rng.random() < 0.35
+        colour = things[-1].colour if alike else str(rng.choice(list(COLOURS)))
+        x, y = rng.uniform(10, SIDE - 10, size=2)
+        thing = Thing(str(rng.choice(SHAPES)), colour, str(rng.choice(SIZES)), (float(x), float(y)), 10.0, 0.0)
+        if all(thing.name != other.name for other in things):
+            things.append(thing)
+    return sorted(things, key=lambda thing: thing.centre_xy[0])
