@@ -34,8 +34,8 @@ class StepLog(TrainerCallback):
             self._tokens_before = rows[-1]["num_tokens"]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if logs is None or "train_runtime" in logs:  # the summary that Trainer logs once at the end
-            return
+        if logs is None or not state.is_world_process_zero or "train_runtime" in logs:
+            return  # the last of these is the summary that Trainer logs once at the end
         now = time.monotonic()
         row: dict[str, Any] = {"step": state.global_step}
         if self._rewards is not None and self._rewards.last is not None:
@@ -68,15 +68,17 @@ class Rollouts(TrainerCallback):
         self._last_kept = 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._collect(args)
+        self._collect(args, state)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._collect(args)
+        self._collect(args, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._collect(args)
+        self._collect(args, state)
 
-    def _collect(self, args: Any) -> None:
+    def _collect(self, args: Any, state: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         for path in sorted(Path(args.output_dir, "completions").glob("*.parquet")):
             groups = [group for group in self._groups(path) if group["step"] > self._last_kept]
             if groups:

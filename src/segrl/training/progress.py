@@ -26,12 +26,12 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._begun, self._first_step = time.monotonic(), state.global_step
-        if self._console.is_terminal:
+        if self._console.is_terminal and state.is_world_process_zero:
             self._live = Live(console=self._console, refresh_per_second=4, transient=False)
             self._live.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if logs is None or "train_runtime" in logs:
+        if logs is None or not state.is_world_process_zero or "train_runtime" in logs:
             return
         shown = summary_line(logs)
         for name, value in shown.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +52,19 @@ def train(
     if run.finished.exists():
         say(f"{run.root} is finished already (step {_result(run).last_step}): nothing to do")
         return _result(run)
-    # TRL reports its use to the hub; segrl sends nothing anywhere.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    _send_nothing()
     last = _run(recipe, run, callbacks, progress, say)
     copy_model(last, run.model)
     seconds = sum(row["seconds"] for row in read_rows(run.steps))
     write_atomically(run.finished, json.dumps({"last_step": step_of(last), "seconds": round(seconds, 3)}) + "\n")
     return _result(run)
+
+
+def _send_nothing() -> None:
+    """TRL's trainers report their use to the hub; segrl reports nothing anywhere."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 def _result(run: RunDir) -> TrainResult:

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from segrl.training.progress import Progress, duration, summary_line
+
+LOGS = {
+    "loss": 0.1,
+    "reward": 0.5,
+    "giou": 0.25,
+    "rewards/iou/mean": 0.25,
+    "rewards/format/mean": None,
+    "status/ok": 0.75,
+    "status/truncated": 0.25,
+    "status/no_answer": 0.0,
+    "completions/mean_length": 40.0,
+}
+
+
+def show(terminal: bool, steps: int) -> str:
+    screen = io.StringIO()
+    progress = Progress(Console(file=screen, force_terminal=terminal, width=80))
+    state = SimpleNamespace(global_step=0, max_steps=10, is_world_process_zero=True)
+    progress.on_train_begin(None, state, None)
+    for step in range(1, steps + 1):
+        state.global_step = step
+        progress.on_log(None, state, None, logs={**LOGS, "reward": step / 10})
+    progress.on_log(None, state, None, logs={"train_runtime": 1.0})
+    progress.on_train_end(None, state, None)
+    return screen.getvalue()
+
+
+def test_the_figures_that_a_person_watches():
+    shown = summary_line(LOGS)
+    assert list(shown) == ["reward", "gIoU", "loss", "iou", "answers ok", "answers truncated", "tokens"]
+
+
+def test_plain_lines_come_seldom_and_at_the_end():
+    lines = show(terminal=False, steps=10).splitlines()
+    assert [line.split()[1] for line in lines] == ["1/10", "10/10"]
+    assert "gIoU 0.25" in lines[0]
+    assert "left" in lines[0]
+
+
+def test_a_terminal_keeps_one_table():
+    screen = show(terminal=True, steps=3)
+    assert "step 3 of 10" in screen
+    assert "answers truncated" in screen
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
