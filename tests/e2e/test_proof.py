@@ -58,7 +58,6 @@ def test_the_photographs_stand_beside_their_baselines(tmp_path: Path):
         "stages.rl.trainer.max_steps=1",
         "stages.rl.trainer.save_steps=1",
         "stages.rl.trainer.per_device_train_batch_size=8",
-        "stages.rl.trainer.gradient_accumulation_steps=1",
         "stages.rl.trainer.max_completion_length=40",
         "stages.rl.evaluation.max_new_tokens=40",
     ]
