@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segrl.errors import RecipeError
-from segrl.rewards import terms
+from segrl.rewards import objects, points, terms, texts
 from segrl.rewards.rollout import Rollout
 
 TermFunction = Callable[..., float | None]
@@ -23,10 +23,25 @@ TERMS: dict[str, TermFunction] = {
     "format_answer": terms.format_answer,
     "format": terms.format_all,
     "no_target": terms.no_target,
+    "boundary_iou": terms.boundary_iou,
+    "matching": objects.matching,
+    "matching_box_point": objects.matching_box_point,
+    "points_on_target": points.points_on_target,
+    "number_of_points": points.number_of_points,
+    "non_repeat": texts.non_repeat,
+    "length_budget": texts.length_budget,
 }
 """The terms that a recipe can name."""
 
-CHECKS: dict[str, Callable[..., None]] = {"iou_tiers": terms.check_tiers}
+CHECKS: dict[str, Callable[..., None]] = {
+    "iou_tiers": terms.check_tiers,
+    "boundary_iou": terms.check_boundary_iou,
+    "matching": objects.check_matching,
+    "matching_box_point": objects.check_matching_box_point,
+    "number_of_points": points.check_number_of_points,
+    "non_repeat": texts.check_non_repeat,
+    "length_budget": texts.check_length_budget,
+}
 """What looks at a term's options before a run."""
 
 

@@ -44,6 +44,46 @@ def s_measure(rollout: Rollout) -> float:
     return rollout.score.s_measure
 
 
+def boundary_iou(rollout: Rollout, *, dilation_ratio: float = 0.02) -> float:
+    """Boundary IoU of the answer's mask (Cheng et al., CVPR 2021), in [0, 1].
+
+    dilation_ratio: the rim's width as a share of the image's diagonal. A failed answer, a false alarm
+    and false silence pay 0, "nothing there" where nothing is pays 1.
+    """
+    import torch
+
+    from segrl import scoring
+
+    verdict = settled(rollout)
+    if verdict is not None:
+        return verdict
+    mask, truth = rollout.segmentation.union, torch.from_numpy(rollout.targets.any(axis=0))
+    if rollout.ignore is not None:
+        keep = torch.from_numpy(~rollout.ignore)
+        mask, truth = mask & keep.to(mask.device), truth & keep
+    return float(scoring.boundary_iou(mask[None], truth, dilation_ratio=dilation_ratio)[0])
+
+
+def check_boundary_iou(*, dilation_ratio: float = 0.02) -> None:
+    """Raises ValueError unless the ratio is a share of the diagonal above 0."""
+    if not 0 < dilation_ratio <= 1:
+        raise ValueError(f"dilation_ratio is a share of the image's diagonal, within 0 and 1, not {dilation_ratio}")
+
+
+def settled(rollout: Rollout) -> float | None:
+    """What an answer is worth whose mask need not be looked at; None for one that names something that may be there.
+
+    0 for a failure, a false alarm and false silence; 1 for "nothing there" where nothing is, as in `scoring.score`.
+    """
+    status = rollout.answer.status
+    if status.is_failure:
+        return 0.0
+    silent = status is Status.NO_TARGET
+    if rollout.score.target_area == 0:
+        return float(silent)
+    return 0.0 if silent else None
+
+
 def format_think(rollout: Rollout) -> float:
     """1 if the reasoning stands in closed think tags, else 0 (SAM-R1)."""
     return float("think" in rollout.answer.parts)
