@@ -1,22 +1,39 @@
-"""Text and JSON Lines files that a killed process leaves whole."""
+"""Files that a killed process leaves whole: text, JSON Lines, and any other."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """`text` under `path`, whole or not at all, whenever the process dies."""
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """`text`, or its pieces one after the other, under `path`: whole or not at all, whenever the process dies."""
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+        for piece in [text] if isinstance(text, str) else text:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden path of the same suffix to write to, which takes the place of `path` if the block ends well.
+
+    Folders that are missing are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def json_line(row: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.errors import DataError
+from segrl.outlines import edge_rings
 from segrl.types import Box
 
 
@@ -77,6 +78,15 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], image_hw: tuple[int, i
     if not rings:
         return np.zeros(image_hw, dtype=bool)
     return coco.decode(coco.merge(coco.frPyObjects(rings, *image_hw))).astype(bool)
+
+
+def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
+    """`(H, W)` bool → COCO polygons, one for each connected part; none for an empty mask.
+
+    `polygons_to_mask` gives the mask again, pixel for pixel. They run along the edges between pixels,
+    and holes are joined by bridges that enclose nothing (`outlines`).
+    """
+    return [[float(value) for value in ring.ravel()] for ring in edge_rings(mask)]
 
 
 def write_png(mask: np.ndarray, path: Path | str) -> None:

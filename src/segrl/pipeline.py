@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from segrl import answers, policies
+from segrl import answers, overlay, policies
 from segrl.datasets.images import as_image, content_id
 from segrl.types import Answer, MaskPrompt, Status
 
@@ -63,6 +63,10 @@ class Result:
     def mask(self) -> np.ndarray:
         """`(H, W)` bool: all masks as one."""
         return np.asarray(self.masks.any(axis=0))
+
+    def overlay(self) -> Image.Image:
+        """A copy of the image with masks, boxes and points drawn over it (`segrl.overlay`)."""
+        return overlay.draw(self.image, self.masks, self.prompts)
 
 
 class Pipeline:

@@ -19,13 +19,13 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 # From the lowest to the highest; a module imports its own layer and those below.
 LAYERS = (
     {"types", "errors", "files"},
-    {"masks", "coordinates"},
+    {"masks", "outlines", "overlay", "coordinates"},
     {"answers", "segmenters", "scoring"},
     {"road"},
     {"policies", "rewards", "metrics", "datasets", "tiny"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
-    {"before_after"},
+    {"before_after", "photos"},
     {"cli", "web", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -17,6 +17,7 @@ from segrl.masks import (
     box_to_mask,
     from_rle,
     mask_to_box,
+    mask_to_polygons,
     polygons_to_mask,
     read_index_png,
     read_png,
@@ -85,6 +86,24 @@ def test_polygons() -> None:
     assert mask.shape == (10, 12)
     assert mask_to_box(mask) == (1, 1, 8, 9)
     assert np.array_equal(mask, polygons_to_mask([square], (10, 12)) | polygons_to_mask([other], (10, 12)))
+
+
+@given(MASKS)
+def test_polygons_of_a_mask_give_it_again(mask: np.ndarray) -> None:
+    assert np.array_equal(polygons_to_mask(mask_to_polygons(mask), mask.shape), mask)
+
+
+def test_holes_are_joined_to_what_they_lie_in() -> None:
+    rings = np.zeros((40, 60), dtype=bool)
+    for inset in (2, 4, 8, 10):  # a frame with a frame in its hole
+        rings[inset : 40 - inset, inset : 60 - inset] ^= True
+    polygons = mask_to_polygons(rings)
+    assert len(polygons) == 2
+    assert np.array_equal(polygons_to_mask(polygons, (40, 60)), rings)
+    square = np.zeros((5, 6), dtype=bool)
+    square[1:3, 2:5] = True
+    (polygon,) = mask_to_polygons(square)
+    assert sorted(zip(polygon[::2], polygon[1::2], strict=True)) == [(2, 1), (2, 3), (5, 1), (5, 3)]
 
 
 @pytest.mark.parametrize("polygons", [[], [[1, 1, 8, 8]], [[1, 1]]])
