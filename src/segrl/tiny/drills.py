@@ -1,10 +1,11 @@
-"""Drills in words alone: a query, a list of objects, and which of them it means.
+"""Drills in words alone: a query and a list of objects are given, and only which of them is meant is learned.
 
-    user        Identify and segment the blue ring: 1 (47,39) large blue star, 2 (98,49) small blue ring
-    assistant   . it is 2
+    user        Identify and segment the blue ring
+    assistant   <think>1 (47,39) large blue star, 2 (98,49) small blue ring            (given)
+                . it is 2</think>                                                      (learned)
 
 A cold start on pictures learns to list and to point long before it learns that the query says which
-object is meant: one number in a text of fifty tokens. Here that number is the whole answer.
+object is meant: one number in a text of fifty tokens. Here that number is nearly the whole answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from segrl.answers import get
 from segrl.tiny import gold, queries
 from segrl.tiny.shapes import Thing
 from segrl.tiny.words import COLOURS, SHAPES, SIDE, SIZES
@@ -45,14 +45,17 @@ class TinyDrills(Sequence[Example]):
         things = _things(rng)
         asked = queries.ask(self.kinds[index % len(self.kinds)], things, rng)
         assert asked is not None  # these kinds can be asked of any two objects
-        prompt = f"{get('seg-r1').prompt(asked.text)}: {gold.listing(things)}"
         return Example(
             id=f"tiny-drill-{self.seed}-{index}",
             image_id="blank",
             image=Image.new("RGB", (SIDE, SIDE)),
             query=asked.text,
             targets=np.zeros((0, SIDE, SIDE), dtype=bool),
-            meta={"text_only": True, "prompt_text": prompt, "completion_text": gold.conclusion(asked.targets)},
+            meta={
+                "text_only": True,
+                "answer_begins": f"<think>{gold.listing(things)}",
+                "completion_text": f"{gold.conclusion(asked.targets)}</think>",
+            },
         )
 
 

@@ -45,9 +45,13 @@ def load_policy(recipe: Recipe) -> PolicyParts:
         raise ModelError(f"{path} does not say which answer format it writes: set answer_format in the recipe")
     processor, model_type = _load_processor(path)
     frame_for = frame_rule(model_type, settings, SmartResize.of(processor))
-    rendered = processor.apply_chat_template(messages(None, "", settings.system), add_generation_prompt=True)
-    reader = Reader(settings, settings.answer_format, frame_for)
-    return PolicyParts(path, processor, settings, reader, opened_think(rendered))
+
+    def render_prompt(chat: list[dict[str, Any]]) -> str:
+        return str(processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+
+    opening = opened_think(render_prompt(messages(None, "", settings.system)))
+    reader = Reader(settings, settings.answer_format, frame_for, render_prompt)
+    return PolicyParts(path, processor, settings, reader, opening)
 
 
 def _load_processor(path: str) -> tuple[Any, str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from segrl import answers
 from segrl.errors import RecipeError
 from segrl.rewards.registry import RewardTerm, build_terms, nearest
 
@@ -21,7 +22,8 @@ class _Section(BaseModel):
 class PolicySection(_Section):
     """The policy to train: a directory, a model's name on the hub, or `tiny`; a plain text is its `path`.
 
-    What is not given follows from the policy's own segrl.json and its model family.
+    What is not given follows from the policy's own segrl.json and its model family. system: the
+    system prompt; `answer_format` stands for the instruction of the recipe's answer format.
     """
 
     path: str
@@ -92,7 +94,9 @@ class ControlSection(_Section):
 class Recipe(_Section):
     """A validated recipe. `trainer` holds TRL's own options (GRPOConfig or SFTConfig), checked when the run starts.
 
-    about: what the report says of the run in the recipe's own words.
+    peft: options of peft's LoraConfig; the policy is then trained through adapters. quantization:
+    options of transformers' BitsAndBytesConfig for the frozen weights under them (QLoRA). about: what
+    the report says of the run in the recipe's own words.
     """
 
     about: str = ""
@@ -104,6 +108,8 @@ class Recipe(_Section):
     dataset: DatasetSection
     rewards: dict[str, float | dict[str, Any]] = Field(default_factory=dict)
     trainer: dict[str, Any] = Field(default_factory=dict)
+    peft: dict[str, Any] | None = None
+    quantization: dict[str, Any] | None = None
     evaluation: EvaluationSection | None = None
     log: LogSection = LogSection()
     control: ControlSection = ControlSection()
@@ -121,6 +127,20 @@ class Recipe(_Section):
         base = trained_on if isinstance(trained_on, dict) else {"name": trained_on}
         return {**values, "evaluation": {**measured, "dataset": {**base, **held_out}}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _instruct(cls, values: Any) -> Any:
+        """Puts the answer format's instruction where `policy.system` asks for it."""
+        policy = values.get("policy") if isinstance(values, dict) else None
+        if not isinstance(policy, dict) or policy.get("system") != "answer_format":
+            return values
+        name = values.get("answer_format")
+        if name not in answers.names():
+            raise RecipeError(
+                f"policy.system: answer_format needs an answer_format, one of {', '.join(answers.names())}"
+            )
+        return {**values, "policy": {**policy, "system": answers.get(name).system or None}}
+
     @field_validator("policy", mode="before")
     @classmethod
     def _policy_by_path(cls, value: Any) -> Any:
@@ -133,6 +153,10 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _check_method(self) -> Recipe:
+        if self.quantization is not None and self.peft is None:
+            raise RecipeError(
+                "quantization freezes the policy's weights: add a peft section, whose adapters are trained"
+            )
         if self.method == "grpo":
             if self.segmenter is None:
                 raise RecipeError("method: grpo needs a segmenter, for instance segmenter: grabcut")

@@ -16,6 +16,7 @@ from typing import Any
 from segrl.files import write_atomically
 from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
+from segrl.training.adapters import adapters
 from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
 from segrl.training.data import layout, lazy_dataset, rows_needed
 from segrl.training.memory import keep_freed_memory
@@ -85,6 +86,7 @@ def _grpo_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts)
         reward_funcs=rewards.functions(),
         train_dataset=_rows(recipe, config, policy.reader.rl_row, keep=2 * queries),
         processing_class=policy.processor,
+        **adapters(recipe),
     )
     for model in (trainer.model, trainer.ref_model):
         if model is not None:
@@ -101,6 +103,7 @@ def _sft_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts) 
         args=config,
         train_dataset=_rows(recipe, config, policy.reader.sft_row, keep=0),
         processing_class=policy.processor,
+        **adapters(recipe),
     )
     return trainer, None
 

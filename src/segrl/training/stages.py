@@ -3,7 +3,7 @@
     dataset: {name: folder, root: …}     # what stands beside `stages` holds for every stage
     stages:
       cold_start: {method: sft, policy: tiny, …}
-      rl: {method: grpo, …}               # without a policy: the one of the stage before
+      rl: {method: grpo, …}               # without a policy, or one without a path: the one of the stage before
 
 A file without `stages` is one stage with no name. Reading one imports no torch.
 """
@@ -55,11 +55,17 @@ def load_stages(path: Path | str, overrides: Iterable[str] = ()) -> list[Stage]:
     stages: list[Stage] = []
     for name, own in named.items():
         entries = _merged(values, own)
-        follows = bool(stages) and "policy" not in entries
+        follows = bool(stages) and not _names_policy(entries)
         if follows:
-            entries["policy"] = _LATER
+            entries["policy"] = {**(entries.get("policy") or {}), "path": _LATER}
         stages.append(Stage(str(name), parse_recipe(entries, f"{path}, stage {name}"), follows))
     return stages
+
+
+def _names_policy(entries: Mapping[str, Any]) -> bool:
+    """Whether a stage says which policy it starts from, and not only how that is shown images."""
+    policy = entries.get("policy") or {}
+    return "path" in policy if isinstance(policy, Mapping) else True
 
 
 def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""LoRA and QLoRA: a recipe's `peft` and `quantization` as what TRL's trainers take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from segrl.errors import RecipeError
+from segrl.rewards.registry import nearest
+from segrl.training.recipe import Recipe
+
+
+def adapters(recipe: Recipe) -> dict[str, Any]:
+    """`peft_config` and `quantization_config` for GRPOTrainer and SFTTrainer; nothing without a `peft` section.
+
+    Raises RecipeError for an option that LoraConfig does not have (naming the nearest), for what
+    either library finds wrong, and where bitsandbytes is not installed.
+    """
+    if recipe.peft is None:
+        return {}
+    from peft import LoraConfig
+
+    known = [field.name for field in dataclasses.fields(LoraConfig) if field.init]
+    for key in recipe.peft:
+        if key not in known:
+            raise RecipeError(f"unknown key peft.{key}; did you mean peft.{nearest(key, known)}?")
+    found: dict[str, Any] = {"peft_config": _made(LoraConfig, "peft", {"task_type": "CAUSAL_LM", **recipe.peft})}
+    if recipe.quantization is not None:
+        if find_spec("bitsandbytes") is None:
+            raise RecipeError("quantization needs bitsandbytes: pip install bitsandbytes")
+        from transformers import BitsAndBytesConfig
+
+        found["quantization_config"] = _made(BitsAndBytesConfig, "quantization", recipe.quantization)
+    return found
+
+
+def _made(config: Any, section: str, options: Mapping[str, Any]) -> Any:
+    try:
+        return config(**options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{section}: {' '.join(str(error).split())}") from error
