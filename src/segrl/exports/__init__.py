@@ -1,0 +1,36 @@
+"""Results as files that other tools read: one format per file, all behind `Export`.
+
+export = exports.get("coco")(out, queries)
+export.add(record); …          # what belongs to one image
+export.finish(records)         # what belongs to all
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from segrl.errors import SegrlError
+from segrl.exports.base import Export, query_folder
+from segrl.exports.coco import Coco
+from segrl.exports.labelme import LabelMe
+from segrl.exports.pictures import Overlay, Png
+from segrl.exports.record import Found, ImageRecord, record
+from segrl.exports.rle import RleLines
+from segrl.exports.yolo import Yolo
+
+__all__ = ["Export", "Found", "ImageRecord", "get", "names", "query_folder", "record"]
+
+_EXPORTS: dict[str, type[Export]] = {one.name: one for one in (Coco, Yolo, RleLines, Png, LabelMe, Overlay)}
+
+
+def names() -> tuple[str, ...]:
+    """The formats there are."""
+    return tuple(_EXPORTS)
+
+
+def get(name: str) -> type[Export]:
+    """The export of that name. Raises SegrlError naming the nearest one there is."""
+    if name not in _EXPORTS:
+        near = get_close_matches(name, _EXPORTS, n=1)
+        raise SegrlError(f"no format {name!r}: {f'did you mean {near[0]}?' if near else ', '.join(_EXPORTS)}")
+    return _EXPORTS[name]

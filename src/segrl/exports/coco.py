@@ -1,0 +1,74 @@
+"""COCO: one JSON file with an annotation per object; the query is the category.
+
+    {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 197.0,
+     "bbox": [263.0, 216.0, 21.0, 15.0], "segmentation": [[267.0, 229.0, 265.0, 226.0, …]]}
+
+pycocotools makes the very same mask of the polygons. An image where nothing was found stands in
+`images` without annotations. Nothing is held in memory but one record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from segrl.exports.base import Export
+from segrl.exports.record import Found, ImageRecord
+from segrl.files import write_atomically
+from segrl.masks import from_rle, mask_to_box, mask_to_polygons
+
+
+class Coco(Export):
+    """`coco.json`."""
+
+    name = "coco"
+
+    def finish(self, records: Iterable[ImageRecord]) -> Path:
+        """See Export."""
+        path = self.out / "coco.json"
+        write_atomically(path, self._pieces(records))
+        return path
+
+    def _pieces(self, records: Iterable[ImageRecord]) -> Iterator[str]:
+        categories = [{"id": i + 1, "name": query} for query, i in self.class_of.items()]
+        yield f'{{"info": {{"description": "made by segrl"}},\n"categories": {json.dumps(categories)},\n"images": ['
+        yield from _separated(_image(i, record) for i, record in enumerate(records, 1))
+        yield '],\n"annotations": ['
+        yield from _separated(self._annotations(records))
+        yield "]}\n"
+
+    def _annotations(self, records: Iterable[ImageRecord]) -> Iterator[dict[str, Any]]:
+        number = 0
+        for image_id, record in enumerate(records, 1):
+            for found in record.answers:
+                for annotation in _objects(found):
+                    number += 1
+                    category = self.class_of[found.query] + 1
+                    yield {"id": number, "image_id": image_id, "category_id": category, **annotation}
+
+
+def _image(image_id: int, record: ImageRecord) -> dict[str, Any]:
+    width, height = record.size_wh
+    return {"id": image_id, "file_name": record.file_name, "width": width, "height": height}
+
+
+def _objects(found: Found) -> Iterator[dict[str, Any]]:
+    for rle in found.masks:
+        mask = from_rle(rle)
+        box = mask_to_box(mask)
+        if box is None:
+            continue
+        x1, y1, x2, y2 = box
+        yield {
+            "iscrowd": 0,
+            "area": float(mask.sum()),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "segmentation": mask_to_polygons(mask),
+        }
+
+
+def _separated(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for i, row in enumerate(rows):
+        yield (",\n" if i else "\n") + json.dumps(row)

@@ -1,0 +1,39 @@
+"""Run lengths: one JSON line per image and query, which `datasets.load("jsonl")` reads.
+
+    {"image": "/data/photos/a/dog.jpg", "query": "the dog",
+     "masks": [{"size": [480, 640], "counts": "…"}], "tags": {"status": "ok"}}
+
+Masks are COCO's compressed run lengths, one per object. No masks with status `no_target` says that
+nothing is there; with another status that the answer could not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from segrl.exports.base import Export
+from segrl.exports.record import ImageRecord
+from segrl.files import json_line, write_atomically
+
+
+class RleLines(Export):
+    """`rle.jsonl`."""
+
+    name = "rle"
+
+    def finish(self, records: Iterable[ImageRecord]) -> Path:
+        """See Export."""
+        path = self.out / "rle.jsonl"
+        rows = (
+            {
+                "image": record.image,
+                "query": found.query,
+                "masks": list(found.masks),
+                "tags": {"status": found.status.value},
+            }
+            for record in records
+            for found in record.answers
+        )
+        write_atomically(path, map(json_line, rows))
+        return path
