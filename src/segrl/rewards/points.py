@@ -24,7 +24,7 @@ def points_on_target(rollout: Rollout) -> float | None:
     if verdict is not None:
         return verdict
     points = [pair for p in rollout.answer.prompts for pair in zip(p.points_xy, p.labels, strict=True)]
-    truth = rollout.targets.any(axis=0)
+    truth = np.asarray(rollout.targets.any(axis=0))
     if rollout.ignore is not None:
         points = [(xy, label) for xy, label in points if not _at(rollout.ignore, *xy)]
     if not points:
