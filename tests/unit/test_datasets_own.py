@@ -136,6 +136,12 @@ def test_targets_ignore_and_tags(tmp_path):
     assert examples.n_images == 1
 
 
+def test_a_line_may_say_the_gold_answer(tmp_path):
+    rows = [{"mask": None, "answer": "<points>[]</points>"}, {"mask": [rectangle(*A)], "reasoning": "it is left"}]
+    examples = datasets.load("jsonl", root=write_lines(tmp_path, *rows))
+    assert [dict(e.meta) for e in examples] == [{"completion_text": "<points>[]</points>"}, {"reasoning": "it is left"}]
+
+
 @pytest.mark.parametrize(
     ("row", "hint"),
     [

@@ -59,6 +59,7 @@ _READERS: Mapping[str, Callable[..., Sequence[Example]]] = {
     "tiny": _tiny,
     "tiny-drills": _tiny_drills,
     "coco": _reader("coco", "coco_json", "CocoJson"),
+    "joined": _reader("joined", "joined", "Joined"),
     "jsonl": _reader("jsonl", "json_lines", "JsonLines"),
     "refcoco": _reader("refcoco", "referring", "refcoco"),
     "refcoco+": _reader("refcoco+", "referring", "refcoco_plus"),

@@ -9,8 +9,9 @@ and as an example: that query, one target. A mask is written as run lengths (com
 polygons in pixels (`[[x1, y1, x2, y2, …], …]`), as the path of a mask file (over half of its range is
 the target), or as null, which says that nothing is there. Several targets stand in a list under
 `masks`. Optional: `ignore` (a mask of pixels left out of the score), `id` (default: the number of the
-line), `tags` (slices for the report, text to text). Paths are relative to root. Nothing is filtered;
-a mask that encloses no pixel says "nothing there" too.
+line), `tags` (slices for the report, text to text), and for SFT `reasoning` (what the gold answer made
+from the masks reasons) or `answer` (the whole gold answer, in the policy's words and its own frame).
+Paths are relative to root. Nothing is filtered; a mask that encloses no pixel says "nothing there" too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from segrl.errors import DataError
 from segrl.masks import read_png
 from segrl.types import Example
 
-_KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags"})
+_KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags", "reasoning", "answer"})
+
+_GOLD = {"reasoning": "reasoning", "answer": "completion_text"}
+"""Keys of a line that say what the gold answer is, and their names in `Example.meta`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Line:
     ignore: Any
     tags: Mapping[str, str]
     where: str
+    meta: Mapping[str, str]
 
 
 class JsonLines(Rows[Line]):
@@ -82,6 +87,7 @@ class JsonLines(Rows[Line]):
             targets=stack([mask(written) for written in row.masks], hw),
             ignore=None if row.ignore is None else mask(row.ignore),
             tags=row.tags,
+            meta=row.meta,
         )
 
 
@@ -106,4 +112,5 @@ def _line(text: str, where: str, number: int, root: Path) -> Line:
         ignore=row.get("ignore"),
         tags={str(key): str(value) for key, value in tags.items()},
         where=where,
+        meta={key: str(row[name]) for name, key in _GOLD.items() if name in row},
     )
