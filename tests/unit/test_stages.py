@@ -50,6 +50,7 @@ def test_a_plain_recipe_is_one_stage_in_the_directory_itself(tmp_path: Path):
         ("stages: []", "mapping"),
         ("stages: {a: {method: sft, dataset: tiny}}", "policy is missing"),
         ("stages: {a: {method: sft, policy: tiny, dataset: tiny, sed: 1}}", "did you mean 'seed'"),
+        ("{method: sft, dataset: tiny, stages: {a: {policy: tiny, peft: {r: 2}}, b: {seed: 2}}}", "leaves an adapter"),
     ],
 )
 def test_faults_name_the_stage(tmp_path: Path, text: str, words: str):
@@ -64,3 +65,13 @@ def test_held_out_data_without_a_name_are_the_training_data_with_other_options(t
     section = stage.recipe.evaluation
     assert section is not None
     assert (section.dataset.name, section.dataset.options) == ("folder", {"root": "r", "part": "test"})
+
+
+def test_a_later_stage_says_how_its_policy_is_asked_without_naming_another(tmp_path: Path):
+    shared = "policy: {input_wh: [8, 8]}, method: sft, dataset: tiny"
+    stages = "{a: {policy: {path: tiny}}, b: {policy: {system: Point.}}, c: {policy: other}}"
+    first, second, third = load_stages(write(tmp_path, f"{{{shared}, stages: {stages}}}"))
+    assert (first.recipe.policy.path, first.recipe.policy.input_wh, first.follows) == ("tiny", (8, 8), False)
+    assert (second.recipe.policy.system, second.recipe.policy.input_wh, second.follows) == ("Point.", (8, 8), True)
+    assert second.resolved(tmp_path).policy.path == str(tmp_path)
+    assert (third.recipe.policy.path, third.follows) == ("other", False)

@@ -44,7 +44,8 @@ class Stage:
 def load_stages(path: Path | str, overrides: Iterable[str] = ()) -> list[Stage]:
     """The stages of a recipe file, all validated; overrides as `load_recipe`, `stages.NAME.key=value` for one stage.
 
-    Raises RecipeError as `load_recipe`, for stages that are no mapping, and for a first stage without a policy.
+    Raises RecipeError as `load_recipe`, for stages that are no mapping, for a first stage without a policy,
+    and for one that would start from another's adapter.
     """
     values = read_values(path, overrides)
     if "stages" not in values:
@@ -57,6 +58,8 @@ def load_stages(path: Path | str, overrides: Iterable[str] = ()) -> list[Stage]:
         entries = _merged(values, own)
         follows = bool(stages) and not _names_policy(entries)
         if follows:
+            if stages[-1].recipe.peft is not None:
+                raise RecipeError(f"{path}, stage {name}: the stage before leaves an adapter; name a policy.path")
             entries["policy"] = {**(entries.get("policy") or {}), "path": _LATER}
         stages.append(Stage(str(name), parse_recipe(entries, f"{path}, stage {name}"), follows))
     return stages
