@@ -3,10 +3,12 @@
     encode(images) ──► embeddings ──► decode(embeddings, prompts) ──► bool masks
 
 `segment` is the one function that turns answers into masks; `load` builds a segmenter by name.
+`load_concept` builds one that takes words instead of mask prompts.
 """
 
 from segrl.segmenters.batch import segment
+from segrl.segmenters.concept import load_concept
 from segrl.segmenters.loading import load
 from segrl.segmenters.protocol import Embedding, Segmenter, content_key
 
-__all__ = ["Embedding", "Segmenter", "content_key", "load", "segment"]
+__all__ = ["Embedding", "Segmenter", "content_key", "load", "load_concept", "segment"]

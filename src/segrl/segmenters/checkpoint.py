@@ -28,28 +28,55 @@ class Checkpoint:
 def read_checkpoint(name_or_path: str, device: torch.device, dtype: torch.dtype) -> Checkpoint:
     """The checkpoint called `name_or_path` on `device` in `dtype`, frozen.
 
-    Raises ModelError for a directory that is missing or incomplete, a model that is no SAM, weights
-    that are missing, and a library that is not installed.
+    Raises ModelError for a directory that is missing or incomplete, a model that is no promptable
+    SAM, weights that are missing, and a library that is not installed.
     """
+    import transformers
+
+    family = FAMILIES.get(kind := model_type(name_or_path))
+    if family is None:
+        known = ", ".join(FAMILIES)
+        raise ModelError(f"{name_or_path} is a {kind}, no promptable segmenter; these are: {known}")
+    model = read_model(transformers.AutoModelForMaskGeneration, name_or_path, device, dtype)
+    _keep_geometry_exact(model)
+    return Checkpoint(model, read_processor(family.processor, name_or_path), family)
+
+
+def model_type(name_or_path: str) -> str:
+    """The `model_type` of a checkpoint's configuration; ModelError if it cannot be read or has no processor."""
     import transformers
 
     _check_directory(name_or_path)
     try:
-        config = transformers.AutoConfig.from_pretrained(name_or_path)
+        return transformers.AutoConfig.from_pretrained(name_or_path).model_type
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the segmenter {name_or_path}: {_first_line(error)}") from error
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        known = ", ".join(FAMILIES)
-        raise ModelError(f"{name_or_path} is a {config.model_type}, no promptable segmenter; these are: {known}")
-    model = _read_model(name_or_path, dtype)
+
+
+def read_processor(class_name: str, name_or_path: str) -> Any:
+    """The processor of a checkpoint, as the class of that name in transformers."""
+    import transformers
+
     try:
-        processor = getattr(transformers, family.processor).from_pretrained(name_or_path)
+        return getattr(transformers, class_name).from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise ModelError(f"{name_or_path} has no processor that can be read: {_first_line(error)}") from error
-    model.requires_grad_(False).eval().to(device)
-    _keep_geometry_exact(model)
-    return Checkpoint(model, processor, family)
+
+
+def read_model(reader: Any, name_or_path: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """What `reader.from_pretrained` reads, complete, frozen, in `eval()` (SAM's stability fallback runs only there)."""
+    from safetensors import SafetensorError
+
+    try:
+        model, info = reader.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
+    except ImportError as error:
+        hint = "pip install timm" if "timm" in str(error) else _first_line(error)
+        raise ModelError(f"{name_or_path} needs a library that is not installed: {hint}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"cannot read the weights of {name_or_path}: {_first_line(error)}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"the weights of {name_or_path} are incomplete: {len(missing)} missing, first {missing[0]}")
+    return model.requires_grad_(False).eval().to(device)
 
 
 def _check_directory(name_or_path: str) -> None:
@@ -64,23 +91,6 @@ def _check_directory(name_or_path: str) -> None:
         raise ModelError(
             f"{name_or_path} has no processor: copy {PROCESSOR_FILES[0]} of the original checkpoint beside the weights"
         )
-
-
-def _read_model(name_or_path: str, dtype: torch.dtype) -> Any:
-    import transformers
-
-    try:
-        model, info = transformers.AutoModelForMaskGeneration.from_pretrained(
-            name_or_path, dtype=dtype, output_loading_info=True
-        )
-    except ImportError as error:
-        hint = "pip install timm" if "timm" in str(error) else _first_line(error)
-        raise ModelError(f"{name_or_path} needs a library that is not installed: {hint}") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the weights of {name_or_path}: {_first_line(error)}") from error
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(f"the weights of {name_or_path} are incomplete: {len(missing)} missing, first {missing[0]}")
-    return model
 
 
 def _keep_geometry_exact(model: Any) -> None:

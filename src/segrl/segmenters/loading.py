@@ -85,8 +85,8 @@ def load_sam(
     from segrl.segmenters.sam import SamSegmenter
 
     place = torch.device(device) if device is not None else default_device()
-    checkpoint = read_checkpoint(name_or_path, place, _dtype(dtype or "float32"))
-    kept_dtype = None if cache_dtype is None else _dtype(cache_dtype)
+    checkpoint = read_checkpoint(name_or_path, place, parse_dtype(dtype))
+    kept_dtype = None if cache_dtype is None else parse_dtype(cache_dtype)
     return SamSegmenter(
         checkpoint,
         multimask=multimask,
@@ -113,10 +113,11 @@ def default_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-def _dtype(name: str) -> torch.dtype:
+def parse_dtype(name: str | None) -> torch.dtype:
+    """The dtype of that name; None is float32. Raises ModelError for another."""
     import torch
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
+    if (name or "float32") not in known:
         raise ModelError(f"no dtype called {name}: use {', '.join(known)}")
-    return known[name]
+    return known[name or "float32"]

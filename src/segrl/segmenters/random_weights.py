@@ -151,6 +151,8 @@ def _tiny_sam3_vision() -> dict[str, Any]:
     }
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTER_ENDS = [f"{letter}</w>" for letter in LETTERS]
 SAM3_PROMPTS = {"hidden_size": 32, "image_size": 56, "patch_size": 14}
 
 
@@ -163,15 +165,20 @@ def _sam3_tracker() -> tuple[Any, Any]:
     return Sam3TrackerModel(config), _square_processor("Sam3TrackerProcessor", "Sam3ImageProcessor", 56)
 
 
-def _sam3_video() -> tuple[Any, Any]:
-    """As the hub has SAM 3: detector and tracker in one checkpoint of the video class."""
-    from transformers import Sam3VideoConfig, Sam3VideoModel
-
+def _tiny_sam3_detector() -> dict[str, Any]:
+    """The part of SAM 3 that takes words."""
     transformer = {"hidden_size": 32, "num_attention_heads": 2}
     layers = {**transformer, "num_layers": 1, "intermediate_size": 32}
-    text = {"vocab_size": 64, "intermediate_size": 32, "num_hidden_layers": 1, "max_position_embeddings": 32}
-    detector = {
-        "model_type": "sam3",
+    text = {
+        "vocab_size": len(CLIP_VOCABULARY),
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "max_position_embeddings": 32,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    return {
         "vision_config": _tiny_sam3_vision(),
         "text_config": {"model_type": "clip_text_model", **transformer, **text, "projection_dim": 16},
         "geometry_encoder_config": layers,
@@ -179,6 +186,30 @@ def _sam3_video() -> tuple[Any, Any]:
         "detr_decoder_config": {**layers, "num_queries": 5},
         "mask_decoder_config": {**transformer, "num_upsampling_stages": 3},
     }
+
+
+CLIP_VOCABULARY = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *LETTERS, *LETTER_ENDS])}
+
+
+def _sam3_processor() -> Any:
+    from transformers import CLIPTokenizer, Sam3ImageProcessor, Sam3Processor
+
+    images = Sam3ImageProcessor(size={"height": 56, "width": 56}, mask_size={"height": 16, "width": 16})
+    return Sam3Processor(images, CLIPTokenizer(vocab=CLIP_VOCABULARY, merges=[]))
+
+
+def _sam3() -> tuple[Any, Any]:
+    """SAM 3's concept segmenter alone."""
+    from transformers import Sam3Config, Sam3Model
+
+    return Sam3Model(Sam3Config(**_tiny_sam3_detector())), _sam3_processor()
+
+
+def _sam3_video() -> tuple[Any, Any]:
+    """As the hub has SAM 3: detector and tracker in one checkpoint of the video class."""
+    from transformers import Sam3VideoConfig, Sam3VideoModel
+
+    detector = {"model_type": "sam3", **_tiny_sam3_detector()}
     tracker = {
         "model_type": "sam3_tracker_video",
         "vision_config": _tiny_sam3_vision(),
@@ -188,7 +219,7 @@ def _sam3_video() -> tuple[Any, Any]:
         **MEMORY,
     }
     config = Sam3VideoConfig(detector_config=detector, tracker_config=tracker)
-    return Sam3VideoModel(config), _square_processor("Sam3TrackerProcessor", "Sam3ImageProcessor", 56)
+    return Sam3VideoModel(config), _sam3_processor()
 
 
 def _edgetam() -> tuple[Any, Any]:
@@ -293,8 +324,9 @@ KINDS: Mapping[str, Callable[[], tuple[Any, Any]]] = {
     "sam2_video": _sam2_video,
     "sam3_tracker": _sam3_tracker,
     "sam3_video": _sam3_video,
+    "sam3": _sam3,
     "edgetam": _edgetam,
     "hiera_tiny": _hiera_tiny,
     "hiera_large": _hiera_large,
 }
-"""What can be built; the first seven are tiny, at 56 to 64 pixels a side."""
+"""What can be built; all but the last two are tiny, at 56 to 64 pixels a side."""
