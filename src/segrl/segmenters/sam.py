@@ -124,7 +124,6 @@ class SamSegmenter:
         self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]
     ) -> list[LowResolution]:
         """The logits behind `decode`, in the decoder's low resolution: what a later turn gives as `prior_logits`."""
-
         check_frames(prompt for image_prompts in prompts for prompt in image_prompts)
         jobs = [_Job(i, row, prompt) for i, many in enumerate(prompts) for row, prompt in enumerate(many)]
         groups: dict[tuple[Any, ...], list[_Job]] = {}
