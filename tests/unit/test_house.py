@@ -25,7 +25,6 @@ LAYERS = (
     {"policies", "rewards", "metrics", "datasets", "tiny"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
-    {"before_after", "photos"},
     {"cli", "web", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
