@@ -41,7 +41,7 @@ class LabelMe(Export):
         (path,) = self.files(record)
         path.parent.mkdir(parents=True, exist_ok=True)
         width, height = record.size_wh
-        content = {
+        content: dict[str, Any] = {
             "version": LABELME_VERSION,
             "flags": {},
             "shapes": list(_shapes(record)),

@@ -44,7 +44,7 @@ class Png(_Pictures):
         """See Export."""
         for found in record.answers:
             with replacing(self._path(record, found)) as part:
-                write_png(_masks(record, found).any(axis=0), part)
+                write_png(np.logical_or.reduce(_masks(record, found), axis=0), part)
 
 
 class Overlay(_Pictures):
