@@ -10,13 +10,14 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USAB
 PYTEST := $(VENV)/bin/python -m pytest
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart test test-long check proof clean
+.PHONY: help install quickstart test test-long check proof bench clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
 	@echo 'make test         install, then every check that needs no GPU'
 	@echo 'make test-long    the full forms of what make test shortens'
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
+	@echo 'make bench        the speed of the mask reward beside the plain path: writes bench/results.json'
 	@echo 'make install      the environment in .venv alone'
 
 install: $(STAMP)
@@ -45,6 +46,10 @@ test-long: check
 # Three seeds of reinforcement learning beside their controls; resumes where it was stopped.
 proof: install
 	$(VENV)/bin/python proof/run.py --out runs/proof --page docs/proof.md
+
+# Ratios are measured side by side; leave the machine to it.
+bench: install
+	$(VENV)/bin/python bench/run.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -52,7 +52,7 @@ def segment(
     """
     if len(images) != len(answers):
         raise ValueError(f"{len(images)} images but {len(answers)} answers")
-    ids = image_ids if image_ids is not None else [content_key(image) for image in images]
+    ids = image_ids if image_ids is not None else _content_keys(images)
     pixel_answers = [to_original(answer, image.size) for answer, image in zip(answers, images, strict=True)]
     works: dict[tuple[str, tuple[int, int]], _Work] = {}
     rows: list[list[int]] = []
@@ -64,6 +64,12 @@ def segment(
         Segmentation(answer, masks[key][row] if row else _no_masks(image))
         for key, row, answer, image in zip(keys, rows, pixel_answers, images, strict=True)
     ]
+
+
+def _content_keys(images: Sequence[Image.Image]) -> list[str]:
+    """`content_key` of each image; one object that stands several times is read once."""
+    keys = {id(image): content_key(image) for image in {id(image): image for image in images}.values()}
+    return [keys[id(image)] for image in images]
 
 
 def _decode(

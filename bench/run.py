@@ -1,0 +1,109 @@
+"""The reward's speed: prints a table and writes results.json (one entry per row) and growth.json beside this file.
+
+python bench/run.py                                      (what `make bench` runs: two cores, no download)
+python bench/run.py --kind hiera_large --dtype bfloat16 --device cuda
+python bench/run.py --short --out DIR                    (tiny sizes, for the tests: the numbers mean nothing)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from growth import floor, growth
+from rows import Row, against_plain, one_group, parsing, scores, warm
+from workload import Workload
+
+from segrl.files import write_atomically
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run everything."""
+    options = read_options()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Workload(options.kind, Path(scratch), options.device, options.dtype)
+        if options.short:
+            work = replace(work, kind="sam2", image_wh=(96, 72))
+        machine = describe(options, work)
+        print(machine)
+        rows = []
+        for row in table(work, options):
+            rows.append(row)
+            show(row)
+        save(options.out / "results.json", [asdict(row) for row in rows])
+        tables = {"machine": machine, "floor": floor(work), "growth": []}
+        for entry in growth(work, 1 if options.short else 4):
+            tables["growth"].append(entry)
+            print(
+                "  ".join(
+                    f"{key} {value:.4g}" if isinstance(value, float) else f"{value}" for key, value in entry.items()
+                )
+            )
+            sys.stdout.flush()
+        save(options.out / "growth.json", tables)
+
+
+def read_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", default="hiera_tiny", help="a kind of segrl.segmenters.random_weights")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--short", action="store_true")
+    return parser.parse_args()
+
+
+def table(work: Workload, options: argparse.Namespace) -> Iterator[Row]:
+    """The rows, in the order of the promises."""
+    repeats = 1 if options.short else 5
+    yield one_group(work, repeats)
+    yield against_plain(work, repeats, 1, 5.0, "the same against one plain call per completion")
+    yield against_plain(work, repeats, 3, 10.0, "G = 8, three boxes each, against one plain call per box")
+    yield warm(work, repeats)
+    yield scores(repeats, 84 if options.short else 840)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield parsing(repeats, 40 if options.short else 4000)
+    torch.set_num_threads(threads)
+
+
+def show(row: Row) -> None:
+    """One line a row."""
+    times = ", ".join(f"{name} {value:.3g} s" for name, value in row.seconds.items())
+    print(f"{'met ' if row.met else 'MISS'} {row.measured:10.3g} ({row.goal}) {row.name}")
+    print(f"                {row.encoder_calls} encoder and {row.decoder_calls} decoder calls; {times}", flush=True)
+
+
+def describe(options: argparse.Namespace, work: Workload) -> dict[str, str | int]:
+    """What ran this."""
+    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.processor()
+    return {
+        "device": device or platform.machine(),
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "segmenter": work.kind,
+        "dtype": options.dtype,
+    }
+
+
+def save(path: Path, content: object) -> None:
+    """Write JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

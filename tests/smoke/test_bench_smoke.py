@@ -1,0 +1,26 @@
+"""The benchmark runs, and its results have the fields that readers of them expect."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parents[2] / "bench" / "run.py"
+
+
+def test_the_benchmark_in_short(tmp_path):
+    command = [sys.executable, str(BENCH), "--short", "--threads", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert len(rows) == 6
+    for row in rows:
+        assert {"name", "goal", "measured", "met", "encoder_calls", "decoder_calls"} <= row.keys()
+        assert row["measured"] > 0
+        assert row["name"] in done.stdout
+    assert [row["encoder_calls"] for row in rows] == [1, 1, 1, 0, 0, 0]
+    tables = json.loads((tmp_path / "growth.json").read_text())
+    assert tables["floor"]["encode_operations"] > 0
+    assert {entry["sweep"] for entry in tables["growth"]} == {"group size", "objects", "image side", "images"}
