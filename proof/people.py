@@ -54,7 +54,7 @@ def write_page(out: Path, overrides: Sequence[str], page: Path) -> None:
     held_out = list(datasets.load(recipe.evaluation.dataset.name, **recipe.evaluation.dataset.options))
     segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
     box = best_constant_box([_small(example) for example in fitted_on])
-    before, after = (iou(read_jsonl(out / "rl" / name)) for name in ("before.jsonl", "after.jsonl"))
+    before, after = (iou(read_jsonl(out / "rl" / "evaluation" / name)) for name in ("before.jsonl", "after.jsonl"))
     constant = ious_of_constant_box(held_out, box)
     rows = [
         ["the whole image", ious_of_constant_box(held_out, (0, 0, 1, 1))],
