@@ -37,7 +37,7 @@ def test_two_steps_end_in_table_and_report(tmp_path):
     first = quickstart(out, "--steps", "2", "--seed", "1")
     assert first.returncode == 0, first.stderr[-2000:]
     assert "measuring before training: 200/200" in first.stdout
-    assert "gIoU before" in first.stdout
+    assert "gIoU on held-out examples" in first.stdout
     assert first.stdout.splitlines()[-1].split() == ["report", str(out / "report.html")]
     assert "Traceback" not in first.stderr
 
