@@ -13,7 +13,6 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,7 @@ def write_page(out: Path, overrides: Sequence[str], page: Path) -> None:
     fitted_on = list(datasets.load(recipe.dataset.name, **recipe.dataset.options))
     held_out = list(datasets.load(recipe.evaluation.dataset.name, **recipe.evaluation.dataset.options))
     segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
-    box = best_constant_box([_small(example) for example in fitted_on])
+    box = best_constant_box(fitted_on)
     before, after = (iou(read_jsonl(out / "rl" / "evaluation" / name)) for name in ("before.jsonl", "after.jsonl"))
     constant = ious_of_constant_box(held_out, box)
     rows = [
@@ -81,16 +80,6 @@ masks of the same photographs; gIoU on the other {len(held_out)}, with 95% boots
 def iou(records: Sequence[EvalRecord]) -> np.ndarray:
     """`(n,)` float64."""
     return np.array([record.iou for record in records])
-
-
-def _small(example: Example) -> Example:
-    """The example at an eighth of its size: the box is fitted on a coarse lattice anyway."""
-    image = example.image.reduce(8)
-    rows, columns = (np.arange(side) * 8 for side in (image.height, image.width))
-    targets = example.targets[:, rows.clip(max=example.image.height - 1)][
-        :, :, columns.clip(max=example.image.width - 1)
-    ]
-    return replace(example, image=image, targets=targets, ignore=None)
 
 
 def _gold(out: Path, examples: Sequence[Example], segmenter: Segmenter) -> list[EvalRecord]:

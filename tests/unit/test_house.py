@@ -25,6 +25,7 @@ LAYERS = (
     {"policies", "rewards", "metrics", "datasets", "tiny"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
+    {"before_after"},
     {"cli", "web", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
