@@ -137,3 +137,5 @@ def test_drills_give_the_list_and_ask_for_the_number():
         named = " and ".join("the " + " ".join(listed[int(number) - 1].split()[-2:]) for number in numbers)
         assert sorted(named.split(" and ")) == sorted(drill.query.split(" and "))
         assert not drill.targets.any()
+    with pytest.raises(RecipeError, match="colour_shape, pair"):
+        TinyDrills(1, 0, ("size",))

@@ -15,21 +15,26 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from segrl.errors import RecipeError
 from segrl.tiny import gold, queries
 from segrl.tiny.shapes import Thing
 from segrl.tiny.words import COLOURS, SHAPES, SIDE, SIZES
 from segrl.types import Example
 
+KINDS = ("colour_shape", "pair")
+"""Kinds of query that can be asked of any list of names."""
+
 
 class TinyDrills(Sequence[Example]):
     """`n` drills for supervised learning, made on access; each depends on `seed` and its index only.
 
-    kinds: of `queries.KINDS`, those that speak of colour and shape alone. Their images are blank and
-    not shown (`meta["text_only"]`); they have no targets.
+    kinds: of `KINDS`; raises RecipeError for others. Their images are blank and not shown
+    (`meta["text_only"]`); they have no targets.
     """
 
     def __init__(self, n: int, seed: int, kinds: Sequence[str] = ("colour_shape",)) -> None:
-        queries.check_kinds(kinds)
+        if not kinds or not set(kinds) <= set(KINDS):
+            raise RecipeError(f"drills speak of colour and shape alone: choose kinds from {', '.join(KINDS)}")
         self.n, self.seed, self.kinds = n, seed, tuple(kinds)
 
     def __len__(self) -> int:
