@@ -26,7 +26,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml requirements/tested.txt
 	@test -n "$(PYTHON)" || { echo 'segrl needs Python 3.11 or newer with its venv module: install it, or name it with make PYTHON=…' >&2; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint requirements/tested.txt --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint requirements/tested.txt --editable '.[dev,web]'
 	@touch $(STAMP)
 
 quickstart: install
