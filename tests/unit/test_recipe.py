@@ -45,6 +45,15 @@ def test_overrides_are_yaml_and_reach_into_short_forms(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("value", "samples"), [(False, 0), (True, 8), ({"samples": 3}, 3), ({"margin": 0.2}, 8)]
+)
+def test_the_reward_check_is_on_or_off_or_of_a_size(value, samples):
+    recipe = parse_recipe({**GRPO, "reward_check": value})
+    assert recipe.reward_check.samples == samples
+    assert parse_recipe(recipe.as_dict()) == recipe
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("seed", "looks like"),

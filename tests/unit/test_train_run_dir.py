@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from segrl.errors import RecipeError
 from segrl.files import append_rows, read_rows
@@ -36,6 +37,16 @@ def test_another_recipe_is_refused_and_the_keys_named(run):
     run.claim(recipe())
     with pytest.raises(RecipeError, match=r"dataset.n is null there and 5 here; seed is 0 there and 1 here"):
         run.claim(recipe(seed=1, dataset={"name": "tiny", "n": 5}))
+
+
+def test_a_run_of_a_version_that_knew_fewer_keys_goes_on(run):
+    append_rows(run.steps, [{"step": 1}])
+    kept = yaml.safe_load(run.recipe.read_text())
+    del kept["reward_check"]
+    run.recipe.write_text(yaml.safe_dump(kept))
+    run.claim(recipe())
+    with pytest.raises(RecipeError, match=r"reward_check.samples is 8 there and 3 here"):
+        run.claim(recipe(reward_check={"samples": 3}))
 
 
 def test_the_newest_whole_checkpoint_counts_and_broken_ones_go(run):

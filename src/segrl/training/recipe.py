@@ -51,12 +51,15 @@ class DatasetSection(SegmenterSection):
 class EvaluationSection(_Section):
     """Held-out data on which the policy is measured before and after training, greedily.
 
-    batch_size: answers generated together; max_new_tokens: where an answer is cut off.
+    batch_size: answers generated together; max_new_tokens: where an answer is cut off. every: during
+    training too, after every so many steps (0: never), on `examples` of the examples (None: on all).
     """
 
     dataset: DatasetSection
     batch_size: int = Field(1, ge=1)
     max_new_tokens: int = Field(512, ge=1)
+    every: int = Field(0, ge=0)
+    examples: int | None = Field(None, ge=1)
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -79,6 +82,17 @@ class LogSection(_Section):
     """What is logged beside steps.jsonl."""
 
     rollouts: RolloutLog = RolloutLog()
+
+
+class RewardCheckSection(_Section):
+    """The look at the reward before step 1; `reward_check: false` turns it off, as `samples: 0` does.
+
+    samples: on how many training examples gold answers are set beside wrong ones. margin: how far
+    gold must lie above every other, as a share of what it earns.
+    """
+
+    samples: int = Field(8, ge=0)
+    margin: float = Field(0.05, ge=0, lt=1)
 
 
 class ControlSection(_Section):
@@ -111,6 +125,7 @@ class Recipe(_Section):
     peft: dict[str, Any] | None = None
     quantization: dict[str, Any] | None = None
     evaluation: EvaluationSection | None = None
+    reward_check: RewardCheckSection = RewardCheckSection()
     log: LogSection = LogSection()
     control: ControlSection = ControlSection()
 
@@ -150,6 +165,11 @@ class Recipe(_Section):
     @classmethod
     def _section_by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("reward_check", mode="before")
+    @classmethod
+    def _reward_check_on_or_off(cls, value: Any) -> Any:
+        return ({} if value else {"samples": 0}) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _check_method(self) -> Recipe:

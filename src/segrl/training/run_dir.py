@@ -4,6 +4,9 @@ recipe.yaml        the resolved recipe
 run.json           revision, versions, command, device of each start
 steps.jsonl        one row per logged step
 rollouts.jsonl     one row per logged group
+pictures/          the images of those groups, made small
+reward_check.json  what gold and wrong answers earn, from before step 1
+evaluation/        held-out answers, `step-N.jsonl` those during training
 checkpoints/       TRL's own; checkpoint-N is whole if it holds COMPLETE
 model/             the trained policy, in the ordinary `from_pretrained` layout
 finished.json      written last
@@ -22,7 +25,7 @@ import yaml
 
 from segrl.errors import RecipeError
 from segrl.files import json_line, read_rows, write_atomically
-from segrl.training.recipe import Recipe, yaml_value
+from segrl.training.recipe import Recipe, parse_recipe, yaml_value
 
 COMPLETE = "segrl_complete.json"
 """Written into a checkpoint after everything else: names and sizes of all its files."""
@@ -59,6 +62,18 @@ class RunDir:
         return self.root / "rollouts.jsonl"
 
     @property
+    def pictures(self) -> Path:
+        return self.root / "pictures"
+
+    @property
+    def reward_check(self) -> Path:
+        return self.root / "reward_check.json"
+
+    def held_out(self, step: int) -> Path:
+        """Records of the held-out examples after a step."""
+        return self.root / "evaluation" / f"step-{step:06d}.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
@@ -83,7 +98,7 @@ class RunDir:
         """
         ours = recipe.as_dict()
         if self.recipe.exists() and self.has_begun:
-            theirs = yaml_value(self.recipe.read_text(encoding="utf-8"))
+            theirs = _with_defaults(yaml_value(self.recipe.read_text(encoding="utf-8")))
             differing = sorted(_differences(theirs, ours))
             if differing:
                 raise RecipeError(
@@ -113,6 +128,14 @@ class RunDir:
             rows = [row for row in read_rows(path) if row["step"] <= step]
             write_atomically(path, "".join(json_line(row) for row in rows))
         shutil.rmtree(self.checkpoints / "completions", ignore_errors=True)
+
+
+def _with_defaults(values: Any) -> Any:
+    """A kept recipe with what newer versions say by default; as it is where they would refuse it."""
+    try:
+        return parse_recipe(values).as_dict()
+    except (RecipeError, TypeError, ValueError):
+        return values
 
 
 def _differences(theirs: Any, ours: Any, key: str = "") -> Iterator[str]:
