@@ -1,0 +1,79 @@
+"""What tests train in place of the real thing: a policy for one core, and the recipes' data sets with a few rows."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+from dataset_files import (
+    TRAIN2014,
+    annotation,
+    box_mask,
+    coco_image,
+    rectangle,
+    reference,
+    save_image,
+    save_json,
+    save_mask,
+)
+
+from segrl.policies import PolicySettings, write_settings
+from segrl.tiny.model import Shape, save
+
+SHAPE = Shape(width=32, layers=2, heads=2, mlp=64, vision_width=32, vision_layers=2, vision_heads=2, vision_mlp=32)
+SETTINGS = PolicySettings("seg-r1", "resized", (112, 112))
+WH = (24, 16)
+MASK = box_mask((6, 4, 18, 12), (16, 24))
+
+
+def save_policy(directory: Path, settings: PolicySettings | None = SETTINGS) -> Path:
+    """A random policy of SHAPE; without settings it has no segrl.json, as models on the hub have none."""
+    save(directory, SHAPE)
+    (directory / "segrl.json").unlink()
+    if settings is not None:
+        write_settings(directory, settings)
+    return directory
+
+
+def save_data(root: Path, n: int = 6) -> Path:
+    """Every data set that a shipped recipe names, n examples each, in its authors' layout under `root`."""
+    for name, file, dump in (
+        ("refcocog", "refs(umd).p", lambda refs: pickle.dumps(refs, protocol=2)),
+        ("grefcoco", "grefs(unc).json", lambda refs: json.dumps(refs).encode()),
+    ):
+        _referring(root, name, n)
+        of = (lambda i: i) if name == "refcocog" else (lambda i: [i, n + i] if i % 3 else [-1])
+        refs = [reference(i, i, of(i), [f"the box number {i}"], "train") for i in range(1, n + 1)]
+        (root / name / file).write_bytes(dump(refs))
+    for folder, images, masks, stem in (
+        ("DIS5K", "DIS-TR/im", "DIS-TR/gt", "{}"),
+        ("COD10K-v3", "Train/Image", "Train/GT_Object", "COD10K-CAM-1-Aquatic-1-BatFish-{}"),
+        ("CAMO-V.1.0-CVIU2019", "Images/Train", "GT", "camourflage_{}"),
+        ("DUTS", "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask", "{}"),
+        ("people", "images", "masks", "FudanPed{}"),
+    ):
+        for i in range(n):
+            save_image(root / folder / images / f"{stem.format(i)}.jpg", WH)
+            save_mask(root / folder / masks / f"{stem.format(i)}.png", MASK)
+    _fcot(root, n)
+    return root
+
+
+def _referring(root: Path, name: str, n: int) -> None:
+    images = [coco_image(i, WH) for i in range(1, n + 1)]
+    for image in images:
+        save_image(root / TRAIN2014 / image["file_name"], WH)
+    boxes = [annotation(i, i, [rectangle(6, 4, 18, 12)]) for i in range(1, n + 1)]
+    boxes += [annotation(n + i, i, [rectangle(0, 0, 5, 5)]) for i in range(1, n + 1)]
+    save_json(root / name / "instances.json", {"images": images, "annotations": boxes, "categories": []})
+
+
+def _fcot(root: Path, n: int) -> None:
+    answer = "<think>A box.</think> <bbox>[192,192,576,576]</bbox>, <points>[[384,384]]</points>, <labels>[1]</labels>"
+    lines = []
+    for i in range(n):
+        save_image(root / "fcot" / f"{i}.jpg", WH)
+        line = {"image": f"fcot/{i}.jpg", "query": "Identify the box.", "mask": None, "answer": answer}
+        lines.append(json.dumps(line) + "\n")
+    (root / "fcot.jsonl").write_text("".join(lines), encoding="utf-8")
