@@ -23,9 +23,10 @@ LAYERS = (
     {"answers", "segmenters", "scoring"},
     {"road"},
     {"policies", "rewards", "metrics", "datasets", "tiny"},
+    {"batching"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
-    {"before_after"},
+    {"before_after", "other_trainers"},
     {"cli", "web", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

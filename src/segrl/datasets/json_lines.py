@@ -64,7 +64,9 @@ class JsonLines(Rows[Line]):
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read {path}: {error}") from error
-        rows = [_line(text, f"line {n} of {path}", n, self._root) for n, text in enumerate(lines, 1) if text.strip()]
+        rows = [
+            parse_line(text, f"line {n} of {path}", n, self._root) for n, text in enumerate(lines, 1) if text.strip()
+        ]
         ids = {row.id for row in rows}
         if len(ids) < len(rows):
             raise DataError(f"{path} gives two lines the same id: {len(ids)} ids for {len(rows)} lines")
@@ -72,26 +74,32 @@ class JsonLines(Rows[Line]):
 
     def read(self, row: Line) -> Example:
         """See Rows."""
-        image = read_image(row.image)
-        hw = (image.height, image.width)
-
-        def mask(written: Any) -> np.ndarray:
-            drawn = read_png(self._root / written) if isinstance(written, str) else decode(written, hw, row.where)
-            return fit_mask(drawn, image.size, row.image, f"of {row.where}")
-
-        return Example(
-            id=row.id,
-            image_id=content_id(image),
-            image=image,
-            query=row.query,
-            targets=stack([mask(written) for written in row.masks], hw),
-            ignore=None if row.ignore is None else mask(row.ignore),
-            tags=row.tags,
-            meta=row.meta,
-        )
+        return read_line(row, self._root)
 
 
-def _line(text: str, where: str, number: int, root: Path) -> Line:
+def read_line(row: Line, root: Path) -> Example:
+    """The example that a line describes; mask files lie under `root`. Raises DataError for files that do not fit."""
+    image = read_image(row.image)
+    hw = (image.height, image.width)
+
+    def mask(written: Any) -> np.ndarray:
+        drawn = read_png(root / written) if isinstance(written, str) else decode(written, hw, row.where)
+        return fit_mask(drawn, image.size, row.image, f"of {row.where}")
+
+    return Example(
+        id=row.id,
+        image_id=content_id(image),
+        image=image,
+        query=row.query,
+        targets=stack([mask(written) for written in row.masks], hw),
+        ignore=None if row.ignore is None else mask(row.ignore),
+        tags=row.tags,
+        meta=row.meta,
+    )
+
+
+def parse_line(text: str, where: str, number: int, root: Path) -> Line:
+    """One line of the file, `where` naming it in DataErrors; `number` is its id if it gives none."""
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
