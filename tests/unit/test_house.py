@@ -23,7 +23,6 @@ LAYERS = (
     {"answers", "segmenters", "scoring"},
     {"road"},
     {"policies", "rewards", "metrics", "datasets", "tiny"},
-    {"batching"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
     {"before_after", "other_trainers"},
