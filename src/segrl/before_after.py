@@ -13,6 +13,7 @@ from segrl.errors import SegrlError
 from segrl.evaluation import EvalRecord, OnProgress, evaluate, write_jsonl
 from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, train
+from segrl.training.launch import launch
 from segrl.training.recipe import DatasetSection
 from segrl.types import Example
 
@@ -30,17 +31,20 @@ class Improvement:
     model_dir: Path
 
 
-def improve(recipe: Recipe, out: Path | str, *, say: Say = print, watch: Watch | None = None) -> Improvement:
+def improve(
+    recipe: Recipe, out: Path | str, *, processes: int = 1, say: Say = print, watch: Watch | None = None
+) -> Improvement:
     """Run `recipe` in `out`: evaluate (if it has an `evaluation`), train, evaluate again, report.
 
     Stages that are finished there already are not done again, so the same call goes on after an
-    interruption. say: where one-line messages go. Raises SegrlError for what the user can put
-    right, before anything long has begun where that can be known.
+    interruption. processes: on how many of this machine to train; measuring takes one. say: where
+    one-line messages go. Raises SegrlError for what the user can put right, before anything long has
+    begun where that can be known.
     """
-    run = EvaluatedRun(_claim(recipe, Path(out)))
+    run = EvaluatedRun(_claim(recipe, Path(out), processes))
     if recipe.evaluation is not None:
         _measure(recipe, recipe.policy.path, run, "before", say, watch)
-    trained = train(recipe, run.path, say=say)
+    trained = launch(recipe, run.path, processes, say=say) if processes > 1 else train(recipe, run.path, say=say)
     run.set_seconds("training", trained.seconds)
     if recipe.evaluation is not None:
         _measure(recipe, str(trained.model_dir), run, "after", say, watch)
@@ -50,7 +54,7 @@ def improve(recipe: Recipe, out: Path | str, *, say: Say = print, watch: Watch |
     return Improvement(report_path, summary, trained.model_dir)
 
 
-def _claim(recipe: Recipe, out: Path) -> Path:
+def _claim(recipe: Recipe, out: Path, processes: int) -> Path:
     """Make `out` this recipe's, and refuse what is wrong with the recipe before the first evaluation."""
     from segrl.training.options import build_config
     from segrl.training.run_dir import RunDir
@@ -63,7 +67,7 @@ def _claim(recipe: Recipe, out: Path) -> Path:
     except OSError as error:
         raise SegrlError(f"cannot make the directory {out}: {error.strerror}") from error
     RunDir(out).claim(recipe)
-    if not RunDir(out).finished.exists():
+    if processes == 1 and not RunDir(out).finished.exists():  # batch sizes that fit several may not fit one
         build_config(recipe, RunDir(out).checkpoints, say=lambda line: None)
     return out
 

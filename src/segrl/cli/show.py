@@ -22,7 +22,7 @@ EVERY_SECONDS = 10.0
 _STYLES = {"better": "green", "worse": "red", "unclear": "dim"}
 
 
-def run_and_show(recipe: Recipe, out: Path) -> Path:
+def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
     """Run a recipe in `out` with live progress; ends with the table before/after and the report's path.
 
     Returns the directory of the trained policy.
@@ -33,7 +33,9 @@ def run_and_show(recipe: Recipe, out: Path) -> Path:
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
-    done = improve(recipe, out, say=say, watch=lambda stage: _watch(console, f"measuring {stage} training"))
+    done = improve(
+        recipe, out, processes=processes, say=say, watch=lambda stage: _watch(console, f"measuring {stage} training")
+    )
     if "gains" in done.summary:
         console.print(before_after_table(done.summary))
     say(f"policy  {done.model_dir}")

@@ -14,6 +14,9 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Train on N processes of this machine, one per GPU.")
+    ] = 1,
 ) -> None:
     """Run a recipe: measure the policy if the recipe says on what, train it, measure again, report."""
     from segrl.cli.show import run_and_show
@@ -23,4 +26,4 @@ def train(
     for stage in load_stages(recipe, overrides or ()):
         if stage.name:
             print(f"stage {stage.name}")
-        model = run_and_show(stage.resolved(model), stage.directory(out))
+        model = run_and_show(stage.resolved(model), stage.directory(out), processes)

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from segrl.files import append_rows, read_rows
 from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
+from segrl.training.ranks import wait_for_all
 from segrl.training.recipe import RolloutLog
 from segrl.training.run_dir import RunDir, mark_complete
 
@@ -111,6 +112,7 @@ class CompletionMarker(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from segrl.policies import write_settings
 
+        wait_for_all()  # each process writes its own random state
         if state.is_world_process_zero:
             checkpoint = self._run.checkpoints / f"checkpoint-{state.global_step}"
             write_settings(checkpoint, self._settings)

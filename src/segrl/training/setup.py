@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -47,14 +48,26 @@ class Built:
     marker: CompletionMarker
 
 
-def build(recipe: Recipe, run: RunDir, *, say: Callable[[str], None] = print) -> Built:
+RolloutFunction = Callable[[list[Any], Any], dict[str, Any]]
+"""TRL's `rollout_func`: prompts and trainer → prompt_ids, completion_ids, logprobs."""
+
+
+def build(
+    recipe: Recipe,
+    run: RunDir,
+    *,
+    rollout_func: RolloutFunction | None = None,
+    say: Callable[[str], None] = print,
+) -> Built:
     """The trainer of a recipe. Raises RecipeError, ModelError or DataError for what the recipe gets wrong."""
     config = build_config(recipe, run.checkpoints, say=say)
     if config.use_cpu:
         keep_freed_memory()
     policy = load_policy(recipe)
-    make = _grpo_trainer if recipe.method == "grpo" else _sft_trainer
-    trainer, rewards = make(recipe, run, config, policy)
+    if recipe.method == "grpo":
+        trainer, rewards = _grpo_trainer(recipe, run, config, policy, rollout_func)
+    else:
+        trainer, rewards = _sft_trainer(recipe, config, policy), None
     _quieten(trainer)
     trainer.add_callback(StepLog(run, rewards))
     return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings))
@@ -67,7 +80,9 @@ def _rows(recipe: Recipe, config: Any, row: Any, keep: int) -> Any:
     return lazy_dataset(examples, layout(len(examples), rows, recipe.seed), row, keep)
 
 
-def _grpo_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts) -> tuple[Any, TrlRewards]:
+def _grpo_trainer(
+    recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts, rollout_func: RolloutFunction | None
+) -> tuple[Any, TrlRewards]:
     from trl import GRPOTrainer
 
     from segrl.training.shared_images import share_images
@@ -86,6 +101,7 @@ def _grpo_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts)
         reward_funcs=rewards.functions(),
         train_dataset=_rows(recipe, config, policy.reader.rl_row, keep=2 * queries),
         processing_class=policy.processor,
+        rollout_func=rollout_func,
         **adapters(recipe),
     )
     for model in (trainer.model, trainer.ref_model):
@@ -95,17 +111,16 @@ def _grpo_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts)
     return trainer, rewards
 
 
-def _sft_trainer(recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts) -> tuple[Any, None]:
+def _sft_trainer(recipe: Recipe, config: Any, policy: PolicyParts) -> Any:
     from trl import SFTTrainer
 
-    trainer = SFTTrainer(
+    return SFTTrainer(
         model=policy.path,
         args=config,
         train_dataset=_rows(recipe, config, policy.reader.sft_row, keep=0),
         processing_class=policy.processor,
         **adapters(recipe),
     )
-    return trainer, None
 
 
 def _quieten(trainer: Any) -> None:
@@ -123,13 +138,15 @@ def _last_step(trainer: Any) -> int:
 
 
 def record_start(run: RunDir, checkpoint: Path | None) -> None:
-    """Adds this start to run.json: command, revision, versions, machine, and the checkpoint it goes on from."""
+    """Adds this start to run.json: command and launcher, revision, versions, machine, checkpoint it goes on from."""
     path = run.root / "run.json"
     starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
     starts.append(
         {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": sys.argv,
+            "launched_by": os.environ.get("SEGRL_LAUNCHED_BY"),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "from_step": None if checkpoint is None else checkpoint.name.rpartition("-")[2],
             "revision": git_revision(),
             "versions": {name: _version(name) for name in VERSIONED},

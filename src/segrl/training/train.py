@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segrl.files import read_rows, write_atomically
+from segrl.training.ranks import is_main, wait_for_all
 from segrl.training.recipe import Recipe
-from segrl.training.run_dir import RunDir, copy_model, step_of
+from segrl.training.run_dir import RunDir, copy_model, is_complete, step_of
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+    from segrl.training.setup import RolloutFunction
 
 Say = Callable[[str], None]
 
@@ -38,26 +41,42 @@ def train(
     out: Path | str,
     *,
     callbacks: Sequence[TrainerCallback] = (),
+    rollout_func: RolloutFunction | None = None,
     progress: bool = True,
     say: Say = print,
 ) -> TrainResult:
     """Runs `recipe` in the directory `out`, or goes on with it there; a finished run is only reported.
 
-    callbacks: more of transformers' TrainerCallbacks. progress: a live view on a terminal, plain
-    lines elsewhere. say: where one-line messages go. Raises RecipeError, ModelError or DataError
-    for what the person who runs it can put right.
+    callbacks: more of transformers' TrainerCallbacks. rollout_func: TRL's, in place of its sampling.
+    progress: a live view on a terminal, plain lines elsewhere. say: where one-line messages go. Of
+    several processes (`segrl.training.launch`) the first alone writes the directory and speaks. Raises
+    RecipeError, ModelError or DataError for what the person who runs it can put right.
     """
     run = RunDir(Path(out))
-    run.claim(recipe)
+    say = say if is_main() else _silent
+    if is_main():
+        run.claim(recipe)
     if run.finished.exists():
-        say(f"{run.root} is finished already (step {_result(run).last_step}): nothing to do")
-        return _result(run)
+        say(f"{run.root} is finished already (step {result_of(run).last_step}): nothing to do")
+        return result_of(run)
     _send_nothing()
-    last = _run(recipe, run, callbacks, progress, say)
+    _run(recipe, run, callbacks, rollout_func, progress, say)
+    if is_main():
+        _finish(run)
+    wait_for_all()
+    return result_of(run)
+
+
+def _silent(line: str) -> None:
+    """What a process says that is not the first."""
+
+
+def _finish(run: RunDir) -> None:
+    last = run.last_complete()
+    assert last is not None  # save_strategy is steps, and Trainer saves the last one
     copy_model(last, run.model)
     seconds = sum(row["seconds"] for row in read_rows(run.steps))
     write_atomically(run.finished, json.dumps({"last_step": step_of(last), "seconds": round(seconds, 3)}) + "\n")
-    return _result(run)
 
 
 def _send_nothing() -> None:
@@ -67,19 +86,29 @@ def _send_nothing() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
-def _result(run: RunDir) -> TrainResult:
+def result_of(run: RunDir) -> TrainResult:
+    """What a finished run left."""
     done = json.loads(run.finished.read_text(encoding="utf-8"))
     return TrainResult(run.model, run.steps, run.rollouts, done["last_step"], done["seconds"])
 
 
-def _run(recipe: Recipe, run: RunDir, callbacks: Sequence[TrainerCallback], progress: bool, say: Say) -> Path:
-    """Trains to the end and returns the last checkpoint."""
+def _run(
+    recipe: Recipe,
+    run: RunDir,
+    callbacks: Sequence[TrainerCallback],
+    rollout_func: RolloutFunction | None,
+    progress: bool,
+    say: Say,
+) -> None:
+    """Trains to the end, which leaves the last checkpoint."""
     from segrl.training.setup import build, record_start
 
-    checkpoint = run.last_complete()
-    run.rewind(0 if checkpoint is None else step_of(checkpoint))
-    built = build(recipe, run, say=say)
-    record_start(run, checkpoint)
+    checkpoint = run.last_complete() if is_main() else _last_whole(run)
+    if is_main():
+        run.rewind(0 if checkpoint is None else step_of(checkpoint))
+    built = build(recipe, run, rollout_func=rollout_func, say=say)
+    if is_main():
+        record_start(run, checkpoint)
     trainer = built.trainer
     for callback in callbacks:
         trainer.add_callback(callback)
@@ -92,6 +121,8 @@ def _run(recipe: Recipe, run: RunDir, callbacks: Sequence[TrainerCallback], prog
         say(f"going on from step {step_of(checkpoint)} of {built.last_step}")
     if checkpoint is None or step_of(checkpoint) < built.last_step:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    last = run.last_complete()
-    assert last is not None  # save_strategy is steps, and Trainer saves the last one
-    return last
+
+
+def _last_whole(run: RunDir) -> Path | None:
+    """What `run.last_complete()` finds, for a process that removes nothing."""
+    return max(filter(is_complete, run.checkpoints.glob("checkpoint-*")), key=step_of, default=None)

@@ -1,0 +1,70 @@
+"""Training on several processes of one machine, started by `accelerate launch`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segrl.errors import SegrlError
+from segrl.files import write_atomically
+from segrl.training.recipe import Recipe
+from segrl.training.run_dir import RunDir
+from segrl.training.train import TrainResult, result_of
+
+COMMAND = "SEGRL_LAUNCHED_BY"
+"""Environment variable that tells the processes which command started them, for run.json."""
+
+
+def command(processes: int, target: Sequence[str]) -> list[str]:
+    """The command that starts `target` (a script, or `--module` and a module, with arguments) `processes` times.
+
+    What FSDP and DeepSpeed need stands in the recipe's `trainer` section; a configuration file of
+    accelerate's own is not read. On a CPU the processes share the cores.
+    """
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--multi_gpu", "--num_machines", "1", "--num_processes", str(processes)),  # torchrun; also without GPUs
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),  # the trainer's own options say so
+        *("--num_cpu_threads_per_process", str(threads), "--main_process_port", "0"),
+        *target,
+    ]
+
+
+def launch(recipe: Recipe, out: Path | str, processes: int, *, say: Callable[[str], None] = print) -> TrainResult:
+    """`segrl.training.train` on several processes of this machine; prints the command and keeps it in `launch.txt`.
+
+    Raises RecipeError as `train`, and SegrlError where a process failed: it has said why.
+    """
+    run = RunDir(Path(out))
+    run.claim(recipe)
+    if run.finished.exists():
+        return result_of(run)
+    line = command(processes, ["--module", "segrl.training.launched", str(run.recipe), str(run.root)])
+    said = shlex.join(line)
+    say(said)
+    write_atomically(run.root / "launch.txt", said + "\n")
+    _free_memory()
+    status = subprocess.run(line, env={**os.environ, COMMAND: said}, check=False).returncode
+    if status != 0 or not run.finished.exists():
+        raise SegrlError(f"training ended with status {status}; what went wrong stands above")
+    return result_of(run)
+
+
+def _free_memory() -> None:
+    """Gives back what a measurement in this process holds on the GPU, where the first process is to train."""
+    import gc
+
+    from segrl.segmenters.loading import load_sam
+
+    load_sam.cache_clear()
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
