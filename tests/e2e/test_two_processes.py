@@ -1,0 +1,106 @@
+"""Two processes on a CPU (gloo) train as one with the same global batch does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from small import save_policy
+from typer.testing import CliRunner
+
+from segrl.cli.app import app
+from segrl.files import read_rows
+from segrl.training.launch import command
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+CLOSE = 1e-4
+RECIPE = {
+    "method": "grpo",
+    "segmenter": "box",
+    "dataset": {"name": "tiny", "n": 12, "seed": 3, "kinds": ["colour_shape"]},
+    "rewards": {"iou": 1.0, "format": 0.5},
+    "reward_check": False,
+    "trainer": {
+        "max_steps": 3,
+        "num_generations": 4,
+        "max_completion_length": 64,
+        "loss_type": "dapo",
+        "use_bias_correction_kl": False,
+        "learning_rate": 0.3,
+        "optim": "sgd",
+        "lr_scheduler_type": "constant",
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+    },
+}
+BETAS = {"kl": 0.1, "plain": 0.0}
+
+
+def run(line: list[str], folder: Path) -> None:
+    tests = os.pathsep.join([str(SCRIPT.parents[1] / "unit"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": tests, "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    policy = save_policy(folder / "policy")
+    for name, beta in BETAS.items():
+        values = {**RECIPE, "policy": str(policy), "trainer": {**RECIPE["trainer"], "beta": beta}}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    run([sys.executable, str(SCRIPT), str(folder), "1"], folder)
+    run(command(2, [str(SCRIPT), str(folder), "2"]), folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", BETAS)
+def test_rewards_gradient_norms_and_weights_agree(folder: Path, name: str):
+    one, two = (read_rows(folder / f"{name}-{n}" / "steps.jsonl") for n in (1, 2))
+    keys = ["reward", "reward_std", "rewards/iou/mean", "giou", "grad_norm", "loss", *(["kl"] if BETAS[name] else [])]
+    assert len(one) == len(two) == 3
+    for alone, together in zip(one, two, strict=True):
+        assert {key: together[key] for key in keys} == {key: pytest.approx(alone[key], abs=CLOSE) for key in keys}
+    start = load_file(folder / "policy" / "model.safetensors")
+    alone, together = (load_file(folder / f"{name}-{n}" / "model" / "model.safetensors") for n in (1, 2))
+    assert max((alone[key] - start[key]).abs().max() for key in alone) > 100 * CLOSE
+    assert max((alone[key] - together[key]).abs().max() for key in alone) < CLOSE
+
+
+def test_the_cases_differ(folder: Path):
+    plain, kl = (read_rows(folder / f"{name}-1" / "steps.jsonl") for name in ("plain", "kl"))
+    assert kl[-1]["kl"] > 10 * CLOSE
+    assert abs(kl[-1]["grad_norm"] - plain[-1]["grad_norm"]) > CLOSE
+
+
+def test_train_with_processes(folder: Path, tmp_path: Path):
+    """`--processes 2` from the command line: sampled completions, one step, both ranks in the checkpoint."""
+    overrides = ["trainer.max_steps=1", "trainer.max_completion_length=4", "trainer.per_device_train_batch_size=4"]
+    arguments = ["train", str(folder / "plain.yaml"), "--out", str(tmp_path / "run"), "--processes", "2", *overrides]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    line = (tmp_path / "run" / "launch.txt").read_text().strip()
+    assert "--num_processes 2" in line
+    assert line in done.stdout
+    start = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]
+    assert (start["launched_by"], start["processes"]) == (line, 2)
+    checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-1"
+    marker = json.loads((checkpoint / "segrl_complete.json").read_text())
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= marker["files"].keys()
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_failed_process_ends_in_one_line(folder: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("segrl.training.launch.command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    arguments = ["train", str(folder / "plain.yaml"), "--out", str(tmp_path / "run"), "--processes", "2"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert done.stderr == "segrl: training ended with status 3; what went wrong stands above\n"

@@ -1,0 +1,45 @@
+"""Run by test_two_processes.py, alone and twice at once: three steps on replayed completions, with and without KL."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+TEXTS = [
+    "<bbox>[10,10,60,60]</bbox>",
+    "<think>Red.</think> <bbox>[10,10,60,60]</bbox>, <points>[[30,30]]</points>, <labels>[1]</labels>",
+    "<bbox>[0,0,112,112]</bbox>, <points>[[30,30],[5,5]]</points>, <labels>[1,0]</labels>",
+    "nothing",
+]
+"""A group's completions: rewards differ, and lengths too, so that the token-level mean is not that of the groups."""
+
+
+def replay(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """The texts in turn for each query, whichever process it is on."""
+    tokenizer = trainer.processing_class.tokenizer
+    seen: Counter[str] = Counter()
+    completions = []
+    for prompt in prompts:
+        query = json.dumps(prompt, default=lambda image: "")
+        completions.append([*tokenizer(TEXTS[seen[query] % len(TEXTS)])["input_ids"], tokenizer.eos_token_id])
+        seen[query] += 1
+    return {"prompt_ids": trainer._tokenize_prompts(prompts)[0], "completion_ids": completions, "logprobs": None}
+
+
+def main(folder: Path, processes: int) -> None:
+    """Trains in `folder`/NAME-`processes` for each recipe of `folder`."""
+    from segrl.training import load_recipe, train
+
+    for path in sorted(folder.glob("*.yaml")):
+        per_device = f"trainer.per_device_train_batch_size={8 // processes}"
+        out = folder / f"{path.stem}-{processes}"
+        train(load_recipe(path, [per_device]), out, rollout_func=replay, progress=False)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(Path(sys.argv[1]), int(sys.argv[2]))
