@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+import logging
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from segrl import answers, overlay, policies
+from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windows
 from segrl.datasets.images import as_image, content_id
-from segrl.types import Answer, MaskPrompt, Status
+from segrl.errors import ModelError, SegrlError
+from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Segmentation, Status
 
 if TYPE_CHECKING:
-    from segrl.policies import Policy
+    from segrl.policies import Completion, Policy
     from segrl.road import Road
     from segrl.segmenters import Segmenter
 
-ImageLike = Image.Image | Path | str | bytes | np.ndarray
+__all__ = ["ImageLike", "Pipeline", "Result", "Stream", "load", "make_road"]
+
+logger = logging.getLogger(__name__)
+
+Pair = tuple[Image.Image, str]
 
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
 """The frozen segmenter of both papers' families; the tiny policy goes with GrabCut, which needs no weights."""
 
 WEIGHTLESS = ("grabcut", "box")
 """Segmenters that run on the CPU whatever the policy runs on."""
+
+MAX_NEW_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,9 @@ class Result:
     image: RGB as it was read. masks: `(N, H, W)` bool at the image's size, one per object found;
     N = 0 where nothing was found or the answer could not be read, and `status` tells which.
     answer: status, reasoning and mask prompts in original pixels. text: what the policy wrote.
+    scores: `(N,)` float32, the IoU that the segmenter itself expects of each mask (about 0 to 1; no
+    promise, and nothing about whether it is the right object); None from a segmenter that gives none
+    (GrabCut).
     """
 
     image: Image.Image
@@ -43,6 +54,7 @@ class Result:
     text: str
     answer: Answer
     masks: np.ndarray
+    scores: np.ndarray | None = None
 
     @property
     def status(self) -> Status:
@@ -70,37 +82,161 @@ class Result:
 
 
 class Pipeline:
-    """Images and queries in, masks out. `road` is built by `make_road`, or any other that reads this policy's texts."""
+    """Images and queries in, masks out. `road` is built by `make_road`, or any other that reads this policy's texts.
 
-    def __init__(self, policy: Policy, road: Road, *, max_new_tokens: int = 512) -> None:
+    An image is a path, the bytes of an image file, a PIL image, or an array `(H, W)` or `(H, W, 3)` of
+    uint8 in RGB order; addresses are never opened. Decoding is greedy, so the same call gives the same result.
+    """
+
+    def __init__(self, policy: Policy, road: Road, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
         self.policy, self.road, self.max_new_tokens = policy, road, max_new_tokens
+        self._auto = AutoBatch()
 
     def segment(self, image: ImageLike, query: str) -> Result:
-        """The answer to one query about one image: a path, bytes of a file, a PIL image or an array.
-
-        Greedy, so the same call gives the same result. Raises DataError for an image that cannot be read.
-        """
+        """The answer to one query about one image. Raises DataError for an image that cannot be read."""
         return next(self.segment_many([(image, query)]))
 
-    def segment_many(self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: int = 1) -> Iterator[Result]:
-        """A result for each (image, query), in order; `batch_size` pairs are open and generated at a time."""
-        rest = iter(pairs)
-        while window := [(as_image(image), query) for image, query in islice(rest, batch_size)]:
-            yield from self._segment(window, batch_size)
+    def segment_many(self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: BatchSize = 1) -> Iterator[Result]:
+        """A result for each (image, query), in order; `batch_size` pairs are open and answered at a time.
 
-    def _segment(self, window: Sequence[tuple[Image.Image, str]], batch_size: int) -> Iterator[Result]:
-        images = [image for image, _ in window]
-        prompts = [self.road.answer_format.prompt(query) for _, query in window]
-        groups = self.policy.generate(images, prompts, max_new_tokens=self.max_new_tokens, batch_size=batch_size)
-        completions = [group[0] for group in groups]
+        "auto" looks for the fastest batch that fits (`batching.AutoBatch`). Raises what `try_many` yields.
+        """
+        for result in self.try_many(pairs, batch_size=batch_size):
+            if isinstance(result, SegrlError):
+                raise result
+            yield result
+
+    def try_many(
+        self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: BatchSize = 1
+    ) -> Iterator[Result | SegrlError]:
+        """As `segment_many`, but an image that cannot be used gives its error in its place and stops nothing.
+
+        DataError: it cannot be read. ModelError: alone it does not fit in the device's memory.
+        """
+        batch = self._auto if batch_size == "auto" else Batch(batch_size)
+        for window in windows(opened(pairs), batch):
+            usable = [(image, query) for image, query in window if isinstance(image, Image.Image)]
+            results = iter(self._try(usable, batch))
+            yield from (image if isinstance(image, SegrlError) else next(results) for image, _ in window)
+
+    def stream(self, image: ImageLike, query: str) -> Stream:
+        """The same answer as `segment` gives, told while it is written."""
+        return Stream(self, as_image(image), query)
+
+    def masks(self, image: ImageLike, prompts: Sequence[MaskPrompt], query: str = "") -> Result:
+        """The masks of boxes and points that somebody drew or edited, without asking the policy.
+
+        prompts: in original pixels, or without a frame, which then is meant; they are cut to the image,
+        and one whose box lies outside it makes the status BAD_VALUES. No prompts give no masks. A segmenter
+        of the SAM family encodes an image once: while it stays in the cache, further calls only decode.
+        """
+        opened_image = as_image(image)
+        in_pixels = tuple(replace(p, frame=ORIGINAL) if p.frame.kind is FrameKind.UNKNOWN else p for p in prompts)
+        answer = Answer(Status.OK if in_pixels else Status.NO_TARGET, in_pixels)
+        return _result(opened_image, query, "", self.road.masks([answer], [opened_image])[0])
+
+    def _try(self, pairs: Sequence[Pair], batch: Batch) -> list[Result | SegrlError]:
+        """Results in order. What fails or does not fit is halved until the one that cannot be used stands alone."""
+        import torch
+
+        if not pairs:
+            return []
+        begun = time.perf_counter()
+        try:
+            results = self._answer(pairs)
+            batch.took(len(pairs), time.perf_counter() - begun)
+            return [*results]
+        except SegrlError as error:
+            if len(pairs) == 1:
+                return [error]
+        except torch.OutOfMemoryError:
+            if len(pairs) == 1:
+                return [_does_not_fit(pairs[0][0])]
+            batch.shrink(len(pairs))
+        half = len(pairs) // 2
+        return self._try(pairs[:half], batch) + self._try(pairs[half:], batch)
+
+    def _answer(self, pairs: Sequence[Pair]) -> list[Result]:
+        images = [image for image, _ in pairs]
+        prompts = [self.road.answer_format.prompt(query) for _, query in pairs]
+        groups = self.policy.generate(images, prompts, max_new_tokens=self.max_new_tokens, batch_size=len(pairs))
+        return self._read(pairs, [group[0] for group in groups])
+
+    def _read(self, pairs: Sequence[Pair], completions: Sequence[Completion]) -> list[Result]:
+        images = [image for image, _ in pairs]
         segmentations = self.road.read(
             [completion.text for completion in completions],
             images,
             image_ids=[content_id(image) for image in images],
             truncated=[completion.truncated for completion in completions],
         )
-        for (image, query), completion, one in zip(window, completions, segmentations, strict=True):
-            yield Result(image, query, completion.text, one.answer, one.masks.cpu().numpy())
+        return [
+            _result(image, query, completion.text, one)
+            for (image, query), completion, one in zip(pairs, completions, segmentations, strict=True)
+        ]
+
+
+class Stream(Iterator[str]):
+    """An answer while it is written: an iterator over pieces of the policy's text, and `result` at its end.
+
+    stream = model.stream("photo.jpg", "the cup")
+    for piece in stream: print(piece, end="")
+    stream.result.masks
+
+    text: what was written so far. Use `close` (or let go of the stream) to end the work early.
+    """
+
+    def __init__(self, pipeline: Pipeline, image: Image.Image, query: str) -> None:
+        self._pipeline, self._pair, self.text = pipeline, (image, query), ""
+        self._result: Result | None = None
+        self._pieces = self._run()
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def result(self) -> Result:
+        """The result; what is not written yet is waited for. Raises SegrlError for a stream that was closed early."""
+        for _ in self:
+            pass
+        if self._result is None:
+            raise SegrlError("this answer was stopped before its end and has no result")
+        return self._result
+
+    def close(self) -> None:
+        """Ends the work; `result` stays what it is."""
+        self._pieces.close()
+
+    def _run(self) -> Generator[str, None, None]:
+        pipeline, (image, query) = self._pipeline, self._pair
+        prompt = pipeline.road.answer_format.prompt(query)
+        pieces = policies.stream(pipeline.policy, image, prompt, max_new_tokens=pipeline.max_new_tokens)
+        completion = yield from self._kept(pieces)
+        (self._result,) = pipeline._read([self._pair], [completion])
+
+    def _kept(self, pieces: Generator[str, None, Completion]) -> Generator[str, None, Completion]:
+        try:
+            while True:
+                piece = next(pieces)
+                self.text += piece
+                yield piece
+        except StopIteration as end:
+            completion: Completion = end.value
+            return completion
+        finally:
+            pieces.close()
+
+
+def _result(image: Image.Image, query: str, text: str, one: Segmentation) -> Result:
+    scores = None if one.scores is None else one.scores.cpu().numpy()
+    return Result(image, query, text, one.answer, one.masks.cpu().numpy(), scores)
+
+
+def _does_not_fit(image: Image.Image) -> ModelError:
+    return ModelError(
+        f"an image of {image.width}×{image.height} alone does not fit in the device's memory: "
+        "make it smaller, or give the policy an input_wh"
+    )
 
 
 def make_road(policy: Policy, segmenter: Segmenter, answer_format: str | None = None) -> Road:
@@ -111,25 +247,38 @@ def make_road(policy: Policy, segmenter: Segmenter, answer_format: str | None = 
     return Road(answer_format=chosen, frame_for=policy.frame_for, segmenter=segmenter)
 
 
+def fitting_segmenter(policy: str) -> str:
+    """The segmenter that `load` takes for a policy: GrabCut for `tiny`, that of a published one, or SAM 2.1 large."""
+    row = policies.published(policy)
+    return "grabcut" if policy == "tiny" else row.segmenter if row else DEFAULT_SEGMENTER
+
+
 def load(
     policy: str = "tiny",
     *,
     segmenter: str | None = None,
     answer_format: str | None = None,
-    max_new_tokens: int = 512,
+    max_new_tokens: int | None = None,
     device: str | None = None,
     **policy_options: Any,
 ) -> Pipeline:
     """A pipeline by names: a policy (`tiny`, a directory, a name on the hub) and a segmenter that fits it.
 
-    segmenter: a name for `segmenters.load`; without it GrabCut for `tiny` and SAM 2.1 large for the
-    rest. policy_options: for instance `frame`, `input_wh`, `dtype` (`policies.loading.load`).
+    How a published checkpoint is asked and read is known by its name (`policies.published`), how one that segrl
+    trained stands beside its weights; about any other a line is logged that says what was assumed.
+    segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. policy_options: for instance
+    `frame`, `input_wh`, `system`, `dtype` (`policies.loading.load`).
     Raises SegrlError with one line for anything that cannot be loaded.
     """
     from segrl import segmenters
 
-    loaded = policies.load(policy, device=device, **policy_options)
-    name = segmenter or ("grabcut" if policy == "tiny" else DEFAULT_SEGMENTER)
+    if answer_format is not None:
+        answers.get(answer_format)  # a wrong name is told before minutes of loading
+    row = policies.published(policy)
+    loaded = policies.load(policy, device=device, answer_format=answer_format, **policy_options)
+    if assumed := getattr(loaded, "assumed", ""):
+        logger.warning(assumed)
+    name = segmenter or fitting_segmenter(policy)
     where = {} if device is None or name in WEIGHTLESS else {"device": device}
-    road = make_road(loaded, segmenters.load(name, **where), answer_format)
-    return Pipeline(loaded, road, max_new_tokens=max_new_tokens)
+    road = make_road(loaded, segmenters.load(name, **where))
+    return Pipeline(loaded, road, max_new_tokens=max_new_tokens or (row.max_new_tokens if row else MAX_NEW_TOKENS))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segrl.segmenters import Segmenter, segment
-from segrl.types import Frame, Segmentation
+from segrl.types import Answer, Frame, Segmentation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,3 +49,7 @@ class Road:
             for text, cut, image in zip(texts, cut_off, images, strict=True)
         ]
         return segment(self.segmenter, images, answers, image_ids=image_ids)
+
+    def masks(self, answers: Sequence[Answer], images: Sequence[Image.Image]) -> list[Segmentation]:
+        """One Segmentation per answer that somebody drew or edited, as `segmenters.segment` makes it."""
+        return segment(self.segmenter, images, answers)

@@ -171,11 +171,13 @@ class Segmentation:
     """An answer and its masks: `(N, H, W)` bool at the original size, one per prompt; N = 0 without prompts.
 
     `answer` is in original pixels and clipped to the image; its status may have become BAD_VALUES
-    where a box lies outside the image.
+    where a box lies outside the image. scores: `(N,)` float32, the IoU that the segmenter itself
+    expects of each mask (about 0 to 1, unchecked); None from a segmenter that expects nothing.
     """
 
     answer: Answer
     masks: torch.Tensor
+    scores: torch.Tensor | None = None
 
     @property
     def union(self) -> torch.Tensor:

@@ -23,6 +23,7 @@ LAYERS = (
     {"answers", "segmenters", "scoring"},
     {"road"},
     {"policies", "rewards", "metrics", "datasets", "tiny"},
+    {"batching"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
     {"before_after", "other_trainers"},

@@ -4,37 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
-from segrl.policies.base import Completion, Policy
+from segrl.policies.base import Completion, Policy, StreamingPolicy, stream
 from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion
 from segrl.policies.frames import FAMILY_FRAMES, frame_rule
+from segrl.policies.published import PUBLISHED, Published, published
 from segrl.policies.scripted import ScriptedPolicy
 from segrl.policies.settings import FRAME_NAMES, PolicySettings, prepare_image, read_settings, write_settings
 
 __all__ = [
     "FAMILY_FRAMES",
     "FRAME_NAMES",
+    "PUBLISHED",
     "Completion",
     "Policy",
     "PolicySettings",
+    "Published",
     "ScriptedPolicy",
+    "StreamingPolicy",
     "end_token_ids",
     "frame_rule",
     "load",
     "messages",
     "opened_think",
     "prepare_image",
+    "published",
     "read_completion",
     "read_settings",
+    "stream",
     "write_settings",
 ]
 
 
 def load(name_or_path: str, **options: Any) -> Policy:
-    """A policy by name: `tiny` (shipped with segrl), a directory, or a model's name on the hub.
+    """A policy by name: `tiny` (shipped with segrl), a directory, a model's name on the hub, or
+    `openai:MODEL@http://host:port/v1` for a model behind a server.
 
-    options: see `segrl.policies.loading.load`. Raises ModelError with one line that says what to do.
+    A directory may hold a whole checkpoint or a PEFT adapter. options: see `segrl.policies.loading.load`
+    and `segrl.policies.openai_loading.load`. Raises ModelError with one line that says what to do.
     """
+    if name_or_path.startswith("openai:"):
+        return _load_served(name_or_path, options)
     from segrl.policies.loading import load as load_transformers
     from segrl.tiny import resolve_policy
 
     return load_transformers(resolve_policy(name_or_path), **options)
+
+
+def _load_served(name: str, options: dict[str, Any]) -> Policy:
+    """The policy behind a server; what it computes with is the server's own affair."""
+    from segrl.errors import ModelError
+    from segrl.policies.openai_loading import load as load_openai
+
+    for option in ("device", "dtype", "autocast", "merge_adapter"):
+        if options.pop(option, None):
+            raise ModelError(f"{name}: {option} is chosen where the server is started")
+    return load_openai(name, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -58,3 +58,24 @@ class Policy(Protocol):
         drawn from the whole softmax at that temperature, seeded by `seed`.
         """
         ...
+
+
+@runtime_checkable
+class StreamingPolicy(Policy, Protocol):
+    """A policy whose text can be read while it is written."""
+
+    def stream(self, image: Image.Image, prompt: str, *, max_new_tokens: int) -> Generator[str, None, Completion]:
+        """Pieces of the greedy completion's text, which joined are its text; returns the completion.
+
+        Closing the generator ends the work.
+        """
+        ...
+
+
+def stream(policy: Policy, image: Image.Image, prompt: str, *, max_new_tokens: int) -> Generator[str, None, Completion]:
+    """`StreamingPolicy.stream`; a policy that cannot stream gives its whole text as one piece."""
+    if isinstance(policy, StreamingPolicy):
+        return (yield from policy.stream(image, prompt, max_new_tokens=max_new_tokens))
+    ((completion,),) = policy.generate([image], [prompt], max_new_tokens=max_new_tokens)
+    yield completion.text
+    return completion

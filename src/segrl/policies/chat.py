@@ -34,6 +34,12 @@ def messages(image: Image.Image | None, text: str, system: str | None = None, *,
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]
 
 
+def rendered(processor: Any, text: str, system: str | None = None) -> str:
+    """The exact text that a model is sent when it is asked `text` about an image, whose place its template marks."""
+    chat = messages(None, text, system)
+    return str(processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+
 def opened_think(rendered_prompt: str) -> str:
     """The `<think>` (with the space behind it) that a chat template wrote at the end of a prompt, or "".
 

@@ -11,7 +11,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import cached_file
 
 from segrl.errors import ModelError
-from segrl.policies.settings import FILE_NAME, PolicySettings, read_settings
+from segrl.policies.frames import FAMILY_FRAMES
+from segrl.policies.published import published_settings
+from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, FILE_NAME, PolicySettings, read_settings
 from segrl.policies.transformers_policy import TransformersPolicy
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -32,17 +34,19 @@ def load(
 
     device: the first CUDA device if there is one, else the CPU. dtype: of the weights; bfloat16 on
     CUDA and float32 on the CPU unless said. autocast: compute in bfloat16 with weights of `dtype`.
-    The others override the checkpoint's segrl.json (`PolicySettings`). Raises ModelError naming
-    the checkpoint if it is missing, incomplete, has no processor or is of an unknown family.
+    The others override the checkpoint's segrl.json (`PolicySettings`), and where that is missing
+    what the table of published checkpoints says (`published`). Raises ModelError naming the checkpoint if
+    it is missing, incomplete, has no processor or is of an unknown family.
     """
     name = str(name_or_path)
-    settings = _settings(name).override(
-        answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system
-    )
+    found = find_settings(name)
+    settings = found.override(answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     processor = load_processor(name)
     model = load_model(name, _dtype(dtype, where)).to(where)
-    return TransformersPolicy(model, processor, settings, autocast=autocast)
+    return TransformersPolicy(
+        model, processor, settings, autocast=autocast, assumed=_assumed(name, settings, model.config.model_type)
+    )
 
 
 def load_processor(name: str) -> Any:
@@ -90,14 +94,36 @@ def _check_place(name: str) -> None:
         raise ModelError(f"there is no model directory {name}: give an existing one, owner/name on the hub, or tiny")
 
 
-def _settings(name: str) -> PolicySettings:
-    """What segrl.json says, in a directory or among the files on the hub; nothing if there is none."""
+def find_settings(name: str) -> PolicySettings:
+    """What segrl.json says, in a directory or among the files on the hub; else the table; else nothing.
+
+    Raises ModelError for a checkpoint that is not there.
+    """
     _check_place(name)
     if Path(name).is_dir():
-        return read_settings(name)
-    _check_hub(name)
-    file = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False)
-    return PolicySettings() if file is None else read_settings(Path(file).parent)
+        directory: Path | None = Path(name)
+    else:
+        _check_hub(name)
+        file = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False)
+        directory = Path(file).parent if file else None
+    if directory is not None and (directory / FILE_NAME).is_file():
+        return read_settings(directory)
+    return published_settings(name)
+
+
+def _assumed(name: str, settings: PolicySettings, model_type: str) -> str:
+    """What nobody said about a checkpoint, in one line for a person; "" if all was said."""
+    taken = []
+    if settings.answer_format is None:
+        taken.append(f"the answer format {DEFAULT_ANSWER_FORMAT}, with no system prompt")
+    if settings.frame is None:
+        taken.append(f"the frame {FAMILY_FRAMES[model_type]}, as {model_type} models write")
+    if not taken:
+        return ""
+    return (
+        f"segrl does not know {name} and assumes {', and '.join(taken)}, and images of their own size; "
+        "say otherwise with answer_format, frame and input_wh, or in a segrl.json beside the weights"
+    )
 
 
 def _check_hub(name: str) -> None:

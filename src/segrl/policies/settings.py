@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FILE_NAME = "segrl.json"
 
+DEFAULT_ANSWER_FORMAT = "json-list"
+"""What a policy without a segrl.json is asked for: the list that plain Qwen-VL models were trained to write."""
+
 FRAME_NAMES = ("original", "resized", "smart_resize", "relative_1000")
 """`original`: pixels of the image as it is. `resized`: pixels of the image squashed to `input_wh`.
 `smart_resize`: pixels of the image as the checkpoint's own processor resizes it. `relative_1000`: 0–1000."""

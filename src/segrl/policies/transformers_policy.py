@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -14,14 +16,13 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessorList
 
 from segrl.policies.base import Completion
-from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion
+from segrl.policies.chat import end_token_ids, opened_think, read_completion, rendered
 from segrl.policies.frames import SmartResize, frame_rule
-from segrl.policies.sampling import GumbelNoise, request_seed, sample_seed
-from segrl.policies.settings import PolicySettings, prepare_image
+from segrl.policies.sampling import GumbelNoise
+from segrl.policies.seeds import request_seed, sample_seed
+from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, PolicySettings, prepare_image
+from segrl.policies.streaming import TokenQueue
 from segrl.types import Frame
-
-DEFAULT_ANSWER_FORMAT = "json-list"
-"""What a policy without a segrl.json is asked for: the list that plain Qwen-VL models were trained to write."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,21 @@ class TransformersPolicy:
     """A model and its processor as a policy.
 
     settings: how to feed and read it. autocast: compute in bfloat16 whatever the weights' type.
-    The model's training mode and its own generation configuration are left as they were found, and
-    no decoding setting is ever taken from the latter.
+    assumed: one line on what nobody said about this model and was taken for granted; empty where
+    nothing was. The model's training mode and its own generation configuration are left as they were
+    found, and no decoding setting is ever taken from the latter. Threads may share a policy: one
+    batch is generated at a time.
     """
 
-    def __init__(self, model: Any, processor: Any, settings: PolicySettings, *, autocast: bool = False) -> None:
-        self.model, self.processor, self.settings = model, processor, settings
+    def __init__(
+        self, model: Any, processor: Any, settings: PolicySettings, *, autocast: bool = False, assumed: str = ""
+    ) -> None:
+        self.model, self.processor, self.settings, self.assumed = model, processor, settings, assumed
         self.answer_format = settings.answer_format or DEFAULT_ANSWER_FORMAT
         self._resize = SmartResize.of(processor)
         self._frame_rule = frame_rule(model.config.model_type, settings, self._resize)
         self._autocast = autocast
+        self._one_at_a_time = Lock()
 
     def frame_for(self, image_wh: tuple[int, int]) -> Frame:
         """The frame of the numbers it writes about an original image of `image_wh` pixels."""
@@ -56,9 +62,7 @@ class TransformersPolicy:
 
     def render(self, prompt: str) -> str:
         """The exact text that the model is sent for a text prompt, with the image's place marked."""
-        chat = messages(None, prompt, self.settings.system)
-        text: str = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return text
+        return rendered(self.processor, prompt, self.settings.system)
 
     def generate(
         self,
@@ -85,6 +89,28 @@ class TransformersPolicy:
         samples = [i if temperature > 0 else 0 for i in range(num_samples)]
         return [[done[place, i] for i in samples] for place in range(len(prompts))]
 
+    def stream(self, image: Image.Image, prompt: str, *, max_new_tokens: int) -> Generator[str, None, Completion]:
+        """The greedy completion of one request while it is written: pieces of its text, then it is returned.
+
+        The pieces joined are the text. Generation runs in a thread of its own and ends when the
+        generator is closed.
+        """
+        (row,) = self._rows([image], [prompt], 0, 0)
+        queue = TokenQueue()
+        with ThreadPoolExecutor(1) as thread:
+            job = thread.submit(self._stream_into, queue, row, max_new_tokens)
+            try:
+                yield from queue.pieces(self.processor.tokenizer, opened_think(row.text))
+            finally:
+                queue.stop()
+            return job.result()
+
+    def _stream_into(self, queue: TokenQueue, row: _Row, max_new_tokens: int) -> Completion:
+        try:
+            return self._generate_batch([row], max_new_tokens, 0.0, streamer=queue)[0]
+        finally:
+            queue.end()
+
     def _rows(self, images: Sequence[Image.Image], prompts: Sequence[str], seed: int, draws: int) -> list[_Row]:
         """`draws` seeded rows per request, or one row that needs no seed where `draws` is 0."""
         seen: Counter[int] = Counter()
@@ -106,17 +132,20 @@ class TransformersPolicy:
         for group in alike.values():
             yield from (group[i : i + batch_size] for i in range(0, len(group), batch_size))
 
-    def _generate_batch(self, batch: Sequence[_Row], max_new_tokens: int, temperature: float) -> list[Completion]:
+    def _generate_batch(
+        self, batch: Sequence[_Row], max_new_tokens: int, temperature: float, streamer: TokenQueue | None = None
+    ) -> list[Completion]:
         start = time.perf_counter()
         device, dtype = self.model.device, self.model.dtype
         texts, images = [row.text for row in batch], [[row.image] for row in batch]
         inputs = self.processor(text=texts, images=images, return_tensors="pt").to(device, dtype)
         noise = [GumbelNoise([row.seed for row in batch], temperature, device)] if temperature > 0 else []
-        with torch.inference_mode(), _plain_decoding(self.model), self._precision():
+        with self._one_at_a_time, torch.inference_mode(), _plain_decoding(self.model), self._precision():
             ids = self.model.generate(
                 **inputs,
                 generation_config=self._decoding(max_new_tokens),
                 logits_processor=LogitsProcessorList(noise),
+                streamer=streamer,
             )
         generated = ids[:, inputs["input_ids"].shape[1] :].tolist()
         seconds = (time.perf_counter() - start) / len(batch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from segrl.coordinates import to_original
 from segrl.errors import ModelError
-from segrl.segmenters.protocol import ImageTooLarge, Segmenter, content_key
+from segrl.segmenters.protocol import ImageTooLarge, ScoringSegmenter, Segmenter, content_key
 from segrl.types import Answer, MaskPrompt, Segmentation
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def segment(
     keys = [(key, image.size) for key, image in zip(ids, images, strict=True)]
     for key, image, answer in zip(keys, images, pixel_answers, strict=True):
         rows.append([works.setdefault(key, _Work(image)).row(prompt) for prompt in answer.prompts])
-    masks = _decode(segmenter, works)
+    decoded = _decode(segmenter, works)
     return [
-        Segmentation(answer, masks[key][row] if row else _no_masks(image))
+        _rows(decoded[key], row, answer) if row else _nothing(segmenter, image, answer)
         for key, row, answer, image in zip(keys, rows, pixel_answers, images, strict=True)
     ]
 
@@ -74,8 +74,8 @@ def _content_keys(images: Sequence[Image.Image]) -> list[str]:
 
 def _decode(
     segmenter: Segmenter, works: dict[tuple[str, tuple[int, int]], _Work]
-) -> dict[tuple[str, tuple[int, int]], torch.Tensor]:
-    """Masks of each image's prompts, by the image's key."""
+) -> dict[tuple[str, tuple[int, int]], tuple[torch.Tensor, torch.Tensor | None]]:
+    """Masks of each image's prompts and their scores if the segmenter gives any, by the image's key."""
     if not works:
         return {}
     try:
@@ -83,11 +83,19 @@ def _decode(
     except ImageTooLarge as error:
         names = [name for (name, _), work in works.items() if work.image is error.image]
         raise ModelError(f"image {', '.join(names)}: {error}") from error
-    masks = segmenter.decode(embeddings, [work.prompts for work in works.values()])
-    return dict(zip(works, masks, strict=True))
+    prompts = [work.prompts for work in works.values()]
+    if isinstance(segmenter, ScoringSegmenter):
+        return dict(zip(works, segmenter.decode_scored(embeddings, prompts), strict=True))
+    return {key: (masks, None) for key, masks in zip(works, segmenter.decode(embeddings, prompts), strict=True)}
 
 
-def _no_masks(image: Image.Image) -> torch.Tensor:
+def _rows(decoded: tuple[torch.Tensor, torch.Tensor | None], rows: list[int], answer: Answer) -> Segmentation:
+    masks, scores = decoded
+    return Segmentation(answer, masks[rows], None if scores is None else scores[rows])
+
+
+def _nothing(segmenter: Segmenter, image: Image.Image, answer: Answer) -> Segmentation:
     import torch
 
-    return torch.zeros((0, image.height, image.width), dtype=torch.bool)
+    masks = torch.zeros((0, image.height, image.width), dtype=torch.bool)
+    return Segmentation(answer, masks, torch.zeros(0) if isinstance(segmenter, ScoringSegmenter) else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from segrl.errors import FrameError, ModelError
 from segrl.types import FrameKind, MaskPrompt
@@ -45,6 +45,17 @@ class Segmenter(Protocol):
         only, not on what else stands in the batch. Raises FrameError unless every prompt is in
         original pixels.
         """
+        ...
+
+
+@runtime_checkable
+class ScoringSegmenter(Segmenter, Protocol):
+    """A segmenter that says how good it expects its masks to be."""
+
+    def decode_scored(
+        self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """`decode` with the IoU that the segmenter expects of each mask: float32 `(n_i,)`, about 0 to 1."""
         ...
 
 

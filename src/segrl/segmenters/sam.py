@@ -115,9 +115,16 @@ class SamSegmenter:
 
     def decode(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[torch.Tensor]:
         """See `Segmenter.decode`; the masks are on the segmenter's device."""
+        return [masks for masks, _ in self.decode_scored(embeddings, prompts)]
+
+    def decode_scored(
+        self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """See `ScoringSegmenter.decode_scored`: masks with the IoU that the decoder predicts."""
         low = self.decode_logits(embeddings, prompts)
         return [
-            self._upscale(answer.logits, embedding.image_hw) for answer, embedding in zip(low, embeddings, strict=True)
+            (self._upscale(answer.logits, embedding.image_hw), answer.scores)
+            for answer, embedding in zip(low, embeddings, strict=True)
         ]
 
     def decode_logits(
