@@ -25,6 +25,11 @@ def sam(body: str) -> str:
     return f"<think>t</think> To generate the mask of the target object, <answer>{body}</answer>"
 
 
+def zero(body: str) -> str:
+    return f"<think>t</think>\n<answer>{body}</answer>"
+
+
+TWO = MaskPrompt((1, 2, 30, 40), ((5, 6), (7, 8)), (1, 1))
 READ = [
     ("seg-r1", f"<think>it is left</think> {TAGS}", [BOTH]),
     ("seg-r1", TAGS.replace(", <", "<"), [BOTH]),
@@ -82,6 +87,17 @@ READ = [
         '<answer>[{"bbox_2d": [1,2,30,40]},{"bbox_2d": [1,2,30,40], "point_2d": [900,900]}]</answer>',
         [BOX, MaskPrompt((1, 2, 30, 40), ((900, 900),), (1,))],
     ),
+    ("json-list", '<answer>```json\n[{"bbox_2d": [1,2,30,40], "label": "cat"}]\n```</answer>', [BOX]),
+    ("json-list", '```json\n{"bbox_2d": [1,2,30,40]}\n```', [BOX]),
+    ("seg-zero", zero('{"bbox": [1,2,30,40], "points_1": [5,6], "points_2": [7,8]}'), [TWO]),
+    ("seg-zero", zero("{'bbox': [1,2,30,40], 'points_1': [5,6], 'points_2': [7,8]}"), [TWO]),
+    ("seg-zero", zero('```json\n{"points_2": [7,8], "points_1": [5,6], "bbox": [1,2,30,40]}\n```'), [TWO]),
+    ("seg-zero", '{"bbox": [1,2,30,40], "points_1": [5,6], "points_2": [7,8], "why": "red"} so', [TWO]),
+    ("seg-zero", '```json\n{"bbox": [1,2,30,40], "points_2": [5,6]}\n```', [FOREGROUND]),
+    ("seg-zero", zero('{"bbox": [1,2,30,40]}'), [BOX]),
+    ("seg-zero", zero('{"bbox": [1,2,30,40], "points_1": [], "points_2": [5,6]}'), [FOREGROUND]),
+    ("seg-zero", zero('{"points_1": [5,6], "points_2": [7,8]}'), [MaskPrompt(None, ((5, 6), (7, 8)), (1, 1))]),
+    ("seg-zero", zero('[{"bbox": [1,2,30,40]}, {"bbox": [100,100,200,200], "points_1": [150,150]}]'), [BOX, OTHER]),
 ]
 
 
@@ -101,6 +117,8 @@ NO_TARGET = [
     ("sam-r1", sam("```\n{'points': [], 'bbox': []}\n```")),
     ("json-list", "<answer>[]</answer>"),
     ("json-list", "<think>none</think> ```json\n[]\n```"),
+    ("seg-zero", zero('{"bbox": [], "points_1": [], "points_2": []}')),
+    ("seg-zero", '{"bbox": [], "points_2": [], "points_1": []}'),
 ]
 
 
@@ -140,6 +158,8 @@ BAD_POINTS += [("[[5,nan]]", "[1]"), ("7", "[1]"), ("[[]]", "[1]"), ("[[5,6]]", 
 BAD_POINTS += [("[[5,6]]", f"[{label}]") for label in ("2", "-1", "0.5", "true", "false", "null", '"1"', "[1]", "NaN")]
 BAD_POINTS += [("[[5,6]]", "[1,0]"), ("[[5,6],[7,8]]", "[1]"), ("{}", "{}")]
 
+BAD_XY = ["[5]", "[5,6,1]", "[[5,6]]", "7", "null", '"5,6"', "{}", "[5,true]", "[5,1e999]", "[NaN,5]"]
+
 BAD_VALUES = [
     *(("seg-r1", seg(box)) for box in BAD_BOXES),
     *(("sam-r1", sam(f'{{"bbox": {box}, "points": []}}')) for box in BAD_BOXES),
@@ -173,6 +193,14 @@ BAD_VALUES = [
     ("json-list", '<answer>[{"point_2d": [5,6,1]}]</answer>'),
     ("json-list", '<answer>[{"point_2d": [5,false]}]</answer>'),
     ("json-list", "[[1,2,30,40]]"),
+    *(("seg-zero", zero(f'{{"bbox": {box}, "points_1": [5,6], "points_2": [7,8]}}')) for box in [*BAD_BOXES, "[]"]),
+    *(("seg-zero", zero(f'{{"bbox": [1,2,30,40], "points_1": {xy}}}')) for xy in BAD_XY),
+    *(("seg-zero", zero(f'{{"points_1": [5,6], "points_2": {xy}}}')) for xy in BAD_XY),
+    ("seg-zero", zero('{"bbox": [[1,2,30,40],[1,2,30,40]]}')),
+    ("seg-zero", zero("{}")),
+    ("seg-zero", zero("[]")),
+    ("seg-zero", zero('{"points_1": [], "points_2": []}')),
+    ("seg-zero", zero('[{"bbox": []}, {"bbox": [1,2,30,40]}]')),
     ("seg-r1", "<bbox>[1,2,30,40]</bbox>" * (MAX_BOXES + 1)),
     ("seg-r1", f"<bbox>[{'[1,2,30,40],' * (MAX_BOXES + 1)}]</bbox>"),
     ("seg-r1", seg(points="[" + "[5,6]," * (MAX_POINTS + 1) + "]", labels="[" + "1," * (MAX_POINTS + 1) + "]")),
@@ -202,6 +230,7 @@ BAD_SYNTAX = [
     *(("points-only", seg(points=broken)) for broken in BROKEN),
     *(("sam-r1", sam(broken)) for broken in BROKEN),
     *(("json-list", f"<answer>{broken}</answer>") for broken in BROKEN),
+    *(("seg-zero", zero(broken)) for broken in BROKEN),
     ("seg-r1", seg("[true]", "[")),
     ("seg-r1", "<bbox>[1,2,30,40]"),
     ("seg-r1", "[1,2,30,40]</bbox>"),

@@ -82,6 +82,7 @@ def test_numbers_of_any_length(digits: str, name: str) -> None:
     box = f"[{digits},1,2e400,3]"
     texts = {"seg-r1": f"<bbox>{box}</bbox>", "points-only": f"<points>[{box}]</points><labels>[1]</labels>"}
     texts |= {"sam-r1": f'<answer>{{"bbox": {box}}}</answer>', "json-list": f'[{{"bbox_2d": {box}}}]'}
+    texts |= {"seg-zero": f'{{"bbox": {box}}}'}
     assert answers.parse(texts[name], name).status is Status.BAD_VALUES
 
 

@@ -23,7 +23,7 @@ LETTERS = st.one_of(st.characters(), st.sampled_from("[]{}(),:\"'`\\<>/012345678
 PIECES = """
 <think> </think> <answer> </answer> <bbox> </bbox> <points> </points> <labels> </labels> [ ] { } ( ) , : ``` ```json " '
 [1,2,3,4] [[1,2]] [1] [0,1] [] 1 -2.5 007 1e999 1e-9 . - + true None NaN Infinity x "bbox" "bbox_2d"
-{"bbox":[1,2,3,4],"points":[[1,2,1]]} {"bbox_2d":[1,2,3,4],"point_2d":[1,2]}
+{"bbox":[1,2,3,4],"points":[[1,2,1]]} {"bbox_2d":[1,2,3,4],"point_2d":[1,2]} {"bbox":[1,2,3,4],"points_1":[1,2]}
 """
 FRAGMENTS = st.sampled_from([*PIECES.split(), "\\", "\ud800"])
 TEXTS = st.one_of(st.text(LETTERS, max_size=60), st.lists(FRAGMENTS, max_size=25).map(" ".join))
@@ -47,6 +47,7 @@ INSIDE = {
     "points-only": "<points>{}</points>, <labels>{}</labels>",
     "sam-r1": '<answer>{{"bbox": {}, "points": {}}}</answer>',
     "json-list": '<answer>[{{"bbox_2d": {}, "point_2d": {}}}]</answer>',
+    "seg-zero": '<answer>{{"bbox": {}, "points_1": {}, "points_2": {}}}</answer>',
 }
 LITERALS = st.recursive(
     st.one_of(st.integers(-9, 9), st.floats(), st.booleans(), st.none(), st.text(max_size=3)),
@@ -118,8 +119,9 @@ def sayable(prompts: Sequence[MaskPrompt], name: str) -> list[MaskPrompt]:
         if not all(prompt.points_xy for prompt in rounded):
             raise ValueError
         return [MaskPrompt(None, points, sum((p.labels for p in rounded), ()), rounded[0].frame)]
-    if name == "json-list":
-        first = [tuple(xy for xy, label in zip(p.points_xy, p.labels, strict=True) if label)[:1] for p in rounded]
+    if name in ("json-list", "seg-zero"):
+        room = 1 if name == "json-list" else 2
+        first = [tuple(xy for xy, label in zip(p.points_xy, p.labels, strict=True) if label)[:room] for p in rounded]
         return [MaskPrompt(p.box_xyxy, xy, (1,) * len(xy), p.frame) for p, xy in zip(rounded, first, strict=True)]
     return rounded
 
@@ -139,7 +141,8 @@ def test_what_is_rendered_is_read_back(prompts: list[MaskPrompt], reasoning: str
     assert list(answer.prompts) == expected
     assert answer.status is (Status.OK if prompts else Status.NO_TARGET)
     assert answer.reasoning == (None if name == "points-only" else reasoning.strip())
-    if all(p.box_xyxy and any(p.labels) for p in prompts):
+    foreground_needed = 2 if name == "seg-zero" else 1
+    if all(p.box_xyxy and sum(p.labels) >= foreground_needed for p in prompts):
         assert answer.parts == answer_format.required_parts
 
 

@@ -32,6 +32,7 @@ COMPLETE = {
     "points-only": "<points>[[5,6],[7,8]]</points>, <labels>[1,0]</labels>",
     "sam-r1": sam('{"bbox": [1,2,30,40], "points": [[5,6,1]]}'),
     "json-list": '<think>t</think><answer>[{"bbox_2d": [1,2,30,40], "point_2d": [5,6]}]</answer>',
+    "seg-zero": '<think>t</think><answer>{"bbox": [1,2,30,40], "points_1": [5,6], "points_2": [7,8]}</answer>',
 }
 
 
@@ -53,6 +54,7 @@ def test_a_cut_bare_list_is_truncated() -> None:
 
 
 QUOTED = {"seg-r1": seg("[9,9,99,99]", "[]", "[]"), "points-only": "<points>[]</points><labels>[]</labels>"}
+QUOTED |= {"seg-zero": '{"bbox": [9,9,99,99], "points_1": [9,9]}'}
 QUOTED |= {"sam-r1": '<answer>{"bbox": [9,9,99,99]}</answer>', "json-list": '[{"bbox_2d": [9,9,99,99]}]'}
 
 
@@ -113,6 +115,10 @@ def test_reasoning(name: str, text: str, reasoning: str | None, has_think: bool)
         ("json-list", '[{"bbox_2d": [1,2,30,40], "point_2d": [5,6]}]', "bbox points"),
         ("json-list", '[{"bbox_2d": [1,2,30,40], "point_2d": [5,6]}, {"point_2d": [5,6]}]', "points"),
         ("json-list", '<answer>[{"bbox_2d": [1,2], "point_2d": [5,6]}]</answer>', "answer points"),
+        ("seg-zero", COMPLETE["seg-zero"], "think answer bbox points"),
+        ("seg-zero", '{"bbox": [1,2,30,40], "points_1": [5,6], "points_2": [7,8]}', "bbox points"),
+        ("seg-zero", '<answer>{"bbox": [1,2,30,40], "points_1": [5,6]}</answer>', "answer bbox"),
+        ("seg-zero", '<answer>{"bbox": [1,2], "points_1": [5,6], "points_2": [7,8]}</answer>', "answer points"),
     ],
 )
 def test_parts(name: str, text: str, parts: str) -> None:
@@ -126,7 +132,7 @@ def test_prompts_carry_the_policys_frame() -> None:
 
 
 def test_names_and_get() -> None:
-    assert ALL == ("seg-r1", "sam-r1", "points-only", "json-list")
+    assert ALL == ("seg-r1", "sam-r1", "points-only", "json-list", "seg-zero")
     assert [answers.get(name).name for name in ALL] == list(ALL)
     with pytest.raises(SegrlError, match="did you mean 'sam-r1'"):
         answers.get("sam_r1")
@@ -152,7 +158,7 @@ def test_seg_r1_prompt(name: str, query: str, expected: str) -> None:
     assert "<points>" in answers.get(name).system
 
 
-@pytest.mark.parametrize("name", ["sam-r1", "json-list"])
+@pytest.mark.parametrize("name", ["sam-r1", "json-list", "seg-zero"])
 def test_json_prompts_hold_the_query_and_an_example_that_parses(name: str) -> None:
     text = answers.get(name).prompt(" the {red} cup ")
     assert '"the {red} cup"' in text
@@ -179,6 +185,13 @@ def test_renderings() -> None:
         '<think>why</think><answer>[{"bbox_2d": [248,218,395,300], "point_2d": [360,237]}, '
         '{"bbox_2d": [100,100,200,200], "point_2d": [150,150]}]</answer>'
     )
+    assert render["seg-zero"](prompts, "why") == (
+        '<think>why</think><answer>[{"bbox": [248,218,395,300], "points_1": [360,237]}, '
+        '{"bbox": [100,100,200,200], "points_1": [150,150]}]</answer>'
+    )
+    assert render["seg-zero"]([MaskPrompt((1, 2, 30, 40), ((5, 6), (7, 8), (9, 9)), (1, 1, 1))], "").endswith(
+        '<answer>{"bbox": [1,2,30,40], "points_1": [5,6], "points_2": [7,8]}</answer>'
+    )
     assert render["seg-r1"]([], "") == "<think></think> <bbox>[]</bbox>, <points>[]</points>, <labels>[]</labels>"
 
 
@@ -187,7 +200,9 @@ def test_what_a_format_cannot_say_is_refused() -> None:
         answers.get("points-only").render([BOX])
     with pytest.raises(ValueError, match="background points"):
         answers.get("json-list").render([MaskPrompt(None, ((1, 1),), (0,))])
-    for name in ("seg-r1", "sam-r1", "json-list"):
+    with pytest.raises(ValueError, match="background points"):
+        answers.get("seg-zero").render([MaskPrompt(None, ((1, 1),), (0,))])
+    for name in ("seg-r1", "sam-r1", "json-list", "seg-zero"):
         with pytest.raises(ValueError, match="think tags"):
             answers.get(name).render([FOREGROUND], "a </think> b")
 

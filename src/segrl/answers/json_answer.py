@@ -1,11 +1,12 @@
-"""What sam-r1 and json-list share: JSON objects between answer tags."""
+"""What sam-r1, seg-zero and json-list share: JSON objects between answer tags, or bare."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from segrl.answers.literal import Literal, read_whole
+from segrl.answers.literal import Literal, read_first, read_whole
 from segrl.answers.prompts import MAX_BOXES, check_count
 from segrl.answers.reading import BadValues, Reading, blocks, tag_pattern
 from segrl.types import Status
@@ -13,7 +14,28 @@ from segrl.types import Status
 Entry = dict[str, Literal]
 
 _TAGS = tag_pattern("answer")
+_BARE = re.compile(r"""\[\s*+[{\]]|\{\s*+["']""")
+"""Where a list of objects, an empty list or an object begins."""
 _T = TypeVar("_T")
+
+
+def read_entries(reading: Reading, body: str) -> list[Entry] | None:
+    """The objects in the last `<answer>`; in a text without such tags the first that stand there, fenced or bare.
+
+    None with the fault noted if there are none.
+    """
+    if "<answer>" in body or "</answer>" in body:
+        return read_answer_tag(reading, body)
+    found = _BARE.search(body)
+    start = found.start() if found else body.find("[")
+    if start < 0:
+        reading.faults.append((Status.NO_ANSWER, "no <answer>…</answer> and no JSON"))
+        return None
+    literal = reading.attempt(read_first, body, start)
+    if literal is None:
+        return None
+    reading.is_complete = True
+    return reading.attempt(to_entries, literal[0])
 
 
 def read_answer_tag(reading: Reading, body: str) -> list[Entry] | None:

@@ -9,17 +9,14 @@ only a point; further keys, such as "label". `[]` says "nothing there".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
-from segrl.answers.json_answer import Entry, read_answer_tag, read_field, to_entries
-from segrl.answers.literal import Literal, read_first
+from segrl.answers.json_answer import read_entries, read_field
+from segrl.answers.literal import Literal
 from segrl.answers.prompts import MAX_POINTS, check_count, group, read_box, read_points, round_prompt
 from segrl.answers.reading import BadValues, Reading
-from segrl.types import Box, Frame, MaskPrompt, Point, Status
-
-_LIST_OF_ENTRIES = re.compile(r"""\[\s*+[{\]]|\{\s*+["']""")
+from segrl.types import Box, Frame, MaskPrompt, Point
 
 
 class JsonList(AnswerFormat):
@@ -50,9 +47,7 @@ class JsonList(AnswerFormat):
     def read(self, body: str, frame: Frame) -> Reading:
         """See AnswerFormat."""
         reading = Reading()
-        entries = (
-            read_answer_tag(reading, body) if "<answer>" in body or "</answer>" in body else _read_bare(reading, body)
-        )
+        entries = read_entries(reading, body)
         if entries is None:
             return reading
         boxes = read_field(reading, "bbox", entries, "bbox_2d", read_box)
@@ -60,20 +55,6 @@ class JsonList(AnswerFormat):
         if boxes is not None and points is not None:
             reading.prompts = reading.attempt(_to_prompts, boxes, points, frame) or ()
         return reading
-
-
-def _read_bare(reading: Reading, body: str) -> list[Entry] | None:
-    """The first list of entries, or first entry, that stands in `body` without tags."""
-    found = _LIST_OF_ENTRIES.search(body)
-    start = found.start() if found else body.find("[")
-    if start < 0:
-        reading.faults.append((Status.NO_ANSWER, "no <answer>…</answer> and no list"))
-        return None
-    literal = reading.attempt(read_first, body, start)
-    if literal is None:
-        return None
-    reading.is_complete = True
-    return reading.attempt(to_entries, literal[0])
 
 
 def _read_foreground(value: Literal) -> list[Point]:
