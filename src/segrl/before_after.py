@@ -15,6 +15,8 @@ from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, train
 from segrl.training.launch import launch
 from segrl.training.recipe import DatasetSection
+from segrl.training.reward_check import ensure_reward
+from segrl.training.run_dir import RunDir
 from segrl.types import Example
 
 Say = Callable[[str], None]
@@ -42,6 +44,7 @@ def improve(
     begun where that can be known.
     """
     run = EvaluatedRun(_claim(recipe, Path(out), processes))
+    ensure_reward(recipe, RunDir(run.path), say)
     if recipe.evaluation is not None:
         _measure(recipe, recipe.policy.path, run, "before", say, watch)
     trained = launch(recipe, run.path, processes, say=say) if processes > 1 else train(recipe, run.path, say=say)
@@ -57,7 +60,6 @@ def improve(
 def _claim(recipe: Recipe, out: Path, processes: int) -> Path:
     """Make `out` this recipe's, and refuse what is wrong with the recipe before the first evaluation."""
     from segrl.training.options import build_config
-    from segrl.training.run_dir import RunDir
 
     _examples(recipe.dataset)
     if recipe.evaluation is not None:

@@ -55,6 +55,14 @@ def clip_point(point: Point, image_wh: tuple[int, int]) -> Point:
     return (min(max(point[0], 0.0), w - 1.0), min(max(point[1], 0.0), h - 1.0))
 
 
+def lies_outside(prompt: MaskPrompt, image_wh: tuple[int, int], tolerance: float = 0.02) -> bool:
+    """Whether a number of `prompt` lies beyond the image by more than `tolerance`, a share of the side."""
+    width, height = frame_size_wh(prompt.frame, image_wh)
+    corners = [] if prompt.box_xyxy is None else [prompt.box_xyxy[:2], prompt.box_xyxy[2:]]
+    shares = [share for x, y in (*corners, *prompt.points_xy) for share in (x / width, y / height)]
+    return any(share < -tolerance or share > 1 + tolerance for share in shares)
+
+
 def to_original(answer: Answer, image_wh: tuple[int, int]) -> Answer:
     """The answer in original pixels, clipped to the image; BAD_VALUES if a box is empty then.
 

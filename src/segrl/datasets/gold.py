@@ -51,6 +51,11 @@ def gold_answer(example: Example, *, n_points: int = 2, n_negatives: int = 0) ->
     return tuple(sorted(prompts, key=_left_to_right))
 
 
+def gold_prompts(example: Example) -> Sequence[MaskPrompt]:
+    """What an example itself says is the right answer (`meta["prompts"]`, in any known frame), else `gold_answer`."""
+    return example.meta["prompts"] if "prompts" in example.meta else gold_answer(example)
+
+
 def _left_to_right(prompt: MaskPrompt) -> tuple[float, ...]:
     x1, y1, x2, y2 = prompt.box_xyxy or (0.0,) * 4
     return (x1 + x2, y1 + y2, x1, y1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from segrl import answers
-from segrl.datasets.gold import gold_answer
+from segrl.datasets.gold import gold_prompts
 from segrl.datasets.images import content_id
 from segrl.evaluation.evaluate import evaluate
 from segrl.evaluation.records import EvalRecord
@@ -30,8 +30,7 @@ def evaluate_gold(examples: Sequence[Example], segmenter: Segmenter, answer_form
     written = answers.get(answer_format)
     texts = {}
     for example in examples:
-        prompts = example.meta["prompts"] if "prompts" in example.meta else gold_answer(example)
-        text = written.render(prompts, str(example.meta.get("reasoning", "")))
+        text = written.render(gold_prompts(example), str(example.meta.get("reasoning", "")))
         texts[_key(example.image, written.prompt(example.query))] = text
     policy = ScriptedPolicy(texts, key=_key, answer_format=written.name, frame=ORIGINAL)
     return evaluate(policy, Road(written, policy.frame_for, segmenter), examples)

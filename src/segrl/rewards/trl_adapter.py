@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segrl.coordinates import lies_outside
 from segrl.masks import from_rle, to_rle
 from segrl.rewards.engine import Completions, RewardBatch, RewardEngine
+from segrl.rewards.rollout import Rollout
 from segrl.types import MaskPrompt, Status
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ROLLOUT_COLUMN = "segrl_rollout"
 """Our column in TRL's completions table: one JSON text per completion, empty on steps that are not sampled."""
@@ -65,7 +71,9 @@ class TrlRewards:
     scores it and the others read the result. Weights go to TRL's `reward_weights`.
 
     read: completion ids → (text, truncated, tokens), see `segrl.policies.read_completion`.
-    logs_rollouts: whether a step's completions go to the rollout log.
+    logs_rollouts: whether a step's completions go to the rollout log; keep_pictures then gets their
+    image ids and original images. timed: beginning and end of each scored batch (`time.monotonic`);
+    who reads it empties it.
     """
 
     def __init__(
@@ -75,9 +83,12 @@ class TrlRewards:
         *,
         shuffle: Shuffle | None = None,
         logs_rollouts: Callable[[int], bool] = lambda step: False,
+        keep_pictures: Callable[[Sequence[str], Sequence[Image.Image]], None] = lambda image_ids, images: None,
     ) -> None:
         self.engine, self._read, self._shuffle, self._logs_rollouts = engine, read, shuffle, logs_rollouts
+        self._keep_pictures = keep_pictures
         self.last: BatchInfo | None = None
+        self.timed: deque[tuple[float, float]] = deque(maxlen=1000)
         self._scored_ids: Any = None
         self._paid: dict[str, list[float | None]] = {}
 
@@ -100,6 +111,7 @@ class TrlRewards:
         return reward
 
     def _score(self, completion_ids: list[list[int]], columns: Mapping[str, Any]) -> None:
+        begun = time.monotonic()
         step = columns["trainer_state"].global_step + 1
         batch = self.engine.score(self._completions(completion_ids, columns))
         paid = batch.values
@@ -110,6 +122,7 @@ class TrlRewards:
         self.last = BatchInfo(step, completions_sha(completion_ids))
         # The list itself is kept: as long as it lives, no other batch can be mistaken for it.
         self._scored_ids, self._paid = completion_ids, paid
+        self.timed.append((begun, time.monotonic()))
 
     def _completions(self, completion_ids: list[list[int]], columns: Mapping[str, Any]) -> Completions:
         texts, truncated, n_tokens = zip(*map(self._read, completion_ids), strict=True)
@@ -142,6 +155,7 @@ class TrlRewards:
         rows = [""] * len(scores)
         if self._logs_rollouts(step):
             rows = [json.dumps(self._row(batch, paid, step, columns, i)) for i in range(len(scores))]
+            self._keep_pictures(columns["image_id"], columns["original"])
         columns["log_extra"](ROLLOUT_COLUMN, rows)
 
     def _row(
@@ -160,6 +174,7 @@ class TrlRewards:
             "completion": {
                 "text": rollout.text,
                 "status": rollout.score.status.value,
+                "outside": self._outside(rollout, columns["original"][i].size),
                 "truncated": rollout.truncated,
                 "tokens": rollout.n_tokens,
                 "prompts": [prompt_dict(prompt) for prompt in rollout.answer.prompts],
@@ -169,6 +184,13 @@ class TrlRewards:
                 "reward": self.engine.total(terms),
             },
         }
+
+    def _outside(self, rollout: Rollout, image_wh: tuple[int, int]) -> bool:
+        """Whether a completion writes numbers beyond the image; what is logged of it is clipped."""
+        road = self.engine.road
+        frame = road.frame_for(image_wh)
+        answer = road.answer_format.parse(rollout.text, truncated=rollout.truncated, frame=frame)
+        return any(lies_outside(prompt, image_wh) for prompt in answer.prompts)
 
 
 def prompt_dict(prompt: MaskPrompt) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from segrl.coordinates import convert
 from segrl.errors import RecipeError
 from segrl.masks import to_rle
 from segrl.policies import PolicySettings, messages, prepare_image
-from segrl.types import Example, Frame
+from segrl.types import Example, Frame, MaskPrompt
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,15 +50,23 @@ class Reader:
         Those are `meta["prompts"]` or, without them, made from the masks; the reasoning is
         `meta["reasoning"]` or says where each of them is.
         """
-        from segrl.datasets.gold import default_reasoning, gold_answer
+        from segrl.datasets.gold import gold_prompts
 
         raw = example.meta.get("completion_text")
         if raw is not None:
             return str(raw)
-        frame = self.frame_for(example.image.size)
-        gold = example.meta["prompts"] if "prompts" in example.meta else gold_answer(example)
-        prompts = [convert(prompt, frame, example.image.size) for prompt in gold]
-        return self.format.render(prompts, str(example.meta.get("reasoning") or default_reasoning(prompts)))
+        return self.written(gold_prompts(example), example.image.size, str(example.meta.get("reasoning") or ""))
+
+    def written(self, prompts: Sequence[MaskPrompt], image_wh: tuple[int, int], reasoning: str = "") -> str:
+        """The answer that says these mask prompts (in any known frame) of an image, in the policy's words.
+
+        Without `reasoning` it says where each of them is. Raises ValueError for what the format cannot say.
+        """
+        from segrl.datasets.gold import default_reasoning
+
+        frame = self.frame_for(image_wh)
+        theirs = [convert(prompt, frame, image_wh) for prompt in prompts]
+        return self.format.render(theirs, reasoning or default_reasoning(theirs))
 
     def rl_row(self, example: Example) -> Row:
         """What GRPO and the reward functions need; `image` is what the policy sees, `original` what is scored."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from segrl.files import read_rows, write_atomically
 from segrl.training.ranks import is_main, wait_for_all
 from segrl.training.recipe import Recipe
+from segrl.training.reward_check import ensure_reward
 from segrl.training.run_dir import RunDir, copy_model, is_complete, step_of
 
 if TYPE_CHECKING:
