@@ -61,6 +61,7 @@ def train(
         say(f"{run.root} is finished already (step {result_of(run).last_step}): nothing to do")
         return result_of(run)
     _send_nothing()
+    ensure_reward(recipe, run, say)
     _run(recipe, run, callbacks, rollout_func, progress, say)
     if is_main():
         _finish(run)
