@@ -14,7 +14,8 @@ from PIL import Image
 from segrl import answers, overlay, policies
 from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windows
 from segrl.datasets.images import as_image, content_id
-from segrl.errors import ModelError, SegrlError
+from segrl.errors import SegrlError
+from segrl.segmenters.protocol import ImageTooLarge
 from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Segmentation, Status
 
 if TYPE_CHECKING:
@@ -232,10 +233,11 @@ def _result(image: Image.Image, query: str, text: str, one: Segmentation) -> Res
     return Result(image, query, text, one.answer, one.masks.cpu().numpy(), scores)
 
 
-def _does_not_fit(image: Image.Image) -> ModelError:
-    return ModelError(
+def _does_not_fit(image: Image.Image) -> ImageTooLarge:
+    return ImageTooLarge(
+        image,
         f"an image of {image.width}×{image.height} alone does not fit in the device's memory: "
-        "make it smaller, or give the policy an input_wh"
+        "make it smaller, or give the policy an input_wh",
     )
 
 
