@@ -26,7 +26,7 @@ LAYERS = (
     {"batching"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
-    {"before_after", "other_trainers"},
+    {"before_after", "other_trainers", "plan"},
     {"cli", "web", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -14,8 +14,9 @@ from transformers import TrainerCallback
 
 from segrl.files import append_rows, read_rows
 from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
+from segrl.training.keeping import drop_others
 from segrl.training.ranks import wait_for_all
-from segrl.training.recipe import RolloutLog
+from segrl.training.recipe import CheckpointSection, RolloutLog
 from segrl.training.run_dir import RunDir, mark_complete
 
 
@@ -104,10 +105,13 @@ class Rollouts(TrainerCallback):
 
 
 class CompletionMarker(TrainerCallback):
-    """Marks each checkpoint as whole. Comes after every callback that writes something on a save."""
+    """Marks each checkpoint as whole and removes what `rule` does not keep.
 
-    def __init__(self, run: RunDir, settings: Any) -> None:
-        self._run, self._settings = run, settings
+    Comes after every callback that writes something on a save.
+    """
+
+    def __init__(self, run: RunDir, settings: Any, rule: CheckpointSection) -> None:
+        self._run, self._settings, self._rule = run, settings, rule
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from segrl.policies import write_settings
@@ -117,3 +121,4 @@ class CompletionMarker(TrainerCallback):
             checkpoint = self._run.checkpoints / f"checkpoint-{state.global_step}"
             write_settings(checkpoint, self._settings)
             mark_complete(checkpoint)
+            drop_others(self._run, self._rule)

@@ -17,19 +17,20 @@ OURS: Mapping[str, str] = {
     "seed": "is the recipe's own `seed`",
     "data_seed": "follows from the recipe's own `seed`",
     "reward_weights": "is what the recipe's `rewards` says",
+    "save_total_limit": "is what the recipe's `checkpoints` says (last: N)",
     "resume_from_checkpoint": "is not needed: the same command goes on where the run stopped",
 }
 """Trainer options that a recipe may not set, and why."""
 
 FIXED: Mapping[str, Mapping[str, Any]] = {
-    "both": {"remove_unused_columns": False, "num_train_epochs": 1, "disable_tqdm": True},
+    "both": {"remove_unused_columns": False, "num_train_epochs": 1, "disable_tqdm": True, "save_total_limit": None},
     "grpo": {"shuffle_dataset": False, "num_completions_to_print": 0, "log_multimodal": False},
     "sft": {"train_sampling_strategy": "sequential", "packing": False},
 }
 """Values that exact resume and the rollout log stand on. `num_train_epochs` is read before: see `data.layout`."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "both": {"logging_steps": 1, "save_total_limit": 2},
+    "both": {"logging_steps": 1},
     "grpo": {},
     "sft": {"max_length": None},
 }
@@ -66,7 +67,19 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
     except (ValueError, TypeError) as error:
         raise RecipeError(f"trainer: {' '.join(str(error).split())}") from error
     check_resumable(config, recipe.method)
+    if recipe.checkpoints.best:
+        _check_best(recipe, config)
     return config
+
+
+def _check_best(recipe: Recipe, config: Any) -> None:
+    """Held-out answers must be asked for where a checkpoint falls."""
+    every = 0 if recipe.evaluation is None else recipe.evaluation.every
+    if every % config.save_steps:
+        raise RecipeError(
+            f"checkpoints.best: evaluation.every ({every}) must be a multiple of trainer.save_steps "
+            f"({config.save_steps})"
+        )
 
 
 def _check_names(given: Mapping[str, Any], known: list[str], method: str) -> None:
@@ -97,8 +110,6 @@ def check_resumable(config: Any, method: str) -> None:
         )
     if config.save_only_model:
         raise RecipeError("trainer.save_only_model: a run without its optimizer state cannot be resumed")
-    if config.save_total_limit is not None and config.save_total_limit < 2:
-        raise RecipeError("trainer.save_total_limit must be at least 2: one may be half written when a run is killed")
     for name in ("save_steps", "logging_steps"):
         if getattr(config, name) != int(getattr(config, name)) or getattr(config, name) < 1:
             raise RecipeError(f"trainer.{name} must be a whole number of steps, not {getattr(config, name)}")

@@ -84,6 +84,16 @@ class LogSection(_Section):
     rollouts: RolloutLog = RolloutLog()
 
 
+class CheckpointSection(_Section):
+    """Which checkpoints are kept: the `last` ones, and with `best` the one with the highest held-out gIoU.
+
+    `best` needs `evaluation.every`, a multiple of the trainer's `save_steps`.
+    """
+
+    last: int = Field(2, ge=2)  # one may be half written when a run is killed
+    best: bool = False
+
+
 class RewardCheckSection(_Section):
     """The look at the reward before step 1; `reward_check: false` turns it off, as `samples: 0` does.
 
@@ -126,6 +136,7 @@ class Recipe(_Section):
     quantization: dict[str, Any] | None = None
     evaluation: EvaluationSection | None = None
     reward_check: RewardCheckSection = RewardCheckSection()
+    checkpoints: CheckpointSection = CheckpointSection()
     log: LogSection = LogSection()
     control: ControlSection = ControlSection()
 
@@ -173,6 +184,8 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _check_method(self) -> Recipe:
+        if self.checkpoints.best and (self.evaluation is None or not self.evaluation.every):
+            raise RecipeError("checkpoints.best needs held-out answers during training: set evaluation.every")
         if self.quantization is not None and self.peft is None:
             raise RecipeError(
                 "quantization freezes the policy's weights: add a peft section, whose adapters are trained"

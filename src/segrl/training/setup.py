@@ -70,7 +70,7 @@ def build(
         trainer, rewards = _sft_trainer(recipe, config, policy), None
     _quieten(trainer)
     trainer.add_callback(StepLog(run, rewards))
-    return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings))
+    return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings, recipe.checkpoints))
 
 
 def _rows(recipe: Recipe, config: Any, row: Any, keep: int) -> Any:

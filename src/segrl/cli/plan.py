@@ -1,0 +1,77 @@
+"""segrl plan: does a recipe fit, and what to change if not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from segrl.plan import Setting
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe; nothing of it is loaded.")],
+    gpus: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs that train.")] = 1,
+    memory: Annotated[float, typer.Option(min=1, metavar="GB", help="Memory of one of them, in 10^9 bytes.")] = 80.0,
+    image: Annotated[
+        str, typer.Option(metavar="WxH", help="Size of the pictures, where the recipe does not squash them.")
+    ] = "640x480",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
+    ] = None,
+) -> None:
+    """Reckon what a recipe needs of a GPU's memory, part by part; status 1 if it does not fit.
+
+    Not compared with measured GPU memory yet: a first guess. Needs no network and no GPU.
+    """
+    from segrl.errors import SegrlError
+    from segrl.plan import setting_of
+    from segrl.training.stages import load_stages
+
+    size = re.fullmatch(r"(\d+)x(\d+)", image)
+    if size is None or "0" in size.groups():
+        raise SegrlError(f"--image is written 640x480, not {image}")
+    image_wh = (int(size[1]), int(size[2]))
+    fit = [
+        _show(stage.name, setting_of(stage.recipe, gpus, memory, image_wh))
+        for stage in load_stages(recipe, overrides or ())
+    ]
+    typer.echo("\nreckoned from dimensions; not compared with measured GPU memory yet")
+    if not all(fit):
+        raise typer.Exit(1)
+
+
+def _show(name: str, setting: Setting) -> bool:
+    """Prints one stage's table; whether it fits."""
+    from segrl.plan import needs, smallest_changes
+    from segrl.plan.needs import GB, peak
+
+    parts = needs(setting)
+    phase, most = peak(parts)
+    if name:
+        typer.echo(f"\nstage {name}")
+    for part in parts:
+        when = "" if part.phase == "always" else f"in the {part.phase}"
+        typer.echo(f"  {part.part:<14} {part.nbytes / GB:7.1f} GB  {when:<15} {part.what}")
+    enough = most <= setting.memory
+    verdict = "fits" if enough else "does not fit"
+    typer.echo(f"  {'most':<14} {most / GB:7.1f} GB  in the {phase}: {verdict} {_gpus(setting)}")
+    if not enough:
+        after = smallest_changes(setting)
+        if after is None:
+            typer.echo("  no set of up to four changes makes it fit: a smaller model, or more GPUs")
+        else:
+            typer.echo(f"  it would, with {peak(needs(after))[1] / GB:.1f} GB, after:")
+            for said in after.changed:
+                typer.echo(f"    {said}")
+    return enough
+
+
+def _gpus(setting: Setting) -> str:
+    from segrl.plan.needs import GB
+
+    each = f"{setting.memory / GB:g} GB"
+    return f"{each}" if setting.gpus == 1 else f"{setting.gpus} × {each}"

@@ -1,0 +1,209 @@
+"""segrl plan: sizes against transformers, and what it proposes."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small import SHAPE, save_policy
+from typer.testing import CliRunner
+
+from segrl.cli.app import app
+from segrl.errors import RecipeError
+from segrl.plan import models, needs, setting_of, smallest_changes
+from segrl.plan.changes import CHANGES, _all
+from segrl.plan.needs import GB, TRL, adapter_parameters, fits, peak
+from segrl.tiny.model import build
+from segrl.training.recipe import load_recipe
+from segrl.training.stages import load_stages
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+STAGES = [
+    pytest.param(stage, id=f"{path.stem}-{stage.name}".rstrip("-"))
+    for path in sorted(FOLDER.glob("*.yaml"))
+    for stage in load_stages(path)
+    if not stage.follows
+]
+
+
+def without_weights(model: models.PolicyModel):
+    """The model in transformers, on the meta device."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    see = model.vision
+    vision = {
+        "depth": see.layers,
+        "hidden_size": see.width,
+        "intermediate_size": see.mlp,
+        "num_heads": 16,
+        "patch_size": see.patch,
+        "spatial_merge_size": see.merge,
+        "out_hidden_size": model.width,
+    }
+    if not model.is_qwen2_5:
+        indexes = list(range(1, 1 + see.deepstack))
+        vision |= {"num_position_embeddings": see.positions, "deepstack_visual_indexes": indexes}
+    text = {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head,
+        "intermediate_size": model.mlp,
+        "vocab_size": model.vocabulary,
+        "tie_word_embeddings": model.tied,
+    }
+    config = AutoConfig.for_model(model.family, text_config=text, vision_config=vision, tie_word_embeddings=model.tied)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+PUBLISHED = {  # what the hub says of the checkpoints' sizes
+    "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808,
+    "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
+}
+
+
+@pytest.mark.parametrize("name", models.POLICIES)
+def test_policies_have_as_many_parameters_as_in_transformers(name: str):
+    model = models.POLICIES[name]
+    assert model.parameters == count(without_weights(model)) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", models.SEGMENTERS)
+def test_segmenters_have_as_many_parameters_as_in_transformers(name: str):
+    from transformers import Sam2Config, Sam2Model
+
+    sam = models.SEGMENTERS[name]
+    widths = [sam.embed * 2**stage for stage in range(4)]
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": sam.embed,
+        "num_attention_heads": sam.heads[0],
+        "blocks_per_stage": list(sam.blocks),
+        "embed_dim_per_stage": widths,
+        "num_attention_heads_per_stage": list(sam.heads),
+        "window_size_per_stage": list(sam.windows),
+        "global_attention_blocks": list(sam.global_blocks),
+        "window_positional_embedding_background_size": list(sam.background),
+    }
+    vision = {"model_type": "sam2_vision_model", "backbone_config": backbone, "backbone_channel_list": widths[::-1]}
+    with torch.device("meta"):
+        model = Sam2Model(Sam2Config(vision_config=vision))
+    assert sam.parameters == count(model)
+
+
+def test_a_directory_is_read_from_its_configuration(tmp_path: Path):
+    assert models.policy_model(str(save_policy(tmp_path / "policy"))).parameters == count(build(SHAPE))
+    assert models.policy_model("tiny").parameters < 10e6
+    with pytest.raises(RecipeError, match=r"knows Qwen2\.5-VL and Qwen3-VL"):
+        models.from_config({"model_type": "llama"}, "x")
+    for read in (models.policy_model, models.segmenter_model):
+        with pytest.raises(RecipeError, match=r"does not know the .* who/knows: it knows"):
+            read("who/knows")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers by an old name
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"r": 4, "target_modules": "all-linear", "exclude_modules": ".*visual.*"},
+        {"r": 2, "target_modules": "all-linear"},
+        {"r": 8, "target_modules": ["q_proj", "down_proj"]},
+        {"r": 3, "target_modules": r".*visual\.blocks.*(qkv|linear_fc1)"},
+    ],
+)
+def test_adapters_are_as_large_as_pefts(tmp_path: Path, options: dict):
+    from peft import LoraConfig, get_peft_model
+
+    policy = models.policy_model(str(save_policy(tmp_path / "policy")))
+    model = get_peft_model(build(SHAPE), LoraConfig(task_type="CAUSAL_LM", **options))
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert adapter_parameters(policy, options) == trained
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_defaults_are_trls(tmp_path: Path):
+    from trl import GRPOConfig
+
+    config = GRPOConfig(str(tmp_path), use_cpu=True)
+    assert {name: getattr(config, name) for name in TRL} == TRL
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("gpus", "memory"), [(1, 24), (8, 80)])
+def test_every_shipped_recipe_is_planned_and_proposals_are_smallest(stage, gpus: int, memory: float):
+    setting = setting_of(stage.recipe, gpus, memory)
+    parts = needs(setting)
+    assert {"weights", "optimizer", "gradients", "activations"} <= {part.part for part in parts}
+    after = smallest_changes(setting)
+    if after is None:
+        return
+    assert fits(after)
+    for fewer in combinations(CHANGES, max(0, len(after.changed) - 1)):
+        if len(after.changed) > 0:
+            assert not any(fits(one) for one in _all(setting, fewer))
+
+
+def test_what_each_shipped_one_gpu_recipe_is_for():
+    assert fits(setting_of(load_recipe(FOLDER / "one_gpu_24gb.yaml"), 1, 24))
+    assert fits(setting_of(load_recipe(FOLDER / "one_gpu_80gb.yaml"), 1, 80))
+    full = setting_of(load_recipe(FOLDER / "sam_r1.yaml"), 1, 80)
+    assert sum(p.nbytes for p in needs(full) if p.part in ("weights", "optimizer", "gradients")) == 16 * (
+        full.policy.parameters
+    )
+    assert not fits(full)
+
+
+@given(memory=st.floats(10, 200), gpus=st.sampled_from([1, 2, 8]), per_device=st.sampled_from([1, 2, 4]))
+def test_less_of_anything_needs_less(memory: float, gpus: int, per_device: int):
+    overrides = [f"trainer.per_device_train_batch_size={per_device}"]
+    setting = setting_of(load_recipe(FOLDER / "sam_r1.yaml", overrides), gpus, memory)
+    most = peak(needs(setting))[1]
+    for change in CHANGES:
+        for after in change.apply(setting):
+            assert peak(needs(after))[1] <= most, change.name
+    assert fits(dataclasses.replace(setting, memory=most))
+    assert not fits(dataclasses.replace(setting, memory=most - 1))
+
+
+def test_the_command_says_what_to_change():
+    done = CliRunner().invoke(app, ["plan", str(FOLDER / "sam_r1.yaml"), "--memory", "80"])
+    assert done.exit_code == 1
+    assert "does not fit 80 GB" in done.stdout
+    assert "after:" in done.stdout
+    assert "not compared with measured GPU memory" in done.stdout
+    done = CliRunner().invoke(app, ["plan", str(FOLDER / "one_gpu_24gb.yaml"), "--memory", "24"])
+    assert (done.exit_code, "fits 24 GB" in done.stdout) == (0, True)
+    done = CliRunner().invoke(app, ["plan", str(FOLDER / "sam_r1.yaml"), "--image", "big"])
+    assert (done.exit_code, done.stderr) == (2, "segrl: --image is written 640x480, not big\n")
+
+
+def test_what_is_proposed_can_be_said_to_the_recipe():
+    import shlex
+
+    setting = setting_of(load_recipe(FOLDER / "sam_r1.yaml"), 1, 24)
+    after = smallest_changes(setting)
+    assert after is not None
+    overrides = [word for said in after.changed for word in shlex.split(said)]
+    again = setting_of(load_recipe(FOLDER / "sam_r1.yaml", overrides), 1, 24)
+    assert peak(needs(again)) == pytest.approx(peak(needs(after)))
+
+
+def test_planning_loads_no_torch():
+    code = "import sys, segrl.plan, segrl.cli.plan; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert GB == 10**9
