@@ -134,19 +134,31 @@ def _one(records: Sequence[EvalRecord], kind: str | None) -> np.ndarray:
     return giou(record for record in records if record.kind == kind)
 
 
-def named(reasoning: str | None) -> tuple[int, ...] | None:
-    """The objects that a reasoning text names as the answer; () for "none match"; None if it names nothing."""
+def named(reasoning: str | None) -> list[tuple[int, int]] | None:
+    """Where the objects are that a reasoning text ends by naming; [] for "none match"; None if it names nothing."""
     if reasoning is None:
         return None
     if reasoning.rstrip().endswith("none match"):
-        return ()
-    match = re.search(r"it is ([0-9]+(?: and [0-9]+)*)\s*\Z", reasoning)
-    return tuple(sorted(int(n) for n in match[1].split(" and "))) if match else None
+        return []
+    tail = reasoning.rpartition("it is ")[2]
+    places = re.fullmatch(r"(?:(?: and )?[a-z]+ [a-z]+ [0-9]+,[0-9]+)+", tail.strip())
+    return [(int(x), int(y)) for x, y in re.findall(r"([0-9]+),([0-9]+)", tail)] if places else None
+
+
+NEAR = 8
+"""Pixels along each axis within which a named place is an object's; the smallest object has radius 9.5."""
 
 
 def choice_right(records: Sequence[EvalRecord], gold: Sequence[EvalRecord]) -> np.ndarray:
-    """`(n,)` 0/1: the reasoning names exactly the objects that the ideal reasoning names."""
-    return np.array([float(named(r.reasoning) == named(g.reasoning)) for r, g in zip(records, gold, strict=True)])
+    """`(n,)` 0/1: the reasoning names as many objects as the ideal one, each within `NEAR` of one of its own."""
+    return np.array([float(_same(named(r.reasoning), named(g.reasoning))) for r, g in zip(records, gold, strict=True)])
+
+
+def _same(said: list[tuple[int, int]] | None, ideal: list[tuple[int, int]] | None) -> bool:
+    if said is None or ideal is None or len(said) != len(ideal):
+        return False
+    near = [[max(abs(x - u), abs(y - v)) <= NEAR for x, y in said] for u, v in ideal]
+    return all(map(any, near)) and all(map(any, zip(*near, strict=True)))
 
 
 def _choice(proof: Proof) -> str:
@@ -167,9 +179,9 @@ def _choice(proof: Proof) -> str:
     ]
     return (
         "## Understanding and pointing apart\n\n"
-        "The reasoning ends by naming objects by their number. The first two columns say how often it names exactly "
-        "the right ones (understanding); the last how good the mask is where it does (pointing).\n\n"
-        + table(head, rows)
+        "The reasoning ends by naming objects and where they are. The first two columns say how often it names exactly "
+        f"the right ones, within {NEAR} pixels (understanding); the last how good the mask is where it does "
+        "(pointing).\n\n" + table(head, rows)
     )
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from segrl.tiny import policy_dir
 from segrl.tiny.queries import KINDS, UNDERSTOOD
-from segrl.training.stages import load_stages
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny_cold_start.yaml"
 HELD_OUT: dict[str, Any] = {"n": 420, "seed": 9002, "kinds": [kind for kind in KINDS if kind != "count"]}
@@ -27,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    ship(run / load_stages(RECIPE)[-1].name / "model", policy_dir())
+    ship(run / "model", policy_dir())
     (policy_dir() / "README.md").write_text(card(run), encoding="utf-8")
     print(f"wrote {policy_dir()}")
 
@@ -48,23 +47,20 @@ def ship(trained: Path, directory: Path) -> None:
 
 def card(run: Path) -> str:
     """The model card, with measured numbers."""
-    stages = [run / stage.name for stage in load_stages(RECIPE)]
-    starts = [json.loads((stage / "run.json").read_text(encoding="utf-8"))["starts"][0] for stage in stages]
-    devices = " and ".join(sorted({start["device"] for start in starts}))
+    start = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"][-1]
+    steps = [json.loads(line) for line in (run / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+    done = f"{steps[-1]['step']} steps, {sum(row['seconds'] for row in steps) / 60:.0f} min"
     recipe = RECIPE.read_text(encoding="utf-8")
-    done = "; ".join(
-        f"{stage.name}: {steps} steps, {seconds / 60:.0f} min" for stage, steps, seconds in map(_spent, stages)
-    )
     size = (policy_dir() / "model.safetensors").stat().st_size / 1e6
     rows = "\n".join(f"| {kind} | {taught} | {giou} |" for kind, taught, giou in _measured())
-    versions = ", ".join(f"{name} {starts[-1]['versions'][name]}" for name in ("torch", "transformers", "trl"))
+    versions = ", ".join(f"{name} {start['versions'][name]}" for name in ("torch", "transformers", "trl"))
     return f"""# The tiny policy, cold-started
 
 A vision-language policy of Qwen3-VL's architecture, made from nothing on synthetic scenes; {size:.1f} MB in bfloat16.
 It is the default with which segrl shows and tests itself; it knows coloured shapes and nothing else.
 
 Made by `segrl train recipes/tiny_cold_start.yaml --out runs/cold_start` and `python proof/ship_tiny.py
-runs/cold_start` ({done}), {devices} ({platform.machine()}),
+runs/cold_start` ({done}), {start["device"]} ({platform.machine()}),
 {versions}. Its answers are Seg-R1's (`seg-r1`), its coordinates pixels of a 112 × 112 squash.
 
 It was taught, by supervised learning, to list what it sees and to point with an annotator's loose boxes, with points
@@ -82,12 +78,6 @@ The recipe:
 ```yaml
 {recipe}```
 """
-
-
-def _spent(stage: Path) -> tuple[Path, int, float]:
-    """The stage, its last step and its seconds."""
-    rows = [json.loads(line) for line in (stage / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
-    return stage, rows[-1]["step"], sum(row["seconds"] for row in rows)
 
 
 def _measured() -> list[tuple[str, str, str]]:

@@ -124,18 +124,3 @@ def test_names_of_tiny_policies(tmp_path, monkeypatch):
     from segrl.policies import read_settings
 
     assert read_settings(fresh).input_wh == (SIDE, SIDE)
-
-
-def test_drills_give_the_list_and_ask_for_the_number():
-    from segrl.tiny.drills import TinyDrills
-
-    drills = TinyDrills(40, 3, ("colour_shape", "pair"))
-    assert drills[7].meta == TinyDrills(9, 3, ("colour_shape", "pair"))[7].meta
-    for drill in drills:
-        listed = drill.meta["answer_begins"].removeprefix("<think>").split(", ")
-        numbers = drill.meta["completion_text"].removeprefix(". it is ").removesuffix("</think>").split(" and ")
-        named = " and ".join("the " + " ".join(listed[int(number) - 1].split()[-2:]) for number in numbers)
-        assert sorted(named.split(" and ")) == sorted(drill.query.split(" and "))
-        assert not drill.targets.any()
-    with pytest.raises(RecipeError, match="colour_shape, pair"):
-        TinyDrills(1, 0, ("size",))

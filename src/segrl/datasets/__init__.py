@@ -28,12 +28,6 @@ def _tiny(**options: Any) -> Sequence[Example]:
     return _build(TinyScenes, "tiny", options)
 
 
-def _tiny_drills(**options: Any) -> Sequence[Example]:
-    from segrl.tiny.drills import TinyDrills
-
-    return _build(TinyDrills, "tiny-drills", options)
-
-
 def _reader(name: str, module: str, reader: str) -> Callable[..., Sequence[Example]]:
     """`reader` of `segrl.datasets.<module>`, imported when it is called."""
 
@@ -57,7 +51,6 @@ def _image_masks(name: str) -> Callable[..., Sequence[Example]]:
 _READERS: Mapping[str, Callable[..., Sequence[Example]]] = {
     "folder": _folder,
     "tiny": _tiny,
-    "tiny-drills": _tiny_drills,
     "coco": _reader("coco", "coco_json", "CocoJson"),
     "joined": _reader("joined", "joined", "Joined"),
     "jsonl": _reader("jsonl", "json_lines", "JsonLines"),

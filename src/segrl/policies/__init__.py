@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from segrl.policies.base import Completion, Policy, StreamingPolicy, stream
-from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion
+from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion, rendered
 from segrl.policies.frames import FAMILY_FRAMES, frame_rule
 from segrl.policies.published import PUBLISHED, Published, published
 from segrl.policies.scripted import ScriptedPolicy
@@ -30,6 +30,7 @@ __all__ = [
     "published",
     "read_completion",
     "read_settings",
+    "rendered",
     "stream",
     "write_settings",
 ]

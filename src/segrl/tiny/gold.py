@@ -41,26 +41,23 @@ def _guess(kind: str, n: int, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def reasoning(things: Sequence[Thing], named: Sequence[int]) -> str:
-    """First all that is seen, from left to right and with its place, then what matches."""
-    return listing(things) + conclusion(named)
-
-
-def conclusion(named: Sequence[int]) -> str:
-    """Which of the listed objects match."""
-    return ". it is " + " and ".join(str(i + 1) for i in named) if named else ". none match"
-
-
-def listing(things: Sequence[Thing]) -> str:
-    """The objects from left to right: number, centre in pixels of the scene, size, colour and shape."""
-    return ", ".join(
-        f"{i + 1} ({round(thing.centre_xy[0])},{round(thing.centre_xy[1])}) {thing.size} {thing.name}"
-        for i, thing in enumerate(things)
+    """Each object from left to right: its place, size, colour and shape, and whether it is meant; then those places."""
+    seen = (
+        f" {_place(thing)} {thing.size} {thing.name}: {'yes' if i in named else 'no'}" for i, thing in enumerate(things)
     )
+    found = " and ".join(_place(things[i]) for i in named)
+    return ";".join(seen) + (f". it is {found}" if found else ". none match")
+
+
+def _place(thing: Thing) -> str:
+    """The centre in pixels of the scene."""
+    return f"{round(thing.centre_xy[0])},{round(thing.centre_xy[1])}"
 
 
 def count_text(things: Sequence[Thing]) -> str:
     """The completion of the counting skill."""
-    return f"<think>{listing(things)}</think> <answer>{len(things)}</answer>"
+    seen = ";".join(f" {_place(thing)} {thing.size} {thing.name}" for thing in things)
+    return f"<think>{seen}</think> <answer>{len(things)}</answer>"
 
 
 def loose_prompt(mask: np.ndarray, rng: np.random.Generator) -> MaskPrompt:

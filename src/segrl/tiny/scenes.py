@@ -27,6 +27,8 @@ from segrl.tiny.words import COLOURS, SHAPES, SIDE
 from segrl.types import Example
 
 RADII = {"small": (9.5, 13.0), "large": (17.0, 23.0)}
+TILT = 0.35
+"""How far an object leans from upright at most, radians."""
 MIN_VISIBLE = 0.6
 """An object that others cover by more than this leaves is drawn elsewhere."""
 
@@ -80,7 +82,7 @@ def _random_thing(rng: np.random.Generator, twin: Thing | None) -> Thing:
         turn, gap = rng.uniform(0, 2 * np.pi), 0.9 * (twin.radius + radius)
         x, y = np.clip(np.array(twin.centre_xy) + gap * np.array([np.cos(turn), np.sin(turn)]), low, high)
         colour = twin.colour
-    return Thing(str(rng.choice(SHAPES)), colour, size, (float(x), float(y)), radius, float(rng.uniform(0, 2 * np.pi)))
+    return Thing(str(rng.choice(SHAPES)), colour, size, (float(x), float(y)), radius, float(rng.uniform(-TILT, TILT)))
 
 
 def _visible(masks: Sequence[np.ndarray]) -> list[np.ndarray]:

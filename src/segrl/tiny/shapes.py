@@ -32,15 +32,16 @@ class Thing:
 
 
 def outline(thing: Thing) -> np.ndarray:
-    """`(K, 2)` float64 corners of the outer contour, pixels."""
+    """`(K, 2)` float64 corners of the contour, pixels; squares, triangles and stars stand upright at `angle` 0."""
     if thing.shape in ("circle", "ring"):
-        turns, radii = np.linspace(0, 2 * math.pi, 28, endpoint=False), np.ones(28)
+        radii, first = np.ones(28), 0.0
     elif thing.shape == "star":
-        turns, radii = np.linspace(0, 2 * math.pi, 10, endpoint=False), np.tile([1.15, 0.55], 5)
+        radii, first = np.tile([1.15, 0.55], 5), -math.pi / 2
+    elif thing.shape == "square":
+        radii, first = np.full(4, 1.15), math.pi / 4
     else:
-        corners = 4 if thing.shape == "square" else 3
-        turns, radii = np.linspace(0, 2 * math.pi, corners, endpoint=False), np.full(corners, 1.15)
-    turns = turns + thing.angle
+        radii, first = np.full(3, 1.15), -math.pi / 2
+    turns = first + thing.angle + np.linspace(0, 2 * math.pi, len(radii), endpoint=False)
     return np.stack([np.cos(turns), np.sin(turns)], axis=1) * (radii * thing.radius)[:, None] + thing.centre_xy
 
 

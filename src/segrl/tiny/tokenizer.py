@@ -24,9 +24,11 @@ PHRASES = (
     "]</bbox>, <points>[[", "]]</points>, <labels>[", "]</bbox>, <bbox>[", "]</labels>",
     "</think> <bbox>[", "</think> <answer>", "</answer>", "<think>", "],[", "], [",
     "</think>", "<answer>", "<bbox>", "</bbox>", "<points>", "</points>", "<labels>", "</labels>",
-    " (", ") small", ") large", ". it is ", ". none match", " and ",
+    ": yes", ": no", ". it is", ". none match", " and",
     "</think> <bbox>[]</bbox>, <points>[]</points>, <labels>[]</labels>",
 )  # fmt: skip
+NAMES = tuple(f" {colour} {shape}" for colour in COLOURS for shape in SHAPES)
+"""A name is one token, in the query as in the answer: the policy finds it again by looking for the same."""
 WORDS = (
     *COLOURS, *SHAPES, *SIZES, *("it", "is", "and", "none", "match", "the", "object", "objects", "all", "just"),
     *("smallest", "largest", "leftmost", "rightmost", "highest", "lowest", "left", "right", "of", "how", "many"),
@@ -53,7 +55,17 @@ def build() -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     numbers = [str(i) for i in range(SIDE + 1)]
-    pieces = [*PHRASES, *WORDS, *(f" {word}" for word in WORDS), *numbers, *"[](),.:?-_\n ", ", ", ". "]
+    pieces = [
+        *PHRASES,
+        *NAMES,
+        *WORDS,
+        *(f" {word}" for word in WORDS),
+        *numbers,
+        *(f" {n}" for n in numbers),
+        *"[](),.:;?-_\n ",
+        ", ",
+        ". ",
+    ]
     vocabulary = [*SPECIAL, *dict.fromkeys(pieces), *(f"<0x{i:02X}>" for i in range(256))]
     core = Tokenizer(
         models.BPE(
@@ -64,8 +76,8 @@ def build() -> PreTrainedTokenizerFast:
             unk_token=None,
         )
     )
-    phrases = "|".join(_escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{phrases}| ?[A-Za-z]+|[0-9]+|, |\\. |[\\s\\S]"), "isolated")
+    phrases = "|".join(_escape(phrase) for phrase in sorted(PHRASES + NAMES, key=len, reverse=True))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{phrases}| ?[A-Za-z]+| ?[0-9]+|, |\\. |[\\s\\S]"), "isolated")
     core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     return PreTrainedTokenizerFast(
