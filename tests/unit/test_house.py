@@ -26,6 +26,7 @@ LAYERS = (
     {"batching"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
+    {"photos"},
     {"before_after", "other_trainers", "plan"},
     {"cli", "web", "__main__"},
 )

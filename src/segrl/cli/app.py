@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from segrl import __version__
-from segrl.cli import data, doctor, export, plan, quickstart, report, serve_reward, train
+from segrl.cli import data, doctor, export, plan, prompts, quickstart, report, segment, serve_reward, train
 from segrl.cli.errors import exits_cleanly
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ def _options(
 
 
 app.command()(exits_cleanly(quickstart.quickstart))
+app.command()(exits_cleanly(segment.segment))
 app.command()(exits_cleanly(train.train))
 app.command()(exits_cleanly(report.report))
 app.command()(exits_cleanly(export.export))
@@ -42,3 +43,4 @@ app.command()(exits_cleanly(plan.plan))
 app.command()(exits_cleanly(serve_reward.serve_reward))
 app.command()(exits_cleanly(doctor.doctor))
 app.add_typer(data.app, name="data")
+app.add_typer(prompts.app, name="prompts")

@@ -27,7 +27,7 @@ def exits_cleanly(command: Callable[P, None]) -> Callable[P, None]:
             typer.echo(f"segrl: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(WRONG_USE) from error
         except KeyboardInterrupt as error:
-            typer.echo("segrl: stopped; the same command goes on from the last checkpoint", err=True)
+            typer.echo("segrl: stopped; the same command goes on from what is saved", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
     return wrapped
