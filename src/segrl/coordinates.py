@@ -63,6 +63,18 @@ def lies_outside(prompt: MaskPrompt, image_wh: tuple[int, int], tolerance: float
     return any(share < -tolerance or share > 1 + tolerance for share in shares)
 
 
+def box_iou(one: Box, other: Box) -> float:
+    """IoU of two boxes of one frame, exclusive maximum: 1 for equal boxes, 0 for boxes that share no area.
+
+    >>> box_iou((0, 0, 2, 2), (1, 0, 3, 2))
+    0.3333333333333333
+    """
+    width, height = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    overlap = max(width, 0.0) * max(height, 0.0)
+    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return overlap / (sum(areas) - overlap)
+
+
 def to_original(answer: Answer, image_wh: tuple[int, int]) -> Answer:
     """The answer in original pixels, clipped to the image; BAD_VALUES if a box is empty then.
 

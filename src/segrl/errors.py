@@ -4,6 +4,7 @@
     ├── RecipeError            a recipe that cannot be used
     ├── DataError              a data set or an image that cannot be read
     ├── ModelError             a policy or segmenter that cannot be loaded
+    │   └── ServerError        a server that refuses a request or does not answer it
     └── FrameError             coordinates used in a frame they are not in
 
 A policy's bad *text* is never an error: it is an `Answer` whose status says what is wrong with it.
@@ -24,6 +25,17 @@ class DataError(SegrlError):
 
 class ModelError(SegrlError):
     """A policy or segmenter that cannot be loaded; the message names the directory."""
+
+
+class ServerError(ModelError):
+    """A server that refuses a request, or does not answer it however often it is asked; the message names the server.
+
+    status: the HTTP status of its last answer; None if none came, or one that could not be read.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class FrameError(SegrlError):

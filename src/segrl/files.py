@@ -53,3 +53,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def cut_partial_line(path: Path) -> None:
+    """Cuts off a last line that was not written to its end, so that rows can be appended; nothing without the file."""
+    if path.exists():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)

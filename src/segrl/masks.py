@@ -5,9 +5,10 @@ Inside segrl a mask is `bool`, `(H, W)` or `(N, H, W)`; 0/255 exists only in `re
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import BinaryIO, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -94,7 +95,14 @@ def write_png(mask: np.ndarray, path: Path | str) -> None:
     Image.fromarray(mask.astype(np.uint8) * 255).save(path)
 
 
-def read_png(path: Path | str) -> np.ndarray:
+def png_bytes(mask: np.ndarray) -> bytes:
+    """The file that `write_png` writes."""
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG")
+    return file.getvalue()
+
+
+def read_png(path: Path | str | BinaryIO) -> np.ndarray:
     """A mask file → `(H, W)` bool: True where the value is over half of full scale.
 
     Full scale is 1, 255 or 65535: the smallest that no value exceeds. Raises DataError if the file
@@ -105,7 +113,7 @@ def read_png(path: Path | str) -> np.ndarray:
     return values > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 
 
-def read_index_png(path: Path | str) -> np.ndarray:
+def read_index_png(path: Path | str | BinaryIO) -> np.ndarray:
     """An indexed mask file → `(H, W)` int32 with the values as they stand; palettes are not looked up.
 
     Raises DataError if the file is missing or no image.

@@ -111,6 +111,22 @@ class MaskPrompt:
         if not all(math.isfinite(v) for point in self.points_xy for v in point):
             raise ValueError("points must be finite")
 
+    def to_json(self) -> dict[str, Any]:
+        """The prompt as JSON holds it, `{"box_xyxy": …, "points_xy": …, "labels": …}`; the frame is not written."""
+        return {"box_xyxy": self.box_xyxy, "points_xy": self.points_xy, "labels": self.labels}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], frame: Frame) -> MaskPrompt:
+        """Inverse of `to_json`, with the numbers in `frame`.
+
+        Raises KeyError, TypeError or ValueError for what is no mask prompt.
+        """
+        box, points = row["box_xyxy"], tuple((float(x), float(y)) for x, y in row["points_xy"])
+        if box is not None:
+            x1, y1, x2, y2 = map(float, box)
+            box = (x1, y1, x2, y2)
+        return cls(box, points, tuple(row["labels"]), frame)
+
 
 @dataclass(frozen=True)
 class Answer:
