@@ -37,7 +37,7 @@ def example(index: int, *, there: bool = True) -> Example:
 
 
 def run_check(rewards, examples, frame="original", answer_format="seg-r1", **options):
-    reader = Reader(PolicySettings(answer_format), answer_format, FRAMES[frame], lambda chat: "")
+    reader = Reader(PolicySettings(answer_format), answer_format, FRAMES[frame])
     road = Road(reader.format, reader.frame_for, segmenters.load("box"))
     return check_rewards(RewardEngine(road, build_terms(rewards)), reader, examples, **options)
 
@@ -87,8 +87,18 @@ def test_a_reward_for_the_form_alone_is_refused():
 
 
 def test_a_margin_asks_for_more():
-    assert run_check({"iou": 0.1, "format": 1.0}, EXAMPLES, margin=0.01).passed
-    assert not run_check({"iou": 0.1, "format": 1.0}, EXAMPLES, margin=0.5).passed
+    assert run_check({"iou": 0.1, "format": 1.0}, EXAMPLES, margin=0.5).passed  # what all are paid does not count
+    assert not run_check({"iou": 0.1, "format": 1.0}, EXAMPLES, margin=0.95).passed
+
+
+def test_an_answer_that_is_right_all_the_same_is_not_counted():
+    alike = [example(0), example(0), example(0)]
+    assert [row.answer for row in run_check({"iou": 1.0}, alike).rows] == [
+        "gold",
+        "empty",
+        "full image",
+        "random boxes",
+    ]
 
 
 def test_the_table_has_a_column_per_term():

@@ -98,11 +98,11 @@ class RewardCheckSection(_Section):
     """The look at the reward before step 1; `reward_check: false` turns it off, as `samples: 0` does.
 
     samples: on how many training examples gold answers are set beside wrong ones. margin: how far
-    gold must lie above every other, as a share of what it earns.
+    gold must lie above every other, as a share of how far it lies above the worst.
     """
 
     samples: int = Field(8, ge=0)
-    margin: float = Field(0.05, ge=0, lt=1)
+    margin: float = Field(0.1, ge=0, lt=1)
 
 
 class ControlSection(_Section):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from segrl.training.data import Reader
 
 GOLD = "gold"
+GOOD_IOU = 0.5
+"""Below it no answer is right by chance, however bad gold's own mask is."""
+
 _TRIES = 4  # examples looked at per example wanted: some have targets without a pixel
 
 
@@ -132,19 +135,21 @@ def check_rewards(
     examples: Sequence[Example],
     count_tokens: Callable[[str], int] = len,
     *,
-    margin: float = 0.05,
+    margin: float = 0.1,
     seed: int = 0,
 ) -> RewardCheck:
     """Scores gold answers of `examples` and wrong ones beside them.
 
     empty: "nothing there". full image: a box around everything with five points. random boxes: one
     with a point in its middle. shuffled: the gold answer of another example, at the same place of
-    the image. An answer that is right on an example ("nothing there" where nothing is) is not
-    counted there. Gold is clearly best if it leads each of them by `margin` × what gold earns.
+    the image. An answer that is right on an example all the same ("nothing there" where nothing is, an
+    object at the same place) is not counted there. Gold is clearly best if its lead over each of them
+    is above `margin` × its largest lead: what all answers are paid alike does not count, as it does
+    not in a group's advantages.
     """
     answers = _answers(reader, examples, random.Random(seed))
     scored = {name: engine.score(_completions(texts, examples, count_tokens)) for name, texts in answers.items()}
-    rows = [_earned(name, scored[name], scored[GOLD], _wrong(name, examples)) for name in scored]
+    rows = [_earned(name, scored[name], scored[GOLD], _wrong(name, scored[name], scored[GOLD])) for name in scored]
     counted = tuple(row for row in rows if row.n)
     return RewardCheck(counted, tuple(_faults(counted, margin, engine)))
 
@@ -208,15 +213,17 @@ def _completions(texts: Sequence[str], examples: Sequence[Example], count_tokens
     )
 
 
-def _wrong(name: str, examples: Sequence[Example]) -> list[int]:
-    """On which examples this kind of answer is wrong (for gold: all of them)."""
-    there = [bool(example.targets.any()) for example in examples]
-    if name == "empty":
-        return [i for i, something in enumerate(there) if something]
-    if name == "shuffled":
-        others = [*range(1, len(there)), 0]
-        return [i for i, j in enumerate(others) if i != j and (there[i] or there[j])]
-    return list(range(len(examples)))
+def _wrong(name: str, batch: RewardBatch, gold: RewardBatch) -> list[int]:
+    """On which examples this kind of answer is wrong; for gold, all of them.
+
+    It is right where it says what gold says, and where its mask is as good as gold's and good at all.
+    """
+    pairs = enumerate(zip(batch.rollouts, gold.rollouts, strict=True))
+    return [
+        i
+        for i, (one, best) in pairs
+        if name == GOLD or not (one.text == best.text or one.score.iou >= max(GOOD_IOU, best.score.iou))
+    ]
 
 
 def _earned(name: str, batch: RewardBatch, gold: RewardBatch, places: Sequence[int]) -> Earned:
@@ -241,10 +248,10 @@ def _faults(rows: Sequence[Earned], margin: float, engine: RewardEngine) -> list
     faults = []
     if gold.read < 1:
         faults.append(f"Only {gold.read:.0%} of the gold answers can be read.")
+    leads = {row.answer: row.lead or 0.0 for row in others}
     for row in others:
-        assert row.lead is not None  # only gold has none
-        earns = row.reward + row.lead
-        if row.lead <= margin * abs(earns):
+        earns = row.reward + leads[row.answer]
+        if leads[row.answer] <= margin * max(0.0, *leads.values()):
             by = _paid_by(row, gold, engine)
             faults.append(f"Answers of the kind “{row.answer}” earn {row.reward:.3g} beside gold's {earns:.3g}{by}.")
     return faults
