@@ -31,7 +31,7 @@ def draw(image: Image.Image, masks: np.ndarray, prompts: Sequence[MaskPrompt] = 
         raise ValueError(f"masks of {masks.shape[1:]} on an image of {(image.height, image.width)}")
     if any(prompt.frame != ORIGINAL for prompt in prompts):
         raise ValueError("an overlay is drawn in original pixels")
-    line = max(1, round(max(image.size) / 400))
+    line = _line(*image.size)
     pixels = np.array(image)
     for i, mask in enumerate(masks):
         _tint(pixels, mask, COLOURS[i % len(COLOURS)], line)
@@ -45,13 +45,32 @@ def draw(image: Image.Image, masks: np.ndarray, prompts: Sequence[MaskPrompt] = 
     return drawn
 
 
+def layer(masks: np.ndarray) -> Image.Image:
+    """What `draw` lays over a picture for `(N, H, W)` bool masks, as RGBA; transparent where there is none."""
+    line = _line(masks.shape[2], masks.shape[1])
+    pixels = np.zeros((*masks.shape[1:], 4), dtype=np.uint8)
+    for i, mask in enumerate(masks):
+        pixels[mask] = (*COLOURS[i % len(COLOURS)], round(255 * _TINT))
+        pixels[_edge(mask, line), 3] = 255
+    return Image.fromarray(pixels)
+
+
+def _line(width: int, height: int) -> int:
+    return max(1, round(max(width, height) / 400))
+
+
 def _tint(pixels: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int) -> None:
+    pixels[mask] = (pixels[mask] * (1 - _TINT) + np.array(colour) * _TINT).astype(np.uint8)
+    pixels[_edge(mask, line)] = colour
+
+
+def _edge(mask: np.ndarray, line: int) -> np.ndarray:
+    """The mask's pixels that lie at most `line` from its outside."""
     import cv2
 
-    pixels[mask] = (pixels[mask] * (1 - _TINT) + np.array(colour) * _TINT).astype(np.uint8)
     square = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    pixels[mask & (inner == 0)] = colour
+    return mask & (inner == 0)
 
 
 def _box(pen: ImageDraw.ImageDraw, prompt: MaskPrompt, colour: tuple[int, int, int], line: int) -> None:

@@ -1,0 +1,1 @@
+"""The HTTP server and the demo page, over one pipeline each. Needs the `web` extra."""

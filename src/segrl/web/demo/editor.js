@@ -1,0 +1,352 @@
+// An editor of boxes and points over a picture. Gradio gives `element`, `props`, `watch` and `trigger`.
+// From Python: props.value = {files, size_wh, masks, objects?}; objects are left out in the answer to an edit.
+// To Python: the event 'edited' with {objects: [{box_xyxy, points_xy, labels}]}, in pixels of the picture.
+
+const COLOURS = ["230 159 0", "86 180 233", "0 158 115", "240 228 66", "0 114 178", "213 94 0", "204 121 167"];
+const ON = "rgb(0 158 115)", OFF = "rgb(204 60 140)";
+const REACH = 14; // how near a finger or mouse must come, in CSS pixels
+const SEND_AFTER = 250; // milliseconds after the last key
+
+const root = element.querySelector(".editor"), canvas = element.querySelector("canvas");
+const pen = canvas.getContext("2d"), said = element.querySelector(".said");
+
+let size = null, picture = null, layer = null, hidden = false;
+let objects = [], chosen = 0, part = null; // part: null, {box: true, corner?} or {point: i}, of objects[chosen]
+let tool = "move", drag = null, cross = null, past = [], timer = null, latest = 0;
+
+const current = () => objects[chosen];
+const clone = (value) => JSON.parse(JSON.stringify(value));
+const empty = () => ({ box_xyxy: null, points_xy: [], labels: [] });
+const say = (text) => { said.textContent = text; };
+const clampX = (x) => Math.min(Math.max(x, 0), size[0]), clampY = (y) => Math.min(Math.max(y, 0), size[1]);
+const onto = (value, length) => Math.min(Math.max(value, 0), length - 1);
+
+function load(url) {
+  return new Promise((resolve, reject) => {
+    const image = new Image();
+    image.onload = () => resolve(image);
+    image.onerror = () => reject(new Error(url));
+    image.src = url;
+  });
+}
+
+async function receive() {
+  const value = props.value;
+  if (!value || !value.files) return;
+  const mine = ++latest, isNew = Boolean(value.objects);
+  try {
+    const images = await Promise.all([isNew ? load(value.files + "picture.jpg") : picture, load(value.files + "layer.png")]);
+    if (mine !== latest) return;
+    [picture, layer] = images;
+  } catch {
+    say("The picture is gone from the server: ask again.");
+    return;
+  }
+  size = value.size_wh;
+  if (isNew) {
+    objects = clone(value.objects);
+    chosen = 0; part = null; past = []; cross = [size[0] / 2, size[1] / 2]; drag = null;
+    say("");
+  }
+  for (const link of element.querySelectorAll("[data-file]")) {
+    link.href = value.files + link.dataset.file;
+    link.removeAttribute("aria-disabled");
+  }
+  root.removeAttribute("data-empty");
+  root.dataset.masks = value.masks;
+  root.dataset.shown = value.files;
+  fit();
+}
+
+function fit() {
+  if (!size) return;
+  const room = element.querySelector(".stage").clientWidth - 14;
+  const scale = Math.min(room / size[0], Math.max(260, window.innerHeight * 0.62) / size[1]);
+  const ratio = window.devicePixelRatio || 1;
+  canvas.style.width = `${Math.round(size[0] * scale)}px`;
+  canvas.style.height = `${Math.round(size[1] * scale)}px`;
+  canvas.width = Math.round(size[0] * scale * ratio);
+  canvas.height = Math.round(size[1] * scale * ratio);
+  draw();
+}
+
+const zoom = () => canvas.width / size[0];
+const thick = () => 2 * (window.devicePixelRatio || 1);
+
+function draw() {
+  if (!size) return;
+  const z = zoom();
+  pen.imageSmoothingEnabled = z < 3;
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  if (!hidden) pen.drawImage(layer, 0, 0, canvas.width, canvas.height);
+  objects.forEach((object, i) => drawBox(object, i, z));
+  objects.forEach((object, i) => object.points_xy.forEach((point, j) => drawPoint(point, object.labels[j], i, j, z)));
+  if (document.activeElement === canvas && cross && !part) drawCross(z);
+}
+
+function drawBox(object, i, z) {
+  if (!object.box_xyxy) return;
+  const [x1, y1, x2, y2] = object.box_xyxy.map((v) => v * z), isChosen = i === chosen;
+  pen.lineWidth = thick() + 2; pen.strokeStyle = "rgb(20 20 20)";
+  pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  pen.lineWidth = thick(); pen.strokeStyle = `rgb(${COLOURS[i % COLOURS.length]})`;
+  pen.setLineDash(isChosen || objects.length === 1 ? [] : [6, 4]);
+  pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  pen.setLineDash([]);
+  if (!isChosen) return;
+  const r = 2.5 * thick();
+  for (const [x, y] of [[x1, y1], [x2, y1], [x1, y2], [x2, y2]]) {
+    pen.fillStyle = part && part.box ? "white" : `rgb(${COLOURS[i % COLOURS.length]})`;
+    pen.strokeStyle = "rgb(20 20 20)"; pen.lineWidth = thick() / 2;
+    pen.fillRect(x - r, y - r, 2 * r, 2 * r);
+    pen.strokeRect(x - r, y - r, 2 * r, 2 * r);
+  }
+}
+
+function drawPoint(point, label, i, j, z) {
+  const x = (point[0] + 0.5) * z, y = (point[1] + 0.5) * z, r = 4 * thick(), a = 2 * thick();
+  const isChosen = i === chosen && part && part.point === j;
+  pen.beginPath();
+  if (label === 1) pen.arc(x, y, r, 0, 7); else pen.rect(x - r, y - r, 2 * r, 2 * r);
+  pen.fillStyle = label === 1 ? ON : OFF; pen.fill();
+  pen.lineWidth = isChosen ? 2 * thick() : thick(); pen.strokeStyle = "white"; pen.stroke();
+  pen.beginPath(); pen.lineWidth = thick();
+  if (label === 1) { pen.moveTo(x - a, y); pen.lineTo(x + a, y); pen.moveTo(x, y - a); pen.lineTo(x, y + a); }
+  else { pen.moveTo(x - a, y - a); pen.lineTo(x + a, y + a); pen.moveTo(x - a, y + a); pen.lineTo(x + a, y - a); }
+  pen.stroke();
+}
+
+function drawCross(z) {
+  const x = cross[0] * z, y = cross[1] * z, a = 6 * thick();
+  for (const [width, colour] of [[thick() + 2, "rgb(20 20 20)"], [thick(), "white"]]) {
+    pen.lineWidth = width; pen.strokeStyle = colour; pen.beginPath();
+    pen.moveTo(x - a, y); pen.lineTo(x + a, y); pen.moveTo(x, y - a); pen.lineTo(x, y + a); pen.stroke();
+  }
+}
+
+// Changes: `keep` before, `send` after.
+
+function keep() {
+  past.push(clone({ objects, chosen }));
+  if (past.length > 50) past.shift();
+}
+
+function send(wait = 0) {
+  draw();
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    const whole = objects.filter((o) => o.box_xyxy || o.points_xy.length);
+    say("Cutting out again …");
+    trigger("edited", { objects: clone(whole) });
+  }, wait);
+}
+
+function ensure() {
+  if (!current()) { objects.push(empty()); chosen = objects.length - 1; }
+  return current();
+}
+
+function addPoint(point, label) {
+  keep();
+  const object = ensure();
+  object.points_xy.push([onto(Math.floor(point[0]), size[0]), onto(Math.floor(point[1]), size[1])]);
+  object.labels.push(label);
+  part = { point: object.points_xy.length - 1 };
+  send();
+}
+
+function setBox(a, b) {
+  const box = [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.max(a[0], b[0]), Math.max(a[1], b[1])].map(Math.round);
+  if (box[2] - box[0] < 1 || box[3] - box[1] < 1) return false;
+  ensure().box_xyxy = [clampX(box[0]), clampY(box[1]), clampX(box[2]), clampY(box[3])];
+  part = { box: true };
+  return true;
+}
+
+function remove() {
+  if (!current()) return;
+  keep();
+  if (part && part.point !== undefined) {
+    current().points_xy.splice(part.point, 1); current().labels.splice(part.point, 1);
+  } else if (part && part.box) {
+    current().box_xyxy = null;
+  } else {
+    objects.splice(chosen, 1); chosen = Math.max(0, chosen - 1);
+  }
+  if (current() && !current().box_xyxy && !current().points_xy.length) { objects.splice(chosen, 1); chosen = 0; }
+  part = null;
+  send();
+}
+
+function undo() {
+  const before = past.pop();
+  if (!before) { say("Nothing to undo."); return; }
+  ({ objects, chosen } = before);
+  part = null;
+  send();
+}
+
+function add() {
+  keep();
+  objects = objects.filter((o) => o.box_xyxy || o.points_xy.length);
+  objects.push(empty()); chosen = objects.length - 1; part = null;
+  if (tool === "move") use("box");
+  say("New object: draw its box, or put a point on it.");
+  draw();
+}
+
+function use(name) {
+  tool = name;
+  for (const button of element.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
+  canvas.style.cursor = name === "move" ? "default" : "crosshair";
+}
+
+function hide() {
+  hidden = !hidden;
+  element.querySelector('[data-do="hide"]').setAttribute("aria-pressed", String(hidden));
+  draw();
+}
+
+// What lies under a place of the picture: {object, part}, points before corners before insides.
+
+function find(at) {
+  const reach = REACH * size[0] / canvas.clientWidth;
+  const near = (p) => Math.hypot(p[0] - at[0], p[1] - at[1]) <= reach;
+  const order = objects.map((_, i) => i).sort((a, b) => (b === chosen) - (a === chosen));
+  for (const i of order) for (let j = objects[i].points_xy.length - 1; j >= 0; j--) {
+    const [x, y] = objects[i].points_xy[j];
+    if (near([x + 0.5, y + 0.5])) return { object: i, part: { point: j } };
+  }
+  for (const i of order) if (objects[i].box_xyxy) {
+    const [x1, y1, x2, y2] = objects[i].box_xyxy;
+    for (const [x, y, opposite] of [[x1, y1, [x2, y2]], [x2, y1, [x1, y2]], [x1, y2, [x2, y1]], [x2, y2, [x1, y1]]])
+      if (near([x, y])) return { object: i, part: { box: true }, opposite };
+  }
+  for (const i of order) if (objects[i].box_xyxy) {
+    const [x1, y1, x2, y2] = objects[i].box_xyxy;
+    if (at[0] >= x1 && at[0] <= x2 && at[1] >= y1 && at[1] <= y2) return { object: i, part: { box: true } };
+  }
+  return null;
+}
+
+function place(event) {
+  const rect = canvas.getBoundingClientRect();
+  return [clampX((event.clientX - rect.left) / rect.width * size[0]), clampY((event.clientY - rect.top) / rect.height * size[1])];
+}
+
+function move(by) {
+  const object = current();
+  if (part.point !== undefined) {
+    const p = object.points_xy[part.point];
+    object.points_xy[part.point] = [onto(p[0] + by[0], size[0]), onto(p[1] + by[1], size[1])];
+  } else {
+    const [x1, y1, x2, y2] = object.box_xyxy;
+    const dx = Math.min(Math.max(by[0], -x1), size[0] - x2), dy = Math.min(Math.max(by[1], -y1), size[1] - y2);
+    object.box_xyxy = [x1 + dx, y1 + dy, x2 + dx, y2 + dy];
+  }
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (!size || event.button > 0) return;
+  const at = place(event), hit = find(at);
+  canvas.setPointerCapture(event.pointerId);
+  if (tool === "box") drag = { from: at, box: true, before: clone({ objects, chosen }) };
+  else if (tool !== "move" && !(hit && hit.part.point !== undefined)) addPoint(at, tool === "on" ? 1 : 0);
+  else if (hit) {
+    chosen = hit.object; part = hit.part;
+    drag = { from: at, last: at, opposite: hit.opposite, before: clone({ objects, chosen }) };
+  } else part = null;
+  draw();
+});
+
+canvas.addEventListener("pointermove", (event) => {
+  if (!size) return;
+  const at = place(event);
+  if (!drag) { if (tool === "move") canvas.style.cursor = find(at) ? "grab" : "default"; return; }
+  if (drag.box) drag.moved = setBox(drag.from, at) || drag.moved;
+  else if (drag.opposite) drag.moved = setBox(drag.opposite, at) || drag.moved;
+  else {
+    const step = [Math.round(at[0] - drag.last[0]), Math.round(at[1] - drag.last[1])];
+    if (!step[0] && !step[1]) return;
+    move(step);
+    drag.last = [drag.last[0] + step[0], drag.last[1] + step[1]];
+    drag.moved = true;
+  }
+  draw();
+});
+
+function drop() {
+  if (drag && drag.moved) { past.push(drag.before); send(); }
+  drag = null;
+}
+canvas.addEventListener("pointerup", drop);
+canvas.addEventListener("pointercancel", drop);
+canvas.addEventListener("focus", draw);
+canvas.addEventListener("blur", draw);
+
+// The keyboard.
+
+function parts() {
+  return objects.flatMap((object, i) => [
+    ...(object.box_xyxy ? [{ object: i, part: { box: true } }] : []),
+    ...object.points_xy.map((_, j) => ({ object: i, part: { point: j } })),
+  ]);
+}
+
+function next() {
+  const all = parts();
+  const now = part ? all.findIndex((p) => p.object === chosen && (part.box ? p.part.box : p.part.point === part.point)) : -1;
+  const found = all[now + 1];
+  part = found ? found.part : null;
+  if (found) chosen = found.object;
+  const what = !found ? "the cross" : part.box ? "box" : current().labels[part.point] ? "point on it" : "point off it";
+  say(found ? `Object ${chosen + 1}: ${what}.` : "The cross.");
+  draw();
+}
+
+function arrow(event, dx, dy) {
+  const by = event.shiftKey ? 10 : 1, step = [dx * by, dy * by];
+  if (!part) { cross = [clampX(cross[0] + step[0]), clampY(cross[1] + step[1])]; draw(); return; }
+  keep();
+  if (event.ctrlKey && part.box) {
+    const [x1, y1, x2, y2] = current().box_xyxy;
+    setBox([x1, y1], [Math.max(x1 + 1, clampX(x2 + step[0])), Math.max(y1 + 1, clampY(y2 + step[1]))]);
+  } else move(step);
+  send(SEND_AFTER);
+}
+
+function boxHere() {
+  keep();
+  const [w, h] = [size[0] / 6, size[1] / 6];
+  setBox([clampX(cross[0] - w), clampY(cross[1] - h)], [clampX(cross[0] + w), clampY(cross[1] + h)]);
+  send(SEND_AFTER);
+}
+
+const KEYS = {
+  ArrowLeft: (e) => arrow(e, -1, 0), ArrowRight: (e) => arrow(e, 1, 0), ArrowUp: (e) => arrow(e, 0, -1), ArrowDown: (e) => arrow(e, 0, 1),
+  s: next, b: boxHere, "+": () => addPoint(cross, 1), "=": () => addPoint(cross, 1), "-": () => addPoint(cross, 0),
+  n: add, h: hide, v: () => use("move"), Delete: remove, Backspace: remove, Escape: () => { part = null; draw(); },
+};
+
+canvas.addEventListener("keydown", (event) => {
+  if (!size) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if ((event.ctrlKey || event.metaKey) && key === "z") undo();
+  else if (KEYS[key] && !event.metaKey && !event.altKey && (!event.ctrlKey || key.startsWith("Arrow"))) KEYS[key](event);
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+});
+
+const DO = { add, remove, undo, hide };
+root.addEventListener("click", (event) => {
+  const button = event.target.closest("button, a");
+  if (!button) return;
+  if (button.dataset.tool) use(button.dataset.tool);
+  else if (button.dataset.do && size) DO[button.dataset.do]();
+});
+
+new ResizeObserver(fit).observe(element.querySelector(".stage"));
+watch("value", () => { say(""); receive(); });
+receive();

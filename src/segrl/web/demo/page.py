@@ -1,0 +1,250 @@
+"""The page: pictures and queries on one side, an editor for each policy on the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from segrl.errors import SegrlError
+from segrl.pipeline import Pipeline, Result
+from segrl.web.demo import words
+from segrl.web.demo.shelf import Shelf
+from segrl.web.pictures import decode
+from segrl.web.refusals import Refused
+from segrl.web.wire import Prompt, prompt_body
+
+Picture = tuple[Image.Image, str]
+"""An image and the query about it."""
+Example = tuple[Image.Image, str]
+
+HISTORY = 20
+MAX_PIXELS = 25_000_000
+MAX_QUERY = 1000
+BETWEEN_PIECES = 0.08
+"""Seconds between two looks at what is being written."""
+
+PROMPTS = TypeAdapter(list[Prompt])
+
+
+def asset(name: str) -> str:
+    """A file that ships beside this module."""
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What was asked and what each policy answered."""
+
+    image: Image.Image
+    query: str
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One policy's part of the page; `outputs` is the order in which its functions answer."""
+
+    model: Pipeline
+    shelf: Shelf
+    status: gr.HTML
+    text: gr.Textbox
+    editor: gr.HTML
+    state: gr.State
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Status, text, editor, state."""
+        return [self.status, self.text, self.editor, self.state]
+
+    def show(self, result: Result, *, edited: bool = False) -> tuple[Any, ...]:
+        """A result in all outputs. After an edit the boxes and points stay what the browser has, and the text too."""
+        key = self.shelf.put(result)
+        value: dict[str, Any] = {"files": f"files/{key}/", "size_wh": result.image.size, "masks": len(result.masks)}
+        if not edited:
+            value["objects"] = [prompt_body(prompt) for prompt in result.prompts]
+        text = gr.skip() if edited else result.text
+        return words.of_result(result, edited=edited), text, value, result
+
+    def answer(self, asked: Picture) -> Iterator[tuple[Any, ...]]:
+        """The model's text as it is written, then the result."""
+        image, query = asked
+        yield words.line("busy", "Looking …"), "", gr.skip(), None
+        stream = self.model.stream(image, query)
+        shown = time.monotonic()
+        try:
+            for _ in stream:
+                if time.monotonic() - shown > BETWEEN_PIECES:
+                    shown = time.monotonic()
+                    yield gr.skip(), stream.text, gr.skip(), None
+            yield words.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
+            yield self.show(stream.result)
+        except SegrlError as error:
+            yield words.line("unread", " ".join(str(error).split())), stream.text, gr.skip(), None
+        finally:
+            stream.close()
+
+    def edit(self, result: Result | None, event: gr.EventData) -> tuple[Any, ...]:
+        """The masks of boxes and points that were changed by hand."""
+        if result is None:
+            raise gr.Error("Ask about a picture first.")
+        try:
+            prompts = PROMPTS.validate_python(event._data.get("objects"))[:64]
+        except (ValidationError, AttributeError) as error:
+            raise gr.Error("These boxes and points make no sense.") from error
+        made = self.model.masks(result.image, [one.to_mask_prompt() for one in prompts], result.query)
+        return self.show(made, edited=True)
+
+
+def opened(path: str | None, query: str) -> Picture:
+    """What a visitor asks, or a gr.Error that says what is missing."""
+    if not path:
+        raise gr.Error("Choose a picture first: upload one, paste one, or take an example.")
+    if not query or not query.strip():
+        raise gr.Error("Say what to look for.")
+    if len(query) > MAX_QUERY:
+        raise gr.Error(f"That is too long: at most {MAX_QUERY} characters.")
+    try:
+        return decode(Path(path).read_bytes(), MAX_PIXELS), query.strip()
+    except Refused as error:
+        raise gr.Error(error.detail) from error
+
+
+def remember(history: list[Turn], asked: Picture, *results: Result | None) -> tuple[list[Turn], Any]:
+    """The history with this turn at its end, and its list; a turn without an answer is not kept."""
+    told = tuple(result for result in results if result is not None)
+    if len(told) == len(results):
+        history = [*history, Turn(*asked, told)][-HISTORY:]
+    return history, history_list(history)
+
+
+def history_list(history: Sequence[Turn]) -> Any:
+    """The newest first; a choice's value is its place in `history`."""
+    entries = [(words.history_entry(i + 1, turn.query, turn.results), i) for i, turn in enumerate(history)]
+    return gr.Radio(choices=entries[::-1], value=None, visible=bool(entries))
+
+
+def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
+    """A function that shows a turn of the history again."""
+
+    def show(history: list[Turn], chosen: int | None) -> tuple[Any, ...]:
+        if chosen is None or not 0 <= chosen < len(history):
+            raise gr.Error("This is no longer in the history.")
+        turn = history[chosen]
+        shown = [panel.show(result) for panel, result in zip(panels, turn.results, strict=True)]
+        return (turn.query, (turn.image, turn.query), *(part for parts in shown for part in parts))
+
+    return show
+
+
+def build(models: Mapping[str, Pipeline], examples: Sequence[Example], shelf: Shelf) -> gr.Blocks:
+    """The page over one policy, or several side by side. examples: images and queries to begin with."""
+    with gr.Blocks(title="segrl", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
+        gr.Markdown("# segrl\nSay what to look for. The model points, and the segmenter cuts out the mask.")
+        asked, history = gr.State(None), gr.State([])
+        with gr.Row(elem_classes="segrl-columns"):
+            with gr.Column(scale=1, min_width=300):
+                upload, query, ask = _question()
+                gallery = _examples(examples)
+                past = gr.Radio([], label="History", visible=False, elem_classes="segrl-history", elem_id="history")
+            panels = [_panel(name, model, shelf) for name, model in models.items()]
+        _wire(ask.click, upload, query, asked, history, past, panels)
+        _wire(query.submit, upload, query, asked, history, past, panels)
+        _wire_examples(gallery, examples, upload, query, asked, history, past, panels)
+        _wire_panels(history, past, query, asked, panels)
+    return page
+
+
+def _question() -> tuple[gr.Image, gr.Textbox, gr.Button]:
+    upload = gr.Image(
+        type="filepath", sources=["upload", "clipboard"], label="Picture", height=240, elem_id="upload", buttons=[]
+    )
+    query = gr.Textbox(label="What to look for", placeholder="the red ring", max_lines=3, elem_id="query")
+    return upload, query, gr.Button("Ask", variant="primary", elem_id="ask")
+
+
+def _examples(examples: Sequence[Example]) -> gr.Gallery:
+    return gr.Gallery(
+        list(examples),
+        label="Examples",
+        columns=3,
+        height="auto",
+        object_fit="contain",
+        allow_preview=False,
+        format="png",
+        interactive=False,
+        buttons=[],
+        elem_id="examples",
+    )
+
+
+def _panel(name: str, model: Pipeline, shelf: Shelf) -> Panel:
+    with gr.Column(scale=2, min_width=320, elem_classes="segrl-panel"):
+        gr.Markdown(f"### {name}")
+        status = gr.HTML(words.line("idle", words.NOTHING_YET))
+        editor = gr.HTML(
+            {},
+            html_template=asset("editor.html"),
+            css_template=asset("editor.css"),
+            js_on_load=asset("editor.js"),
+            apply_default_css=False,
+        )
+        text = gr.Textbox(
+            label="What the model writes", lines=4, max_lines=10, interactive=False, autoscroll=True, buttons=["copy"]
+        )
+    return Panel(model, shelf, status, text, editor, gr.State(None))
+
+
+def _wire(
+    listen: Callable[..., Any],
+    upload: gr.Image,
+    query: gr.Textbox,
+    asked: gr.State,
+    history: gr.State,
+    past: gr.Radio,
+    panels: Sequence[Panel],
+) -> None:
+    """Question → every policy's answer, one after the other → history."""
+    _answers(listen(opened, [upload, query], asked, **_QUIET), asked, history, past, panels)
+
+
+def _wire_examples(
+    gallery: gr.Gallery,
+    examples: Sequence[Example],
+    upload: gr.Image,
+    query: gr.Textbox,
+    asked: gr.State,
+    history: gr.State,
+    past: gr.Radio,
+    panels: Sequence[Panel],
+) -> None:
+    def take(event: gr.SelectData) -> tuple[Any, ...]:
+        image, words_of_it = examples[int(event.index)]
+        return image, words_of_it, (image, words_of_it)
+
+    _answers(gallery.select(take, None, [upload, query, asked], **_QUIET), asked, history, past, panels)
+
+
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def _answers(step: Any, asked: gr.State, history: gr.State, past: gr.Radio, panels: Sequence[Panel]) -> None:
+    for panel in panels:
+        step = step.success(panel.answer, asked, panel.outputs, **_QUIET)
+    step.success(remember, [history, asked, *(panel.state for panel in panels)], [history, past], **_QUIET)
+
+
+def _wire_panels(
+    history: gr.State, past: gr.Radio, query: gr.Textbox, asked: gr.State, panels: Sequence[Panel]
+) -> None:
+    outputs = [output for panel in panels for output in panel.outputs]
+    past.input(recall(panels), [history, past], [query, asked, *outputs], **_QUIET)
+    for panel in panels:
+        panel.editor.edited(panel.edit, panel.state, panel.outputs, trigger_mode="always_last", **_QUIET)

@@ -1,0 +1,140 @@
+"""A Label Studio ML backend on the same server, under `/label-studio`.
+
+Label Studio asks `/predict` for pre-annotations of tasks; each label's hint (or else its value) is the query.
+With a smart keypoint or rectangle drawn by the annotator it asks for the mask of just that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from segrl import __version__
+from segrl.pipeline import Result
+from segrl.web import bodies, label_config
+from segrl.web.fetch import ImageSource
+from segrl.web.gate import check_token, read_body, while_client_waits
+from segrl.web.openapi import ERRORS
+from segrl.web.refusals import Refused, invalid
+from segrl.web.regions import hints, region
+from segrl.web.service import Service
+
+MODEL_VERSION = f"segrl-{__version__}"
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class Task(_Open):
+    """A task; `data` holds the image's address under the key that the configuration names."""
+
+    data: dict[str, JsonValue]
+
+
+class Params(_Open):
+    """What Label Studio adds. context: the smart regions that the annotator has drawn."""
+
+    context: dict[str, JsonValue] | None = None
+
+
+class Predict(_Open):
+    """What `/predict` is asked."""
+
+    tasks: Annotated[list[Task], Field(min_length=1, max_length=100)]
+    label_config: str
+    params: Params = Params()
+
+
+class Prediction(BaseModel):
+    """One task's regions, as Label Studio imports them. score: the share of queries that were answered."""
+
+    result: list[dict[str, Any]]
+    score: float
+    model_version: str
+
+
+class Predictions(BaseModel):
+    """In the order of the tasks."""
+
+    results: list[Prediction]
+
+
+def build(service: Service) -> APIRouter:
+    """The routes of the backend."""
+    settings = service.settings
+    source = ImageSource(settings.label_studio_url, settings.label_studio_key, settings.limits)
+
+    def authorized(request: Request) -> None:
+        check_token(request, settings.token)
+
+    router = APIRouter(prefix="/label-studio", tags=["Label Studio"], dependencies=[Depends(authorized)])
+    body = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+
+    @router.get("/health")
+    @router.get("/", include_in_schema=False)
+    async def health() -> dict[str, str]:
+        """Label Studio's question whether the backend is there."""
+        return {"status": "UP", "model_class": "segrl"}
+
+    @router.post("/setup", responses=ERRORS)
+    async def setup() -> dict[str, str]:
+        """Asked once when a project connects; nothing is kept."""
+        return {"model_version": MODEL_VERSION}
+
+    @router.get("/versions")
+    async def versions() -> dict[str, list[str]]:
+        """The one version there is."""
+        return {"versions": [MODEL_VERSION]}
+
+    @router.post("/webhook", responses=ERRORS)
+    async def webhook() -> dict[str, str]:
+        """News of annotations; the backend does not learn from them."""
+        return {"status": "ignored"}
+
+    @router.post("/predict", response_model=Predictions, responses=ERRORS, openapi_extra=body)
+    async def predict(request: Request) -> Response:
+        """Pre-annotations of tasks."""
+        async with service.segment_places.one(), asyncio.timeout(service.limits.seconds):
+            asked = bodies.validated(Predict, await read_body(request, service.limits.max_bytes))
+            found = await while_client_waits(request, _predict(service, source, asked))
+            return Response(found.model_dump_json(), media_type="application/json")
+
+    return router
+
+
+async def _predict(service: Service, source: ImageSource, asked: Predict) -> Predictions:
+    wanted = label_config.read(asked.label_config)
+    if len(wanted) > service.limits.max_queries:
+        detail = f"{len(wanted)} labels; this server looks for {service.limits.max_queries} at once"
+        raise Refused(422, "too_many_queries", detail)
+    smart = asked.params.context or {}
+    results = [await _one(service, source, task, wanted, smart) for task in asked.tasks]
+    return Predictions(results=results)
+
+
+async def _one(
+    service: Service, source: ImageSource, task: Task, wanted: list[label_config.Wanted], smart: dict[str, JsonValue]
+) -> Prediction:
+    address = task.data.get(wanted[0].image_key)
+    if not isinstance(address, str):
+        raise invalid(f"tasks: no image under data.{wanted[0].image_key}")
+    _, image = await service.open_image(await source.get(address))
+    drawn = hints(smart.get("result"), image.size)
+    if drawn is not None:
+        prompt, label = drawn
+        mask = (await service.masks(image, [prompt])).union.cpu().numpy()
+        regions = [region(one, mask) for one in wanted if one.kind == "brushlabels" and label in (None, one.label)]
+        return Prediction(result=[one for one in regions[:1] if one], score=1.0, model_version=MODEL_VERSION)
+    found = await service.segment(image, [one.query for one in wanted])
+    regions = [region(one, mask) for one, result in zip(wanted, found, strict=True) for mask in result.masks]
+    return Prediction(result=[one for one in regions if one], score=_read(found), model_version=MODEL_VERSION)
+
+
+def _read(results: list[Result]) -> float:
+    """The share of answers that could be read."""
+    return float(np.mean([not result.status.is_failure for result in results]))

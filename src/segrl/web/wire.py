@@ -1,0 +1,182 @@
+"""What travels over HTTP: requests and answers as pydantic models, and results turned into them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segrl.masks import mask_to_box, mask_to_polygons, png_bytes, to_rle
+from segrl.pipeline import Result
+from segrl.types import ORIGINAL, MaskPrompt, Segmentation
+
+MaskFormat = Literal["rle", "polygon", "png"]
+StatusName = Literal["truncated", "no_answer", "bad_syntax", "bad_values", "no_target", "ok"]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+Query = Annotated[str, Field(min_length=1, pattern=r"\S", description="What to look for, in plain words.")]
+
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgAQMAAABJtOi3AAAAA1BMVEUAAACnej3aAAAADElEQVR42mNgGNwAAACgAAGO+7G0AAAAAElFTkSuQmCC"
+)
+"""A picture for the OpenAPI page: 32×32 black pixels."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Prompt(_Strict):
+    """A mask prompt in pixels of the image: a box, points, or both."""
+
+    box_xyxy: tuple[Number, Number, Number, Number] | None = Field(
+        None, description="[x1, y1, x2, y2], exclusive maximum", examples=[[4, 4, 20, 20]]
+    )
+    points_xy: list[tuple[Number, Number]] = Field([], max_length=64)
+    labels: list[Literal[0, 1]] = Field([], max_length=64, description="for each point: 1 on the object, 0 off it")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Prompt:
+        self.to_mask_prompt()
+        return self
+
+    def to_mask_prompt(self) -> MaskPrompt:
+        """The same, as the segmenter takes it. Raises ValueError."""
+        return MaskPrompt(self.box_xyxy, tuple(self.points_xy), tuple(self.labels), ORIGINAL)
+
+
+class SegmentRequest(_Strict):
+    """An image and one query or several."""
+
+    image: str = Field(description="An image file as base64, or as a data: address.", min_length=1, examples=[PIXEL])
+    query: Query | Annotated[list[Query], Field(min_length=1)] = Field(examples=["the red ring"])
+    mask_format: MaskFormat = "rle"
+
+    @property
+    def queries(self) -> list[str]:
+        """The queries, one or several."""
+        return [self.query] if isinstance(self.query, str) else self.query
+
+
+class MasksRequest(_Strict):
+    """An image, sent or named by the `image_id` of an earlier answer, and mask prompts."""
+
+    image: str | None = Field(None, description="An image file as base64, or as a data: address.", examples=[PIXEL])
+    image_id: str | None = Field(None, description="Of an earlier answer, in place of the image.")
+    prompts: list[Prompt] = Field(min_length=1, examples=[[{"box_xyxy": [4, 4, 20, 20]}]])
+    mask_format: MaskFormat = "rle"
+
+    @model_validator(mode="after")
+    def _names_one_image(self) -> MasksRequest:
+        if (self.image is None) == (self.image_id is None):
+            raise ValueError("give the image or its image_id")
+        return self
+
+
+class RleBody(BaseModel):
+    """COCO's compressed run lengths, as pycocotools reads them."""
+
+    size: tuple[int, int] = Field(description="[height, width]")
+    counts: str
+
+
+class Mask(BaseModel):
+    """One object's mask at the image's size, in the format that was asked for."""
+
+    area: int = Field(description="pixels")
+    box_xyxy: tuple[float, float, float, float] | None = Field(description="of the mask; null for an empty one")
+    score: float | None = Field(description="IoU that the segmenter expects; null from one that gives none")
+    rle: RleBody | None = None
+    polygons: list[list[float]] | None = Field(None, description="COCO polygons: [x1, y1, x2, y2, …] each")
+    png: str | None = Field(None, description="base64 of a grey PNG, 0 outside and 255 inside")
+
+
+class QueryResult(BaseModel):
+    """The answer to one query. Without masks `status` says why: `no_target` is the answer "nothing there"."""
+
+    query: str
+    status: StatusName
+    detail: str = Field(description="what is wrong with the policy's answer; empty when nothing is")
+    reasoning: str | None
+    text: str = Field(description="what the policy wrote")
+    prompts: list[Prompt]
+    masks: list[Mask]
+
+
+class SegmentResponse(BaseModel):
+    """The answers to a request's queries, in their order."""
+
+    image_id: str = Field(description="names the image in a later /v1/masks")
+    width: int
+    height: int
+    results: list[QueryResult]
+
+
+class MasksResponse(BaseModel):
+    """A mask for each prompt, in their order."""
+
+    image_id: str
+    width: int
+    height: int
+    masks: list[Mask]
+
+
+class ErrorBody(BaseModel):
+    """Why a request was not answered."""
+
+    error: str
+    detail: str
+
+
+def _mask_body(mask: np.ndarray, score: float | None, mask_format: MaskFormat) -> dict[str, Any]:
+    """A `(H, W)` bool mask as a Mask."""
+    body: dict[str, Any] = {"area": int(mask.sum()), "box_xyxy": mask_to_box(mask), "score": score}
+    if mask_format == "rle":
+        body["rle"] = to_rle(mask)
+    elif mask_format == "polygon":
+        body["polygons"] = mask_to_polygons(mask)
+    else:
+        body["png"] = base64.b64encode(png_bytes(mask)).decode("ascii")
+    return body
+
+
+def _mask_bodies(masks: np.ndarray, scores: np.ndarray | None, mask_format: MaskFormat) -> list[dict[str, Any]]:
+    told = [None] * len(masks) if scores is None else scores.tolist()
+    return [_mask_body(mask, score, mask_format) for mask, score in zip(masks, told, strict=True)]
+
+
+def prompt_body(prompt: MaskPrompt) -> dict[str, Any]:
+    """A mask prompt in original pixels as a Prompt."""
+    return {"box_xyxy": prompt.box_xyxy, "points_xy": prompt.points_xy, "labels": prompt.labels}
+
+
+def segment_body(image_id: str, image: Image.Image, results: Sequence[Result], mask_format: MaskFormat) -> bytes:
+    """The JSON of a SegmentResponse."""
+    answers = [
+        {
+            "query": result.query,
+            "status": result.status.value,
+            "detail": result.answer.detail,
+            "reasoning": result.reasoning,
+            "text": result.text,
+            "prompts": [prompt_body(prompt) for prompt in result.prompts],
+            "masks": _mask_bodies(result.masks, result.scores, mask_format),
+        }
+        for result in results
+    ]
+    return _json({"image_id": image_id, "width": image.width, "height": image.height, "results": answers})
+
+
+def masks_body(image_id: str, image: Image.Image, found: Segmentation, mask_format: MaskFormat) -> bytes:
+    """The JSON of a MasksResponse."""
+    scores = None if found.scores is None else found.scores.cpu().numpy()
+    bodies = _mask_bodies(found.masks.cpu().numpy(), scores, mask_format)
+    return _json({"image_id": image_id, "width": image.width, "height": image.height, "masks": bodies})
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, allow_nan=False).encode()
