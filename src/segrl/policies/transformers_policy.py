@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, LogitsProcessorList
 
+from segrl.errors import DataError
 from segrl.policies.base import Completion
 from segrl.policies.chat import end_token_ids, opened_think, read_completion, rendered
 from segrl.policies.frames import SmartResize, frame_rule
@@ -116,11 +117,18 @@ class TransformersPolicy:
         seen: Counter[int] = Counter()
         rows = []
         for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            self._check_words(prompt)
             shown, text = prepare_image(image, self.settings), self.render(prompt)
             request = request_seed(seed, prompt, shown) if draws else 0
             rows += [_Row(place, i, shown, text, sample_seed(request, seen[request], i)) for i in range(draws or 1)]
             seen[request] += 1
         return rows
+
+    def _check_words(self, prompt: str) -> None:
+        """Raise DataError for a prompt in which the model would see another image, or the end of its turn."""
+        found = next((token for token in self.processor.tokenizer.all_special_tokens if token in prompt), None)
+        if found is not None:
+            raise DataError(f"{found} is a control token of this model and cannot stand in a query: leave it out")
 
     def _batches(self, rows: Sequence[_Row], batch_size: int) -> Iterator[list[_Row]]:
         """Rows of equal prompt length and image grid together, in the order in which each kind first came."""
