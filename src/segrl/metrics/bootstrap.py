@@ -16,7 +16,7 @@ Interval = tuple[float, float]
 Numbers = Sequence[float] | np.ndarray
 
 RESAMPLES = 2000
-_CELLS = 4_000_000  # counts held at once: resamples per block × clusters
+_CELLS = 1_000_000  # counts held at once: resamples per block × clusters
 
 
 def ratio(numerators: Numbers, denominators: Numbers | None = None) -> float | None:
@@ -41,7 +41,7 @@ def bootstrap_ci(
     out. None with fewer than two clusters, or where the ratio itself is undefined. Equal arguments
     give equal intervals.
     """
-    return _interval([_sums(values, denominators, clusters)], level, resamples, seed)
+    return _interval([_column(values, denominators)], clusters, level, resamples, seed)
 
 
 def paired_bootstrap(
@@ -62,42 +62,86 @@ def paired_bootstrap(
     """
     if len(before) != len(after):
         raise ValueError(f"{len(before)} values before but {len(after)} after: pairs are needed")
-    sides = [_sums(after, after_denominators, clusters), _sums(before, before_denominators, clusters)]
-    return _interval(sides, level, resamples, seed)
+    sides = [_column(after, after_denominators), _column(before, before_denominators)]
+    return _interval(sides, clusters, level, resamples, seed)
 
 
-def _sums(values: Numbers, denominators: Numbers | None, clusters: Sequence[Hashable] | None) -> np.ndarray:
-    """`(G, 2)` float64: the sums of values and denominators in each cluster."""
+def resampled_ratios(
+    above: np.ndarray,
+    below: np.ndarray,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> np.ndarray:
+    """The ratio of sums of K columns in every resample, `(resamples, K)` float64; NaN where the lower sum is 0.
+
+    above, below: `(n, K)`; all columns are drawn with the same images, so columns of one resample may be
+    subtracted or compared. clusters: as in `bootstrap_ci`.
+    """
+    n_columns = above.shape[1]
+    sums = _cluster_sums(np.concatenate([above, below], axis=1), clusters)
+    drawn = np.concatenate([block @ sums for block in _resampled_counts(len(sums), resamples, seed)])
+    upper, lower = drawn[:, :n_columns], drawn[:, n_columns:]
+    return np.divide(upper, lower, out=np.full_like(upper, np.nan), where=lower != 0)
+
+
+def percentile_interval(drawn: np.ndarray, level: float = 0.95) -> Interval | None:
+    """The percentile interval of a statistic's resamples `(resamples,)`, NaN left out; None where all are."""
+    known = drawn[~np.isnan(drawn)]
+    if len(known) == 0:
+        return None
+    tail = (1 - level) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def count_clusters(clusters: Sequence[Hashable]) -> int:
+    """How many different clusters there are; an interval needs two."""
+    return len(set(clusters))
+
+
+def _column(values: Numbers, denominators: Numbers | None) -> np.ndarray:
+    """`(n, 2)` float64: values and denominators."""
     above = np.asarray(values, dtype=np.float64)
     below = np.ones_like(above) if denominators is None else np.asarray(denominators, dtype=np.float64)
+    return np.stack([above, below], axis=1)
+
+
+def _cluster_sums(columns: np.ndarray, clusters: Sequence[Hashable] | None) -> np.ndarray:
+    """`(G, K)` float64: the sums of `(n, K)` columns in each cluster."""
+    _check_clusters(columns, clusters)
     if clusters is None:
-        return np.stack([above, below], axis=1)
-    if len(clusters) != len(above):
-        raise ValueError(f"{len(above)} values but {len(clusters)} clusters")
+        return columns
     index: dict[Hashable, int] = {}
     owners = np.array([index.setdefault(cluster, len(index)) for cluster in clusters], dtype=np.intp)
-    return np.stack([np.bincount(owners, side, minlength=len(index)) for side in (above, below)], axis=1)
+    return np.stack([np.bincount(owners, side, minlength=len(index)) for side in columns.T], axis=1)
 
 
-def _interval(sides: list[np.ndarray], level: float, resamples: int, seed: int) -> Interval | None:
+def _check_clusters(columns: np.ndarray, clusters: Sequence[Hashable] | None) -> None:
+    if clusters is not None and len(clusters) != len(columns):
+        raise ValueError(f"{len(columns)} values but {len(clusters)} clusters")
+
+
+def _interval(
+    sides: list[np.ndarray], clusters: Sequence[Hashable] | None, level: float, resamples: int, seed: int
+) -> Interval | None:
     """Interval of the first side's ratio minus the second's (of the ratio itself with one side)."""
-    n_clusters = len(sides[0])
+    _check_clusters(sides[0], clusters)
+    n_clusters = len(sides[0]) if clusters is None else count_clusters(clusters)
     if n_clusters < 2 or any(side[:, 1].sum() == 0 for side in sides):
         return None
-    counts = _resampled_counts(n_clusters, resamples, seed)
-    drawn = np.concatenate([np.concatenate([block @ side for side in sides], axis=1) for block in counts])
-    drawn = drawn[(drawn[:, 1::2] != 0).all(axis=1)]
-    ratios = drawn[:, 0::2] / drawn[:, 1::2]
-    statistic = ratios[:, 0] if len(sides) == 1 else ratios[:, 0] - ratios[:, 1]
-    tail = (1 - level) / 2
-    low, high = np.quantile(statistic, [tail, 1 - tail])
-    return float(low), float(high)
+    above, below = (np.stack([side[:, i] for side in sides], axis=1) for i in (0, 1))
+    ratios = resampled_ratios(above, below, clusters=clusters, resamples=resamples, seed=seed)
+    return percentile_interval(ratios[:, 0] if len(sides) == 1 else ratios[:, 0] - ratios[:, 1], level)
 
 
 def _resampled_counts(n_clusters: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each cluster is drawn: blocks of `(b, G)` float64 with `resamples` rows in all."""
     rng = np.random.default_rng(seed)
     rows = max(1, _CELLS // n_clusters)
-    shares = np.full(n_clusters, 1 / n_clusters)
     for start in range(0, resamples, rows):
-        yield rng.multinomial(n_clusters, shares, size=min(rows, resamples - start)).astype(np.float64)
+        size = min(rows, resamples - start)
+        cells = rng.integers(0, n_clusters, size=(size, n_clusters)) + n_clusters * np.arange(size)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=size * n_clusters)
+        yield counts.reshape(size, n_clusters).astype(np.float64)

@@ -1,0 +1,26 @@
+"""What the pages share: the templates' environment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segrl.report import charts, story
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def environment() -> Environment:
+    """Templates of `segrl/report/page`; everything is escaped, and a name that is not given is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("segrl.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"signed": story.signed, "interval": story.interval, "show": charts.show}
+    made.globals |= {"verdict": story.verdict}
+    return made
