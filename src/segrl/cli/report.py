@@ -9,7 +9,14 @@ import typer
 
 
 def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]) -> None:
-    """Write report.html and summary.json for a run, also for one that is still going."""
-    from segrl.report import write_report
+    """Write the page of a training run (also of one that is still going) or of an evaluation again."""
+    from segrl.evaluation import EvalDir
 
-    typer.echo(write_report(directory))
+    if EvalDir(directory).is_finished:
+        from segrl.report.evaluation import write_evaluation
+
+        typer.echo(write_evaluation(directory))
+    else:
+        from segrl.report import write_report
+
+        typer.echo(write_report(directory))

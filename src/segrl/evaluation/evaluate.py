@@ -8,18 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from segrl import metrics
 from segrl.errors import DataError
+from segrl.evaluation.looks import Decoding, Look, look
+from segrl.evaluation.measures import measures
 from segrl.evaluation.records import EvalRecord
 from segrl.masks import to_rle
-from segrl.types import Example, Score, Segmentation
+from segrl.types import Example, Score
 
 if TYPE_CHECKING:
-    from segrl.policies import Completion, Policy
+    from segrl.policies import Policy
     from segrl.road import Road
 
 OnProgress = Callable[[Sequence[EvalRecord], int], None]
 """Called after each batch with all records so far and the number of examples."""
 
 _WINDOW = 8  # batches handed to the policy at once, so that it can put equal lengths together
+
+
+def window_size(batch_size: int) -> int:
+    """Examples that are open, and answered, together."""
+    return 1 if batch_size == 1 else batch_size * _WINDOW
 
 
 def evaluate(
@@ -36,38 +43,33 @@ def evaluate(
     batch_size: sequences generated together; 1 means that no answer can depend on another example.
     Images are opened a few batches at a time, so memory does not grow with the data set.
     """
+    decoding = Decoding(max_new_tokens, batch_size)
     records: list[EvalRecord] = []
-    step = 1 if batch_size == 1 else batch_size * _WINDOW
+    step = window_size(batch_size)
     for start in range(0, len(examples), step):
         window = [examples[i] for i in range(start, min(start + step, len(examples)))]
-        records += _evaluate_window(policy, road, window, batch_size, max_new_tokens)
+        records += evaluate_window(policy, road, window, decoding)
         if on_progress is not None:
             on_progress(records, len(examples))
     return records
 
 
-def _evaluate_window(
-    policy: Policy, road: Road, window: Sequence[Example], batch_size: int, max_new_tokens: int
+def evaluate_window(
+    policy: Policy, road: Road, window: Sequence[Example], decoding: Decoding, *, saliency: bool = False
 ) -> list[EvalRecord]:
+    """Records of a few examples answered together. saliency: measure what only the field of saliency asks for too."""
     from segrl import scoring
 
-    images = [example.image for example in window]
-    prompts = [road.answer_format.prompt(example.query) for example in window]
-    sampled = policy.generate(images, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    completions = [group[0] for group in sampled]
-    segmentations = road.read(
-        [completion.text for completion in completions],
-        images,
-        image_ids=[example.image_id for example in window],
-        truncated=[completion.truncated for completion in completions],
-    )
+    images, queries = [example.image for example in window], [example.query for example in window]
+    looks = look(policy, road, images, queries, [example.image_id for example in window], decoding)
+    segmentations = [one.segmentation for one in looks]
     truths = [example.truth for example in window]
     scores = scoring.score(segmentations, truths, [example.ignore for example in window])
-    return [_record(*row) for row in zip(window, completions, segmentations, scores, strict=True)]
+    return [_record(*row, saliency) for row in zip(window, looks, scores, strict=True)]
 
 
-def _record(example: Example, completion: Completion, segmentation: Segmentation, score: Score) -> EvalRecord:
-    answer = segmentation.answer
+def _record(example: Example, seen: Look, score: Score, saliency: bool) -> EvalRecord:
+    answer, completion = seen.segmentation.answer, seen.completion
     return EvalRecord(
         id=example.id,
         image_id=example.image_id,
@@ -77,11 +79,13 @@ def _record(example: Example, completion: Completion, segmentation: Segmentation
         reasoning=answer.reasoning,
         detail=answer.detail,
         prompts=answer.prompts,
-        mask=to_rle(segmentation.union.cpu().numpy()),
+        mask=to_rle(seen.segmentation.union.cpu().numpy()),
         truth=to_rle(example.truth),
         tokens=completion.n_tokens,
         seconds=completion.seconds,
         truncated=completion.truncated,
+        measures=measures(example, seen.segmentation, saliency=saliency),
+        samples=seen.samples,
         **dataclasses.asdict(score),
     )
 

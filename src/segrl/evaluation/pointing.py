@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from segrl.coordinates import box_iou
+from segrl.evaluation.measures import around
 from segrl.evaluation.records import EvalRecord
 from segrl.masks import from_rle, mask_to_box
 from segrl.metrics import ratio
@@ -66,7 +68,7 @@ def _pointing(record: EvalRecord) -> _Pointing | None:
         return None
     truth = from_rle(record.truth)
     true_box = mask_to_box(truth)
-    box = _around([prompt.box_xyxy for prompt in record.prompts if prompt.box_xyxy is not None])
+    box = around([prompt.box_xyxy for prompt in record.prompts if prompt.box_xyxy is not None])
     labelled = [pair for p in record.prompts for pair in zip(p.points_xy, p.labels, strict=True)]
     positives = [_on(truth, point) for point, label in labelled if label == 1]
     negatives = [point for point, label in labelled if label == 0]
@@ -75,24 +77,11 @@ def _pointing(record: EvalRecord) -> _Pointing | None:
         return _Pointing(record.iou, any(positives), None, None, positives, used)
     centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     area_ratio = _area(box) / _area(true_box)
-    return _Pointing(record.iou, _inside(centre, true_box), _box_iou(box, true_box), area_ratio, positives, used)
-
-
-def _around(boxes: Sequence[Box]) -> Box | None:
-    """The smallest box that holds all of `boxes`."""
-    if not boxes:
-        return None
-    x1, y1, x2, y2 = zip(*boxes, strict=True)
-    return (min(x1), min(y1), max(x2), max(y2))
+    return _Pointing(record.iou, _inside(centre, true_box), box_iou(box, true_box), area_ratio, positives, used)
 
 
 def _area(box: Box) -> float:
-    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
-
-
-def _box_iou(one: Box, other: Box) -> float:
-    overlap = _area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
-    return overlap / (_area(one) + _area(other) - overlap)
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _inside(point: Point, box: Box) -> bool:

@@ -5,7 +5,8 @@
  "prompts": [{"box_xyxy": [10, 20, 60, 70], "points_xy": [[30, 40]], "labels": [1]}],
  "mask": {"size": [112, 112], "counts": "…"}, "truth": {…}, "iou": 0.81, "s_measure": 0.9,
  "intersection": 900, "union": 1111, "target_area": 1000, "predicted_area": 1011,
- "tokens": 48, "seconds": 0.21, "truncated": false}
+ "tokens": 48, "seconds": 0.21, "truncated": false,
+ "measures": {"pixels": 12544, "targets": 1, "boundary_iou": 0.7, "box_iou": 0.8}, "samples": []}
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ class EvalRecord:
 
     prompts: in original pixels, clipped to the image. mask: the union of the answer's masks, truth:
     the union of the targets, both at the original size. status and iou to predicted_area: as
-    `segrl.types.Score`. tokens and seconds: length of the completion and the time it took.
+    `segrl.types.Score`. tokens and seconds: length of the completion and the time it took. measures:
+    further numbers (`segrl.evaluation.measures`), those that apply. samples: every text, where the
+    answer was voted from several or looked at twice.
     """
 
     id: str
@@ -52,6 +55,8 @@ class EvalRecord:
     tokens: int
     seconds: float
     truncated: bool
+    measures: Mapping[str, float] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str | None:
@@ -61,21 +66,28 @@ class EvalRecord:
     @property
     def score(self) -> Score:
         """The record's numbers as scoring gave them."""
-        return Score(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Score)})
+        return Score(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Score)})
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         prompts = [
             {"box_xyxy": prompt.box_xyxy, "points_xy": prompt.points_xy, "labels": prompt.labels}
             for prompt in self.prompts
         ]
-        return plain | {"tags": dict(self.tags), "status": self.status.value, "prompts": prompts}
+        own = {
+            "tags": dict(self.tags),
+            "status": self.status.value,
+            "prompts": prompts,
+            "measures": dict(self.measures),
+        }
+        return plain | own
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> EvalRecord:
         """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is no record."""
-        return cls(**{**row, "status": Status(row["status"]), "prompts": tuple(map(_prompt, row["prompts"]))})
+        status, prompts = Status(row["status"]), tuple(map(_prompt, row["prompts"]))
+        return cls(**{**row, "status": status, "prompts": prompts, "samples": tuple(row.get("samples", ()))})
 
 
 def _prompt(row: Mapping[str, Any]) -> MaskPrompt:

@@ -1,0 +1,166 @@
+"""segrl eval: measure a policy on a data set, so that the numbers can be trusted."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segrl.cli.options import key_values
+
+if TYPE_CHECKING:
+    from segrl.evaluation import EvalRecord, EvalSettings
+
+EVERY_SECONDS = 10.0
+"""How often a line says how far it is."""
+
+
+def evaluate(
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="A data set, for instance folder, refcoco or cod10k.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            metavar="P",
+            help="tiny, a checkpoint's directory, a name on the hub, openai:MODEL@ADDRESS; "
+            "oracle answers from the ground truth, scripted replays --texts.",
+        ),
+    ] = "tiny",
+    segmenter: Annotated[
+        str | None, typer.Option(metavar="S", help="grabcut, box, or a model of the SAM family [default: by policy]")
+    ] = None,
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the run is kept and gone on with [default: runs/eval/NAME-P-S]"),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Options of the data set (query=people, split=val), policy.KEY=VALUE, segmenter.KEY=VALUE.",
+        ),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help='For scripted: JSON lines {"id": …, "text": …}.')
+    ] = None,
+    answer_format: Annotated[str | None, typer.Option(metavar="F", help="Read answers in this format.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes; the numbers are those of one.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences at once; above 1 answers may change.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
+    samples: Annotated[int, typer.Option(min=1, help="Answers that vote over the mask.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    second_look: Annotated[bool, typer.Option("--second-look", help="Ask again about the region found.")] = False,
+    saliency: Annotated[
+        bool | None, typer.Option(help="E, F and weighted F measures and MAE [default: for the sets of that field]")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each process on the CPU.")] = 1,
+) -> None:
+    """Measure a policy on a data set: a table, metrics.json and a page; the same command goes on after a stop."""
+    from segrl.evaluation import Decoding, EvalSettings
+
+    own, of_policy, of_segmenter = _sorted_options(key_values(options or ()))
+    settings = EvalSettings(
+        policy=policy,
+        dataset=dataset,
+        segmenter=segmenter,
+        policy_options=of_policy,
+        dataset_options=({} if root is None else {"root": root}) | own,
+        segmenter_options=of_segmenter,
+        texts=None if texts is None else str(texts),
+        answer_format=answer_format,
+        decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look),
+        saliency=saliency,
+        threads=threads,
+    )
+    _measure(settings, out or _default_out(settings), processes)
+
+
+def _sorted_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Options of the data set, of the policy and of the segmenter."""
+    found: dict[str, dict[str, Any]] = {"dataset": {}, "policy": {}, "segmenter": {}}
+    for key, value in given.items():
+        owner, dot, name = key.partition(".")
+        found[owner if dot and owner in found else "dataset"][name if dot and owner in found else key] = value
+    return found["dataset"], found["policy"], found["segmenter"]
+
+
+def _default_out(settings: EvalSettings) -> Path:
+    names = (settings.dataset, Path(settings.policy).name, Path(settings.segmenter_name).name)
+    return Path("runs/eval") / "-".join(re.sub(r"[^\w.+]+", "_", name) for name in names)
+
+
+def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
+    """Runs the evaluation and shows what came of it."""
+    from segrl.evaluation import EvalDir, Share, run, run_on_processes
+    from segrl.evaluation.result import summary_of
+
+    _quieten()
+    share = Share.of_environment()
+    if processes > 1 and share.world == 1:
+        finished = run_on_processes(settings, out, processes, _Counting().on_done)
+    else:
+        finished = run(settings, out, share=share, on_window=_Counting().on_window)
+    if not finished:
+        typer.echo(f"process {share.rank} of {share.world} has done its part; the last one writes the result")
+        return
+    directory = EvalDir(out)
+    if not directory.report.exists():
+        _write_page(settings, out)
+    _show(summary_of(directory))
+    typer.echo(f"metrics {directory.metrics}\nreport  {directory.report}")
+
+
+def _quieten() -> None:
+    """Keeps libraries' progress bars out of the way."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _write_page(settings: EvalSettings, out: Path) -> None:
+    from segrl import datasets
+    from segrl.report.evaluation import keep_pictures, write_evaluation
+
+    keep_pictures(out, datasets.load(settings.dataset, **settings.dataset_options))
+    write_evaluation(out)
+
+
+def _show(summary: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    from segrl.cli.evaluation_tables import lines_of, tables_of
+
+    console = Console()
+    for table in tables_of(summary):
+        console.print(table)
+    for line in lines_of(summary):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+class _Counting:
+    """Says now and then how far an evaluation is."""
+
+    def __init__(self) -> None:
+        self._begun = self._said = time.monotonic()
+        self._done, self._overlap = 0, 0.0
+
+    def on_window(self, records: Sequence[EvalRecord], finished: int, total: int) -> None:
+        """After each window of a process that works alone, or on its share."""
+        self._done += len(records)
+        self._overlap += sum(record.iou for record in records)
+        self._say(f"{finished}/{total}, gIoU so far {self._overlap / self._done:.3f}", finished == total)
+
+    def on_done(self, done: int) -> None:
+        """Where several processes work: how many they have answered together."""
+        self._done = done
+        self._say(f"{done} answered", False)
+
+    def _say(self, text: str, is_last: bool) -> None:
+        now = time.monotonic()
+        if is_last or now - self._said >= EVERY_SECONDS:
+            self._said = now
+            typer.echo(f"{text}, {self._done / max(now - self._begun, 1e-9):.1f} a second")

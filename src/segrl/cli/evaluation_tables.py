@@ -1,0 +1,115 @@
+"""An evaluation, and the comparison of two, as tables that a newcomer can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from segrl.evaluation.slices import TITLES
+from segrl.metrics import CATALOGUE
+from segrl.report.evaluation import facts
+
+LEFT_OUT = frozenset({"pr@0.6", "pr@0.8", "e_adaptive", "f_mean", "f_adaptive", "tokens"})
+"""Measures that stand in metrics.json and on the page, but not in the terminal."""
+
+_STYLES = {True: "green", False: "red", None: "dim"}
+
+
+def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
+    """The measures with their intervals and what they say, then gIoU by parts."""
+    table = Table(title=facts(summary), title_justify="left")
+    table.add_column("measure", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95% interval", justify="right", no_wrap=True)
+    table.add_column("what it says")
+    for metric in CATALOGUE:
+        found = summary["metrics"].get(metric.name)
+        if found and found["value"] is not None and metric.name not in LEFT_OUT:
+            arrow = " (lower is better)" if metric.lower_is_better else ""
+            table.add_row(metric.title, number(found["value"]), interval(found["ci95"]), metric.meaning + arrow)
+    yield table
+    if summary["slices"]:
+        yield _parts(summary["slices"])
+
+
+def _parts(slices: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title="gIoU by parts", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for column in ("n", "gIoU", "95% interval", "answers read"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for dimension, parts in slices.items():
+        table.add_row(f"[bold]{_title(dimension)}[/]")
+        for position, (name, part) in enumerate(parts.items(), 1):
+            found, read = part["metrics"]["giou"], part["metrics"]["parse_rate"]["value"]
+            row = [f"  {name.replace('_', ' ')}", str(part["n"]), number(found["value"]), interval(found["ci95"])]
+            table.add_row(*row, f"{read:.0%}", end_section=position == len(parts))
+    return table
+
+
+def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What became of the answers, and how fast it went."""
+    counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary["statuses"].items())
+    failed = sum(summary["failures"].values())
+    yield f"answers {counts}" + (f"; {failed} could not be read and score 0" if failed else "")
+    speed = summary["speed"]
+    if speed["samples_per_second"] is not None:
+        many = f" on {speed['processes']} processes" if speed["processes"] > 1 else ""
+        memory = f", at most {speed['peak_memory_mib']:.0f} MiB in a process" if speed["peak_memory_mib"] else ""
+        yield f"speed   {speed['samples_per_second']:.1f} samples a second{many}{memory}"
+
+
+def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Iterator[Table]:
+    """Every measure of A and B with the difference, then the difference of gIoU by parts."""
+    table = Table(title=f"B minus A on {found['n']} requests, {found['images']} images", title_justify="left")
+    table.add_column("measure", no_wrap=True)
+    for column in (f"A  {names[0]}", f"B  {names[1]}", "difference", "95% interval"):
+        table.add_column(column, justify="right")
+    for metric in CATALOGUE:
+        row = found["metrics"].get(metric.name)
+        if row and row["difference"] is not None:
+            table.add_row(metric.title, *_change(row, metric.lower_is_better))
+    yield table
+    if found["slices"]:
+        parts = Table(title="gIoU by parts", title_justify="left")
+        parts.add_column("", no_wrap=True)
+        for column in ("n", "A", "B", "difference", "95% interval"):
+            parts.add_column(column, justify="right", no_wrap=True)
+        for dimension, rows in found["slices"].items():
+            parts.add_row(f"[bold]{_title(dimension)}[/]")
+            for name, part in rows.items():
+                parts.add_row(f"  {name}", str(part["n"]), *_change(part["metrics"]["giou"], False))
+        yield parts
+
+
+def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """How many answers changed, and what the two runs do not share."""
+    changed = found["changed"]
+    yield (
+        f"changed {changed['text']:.1%} of the texts, {changed['mask']:.1%} of the masks, "
+        f"{changed['status']:.1%} of the statuses"
+    )
+    for name, values in found["settings"].items():
+        yield f"differs {name}: {values}"
+
+
+def number(value: float | None) -> str:
+    """Three digits; a dash for None."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def interval(ends: Sequence[float] | None, sign: str = "") -> str:
+    """`0.512 to 0.561`; a dash for None."""
+    return "–" if ends is None else f"{ends[0]:{sign}.3f} to {ends[1]:{sign}.3f}"
+
+
+def _title(dimension: str) -> str:
+    return TITLES.get(dimension, dimension.replace("_", " "))
+
+
+def _change(row: Mapping[str, Any], lower_is_better: bool) -> list[str]:
+    ends = row["ci95"]
+    is_better = None if ends is None or ends[0] <= 0 <= ends[1] else (ends[0] > 0) != lower_is_better
+    difference = "–" if row["difference"] is None else f"[{_STYLES[is_better]}]{row['difference']:+.3f}[/]"
+    return [number(row["a"]), number(row["b"]), difference, interval(ends, "+")]

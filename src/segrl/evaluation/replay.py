@@ -1,0 +1,147 @@
+"""Policies that look at no image: the oracle, which knows the truth, and scripts, which replay somebody's texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segrl import answers
+from segrl.datasets.gold import gold_answer
+from segrl.errors import DataError
+from segrl.policies import Completion, Policy, PolicySettings, frame_rule
+from segrl.types import Example, Frame
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from segrl.policies.frames import FrameRule
+
+PolicyFor = Callable[[Sequence[Example]], Policy]
+"""The policy that answers these examples: one and the same where it looks at images, made from them otherwise."""
+
+REPLAYED = ("oracle", "scripted")
+"""Names of the policies that look at no image."""
+
+
+@dataclass
+class Replay:
+    """Answers the i-th request of a call with the i-th group of completions, in turn where more samples are wanted.
+
+    Every option but `num_samples` is ignored. Raises ValueError unless there are as many requests as groups.
+    """
+
+    answer_format: str
+    frame_rule: FrameRule
+    groups: tuple[tuple[Completion, ...], ...] = ()
+
+    def frame_for(self, image_wh: tuple[int, int]) -> Frame:
+        """As `frame_rule` says."""
+        return self.frame_rule(image_wh)
+
+    def generate(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 0,
+        temperature: float = 0.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 1,
+    ) -> list[list[Completion]]:
+        """See `Policy.generate`."""
+        if len(prompts) != len(self.groups):
+            raise ValueError(f"{len(prompts)} requests for {len(self.groups)} replayed answers")
+        return [list(islice(cycle(group), num_samples)) for group in self.groups]
+
+
+def oracle(answer_format: str = "seg-r1", *, n_points: int = 2, n_negatives: int = 0) -> PolicyFor:
+    """Ideal answers made from the targets, in whole original pixels: the ceiling of a segmenter on a data set.
+
+    One box per target with `n_points` foreground and `n_negatives` background points, written and read
+    as any answer is; "nothing there" where there is no target. Raises DataError for a target without a
+    pixel when its turn comes.
+    """
+    written = answers.get(answer_format)
+    rule = frame_rule("", PolicySettings(frame="original"))
+
+    def policy_for(examples: Sequence[Example]) -> Policy:
+        gold = (gold_answer(example, n_points=n_points, n_negatives=n_negatives) for example in examples)
+        groups = tuple((Completion(written.render(prompts)),) for prompts in gold)
+        return Replay(written.name, rule, groups)
+
+    return policy_for
+
+
+class Script:
+    """Somebody else's answers: a JSON Lines file with the text, or texts, for each example.
+
+        {"id": "FudanPed00001", "text": "<think>…</think><answer>…</answer>"}
+        {"id": "FudanPed00002", "texts": ["…", "…"]}
+
+    Further keys are passed over but for `truncated`, `tokens` and `seconds`, so the records of another
+    evaluation are a script too. Raises DataError naming a line that cannot be used, and an id that comes twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._groups: dict[str, tuple[Completion, ...]] = {}
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    digest.update(line)
+                    if line.strip():
+                        self._add(line, f"{path}, line {number},")
+        except OSError as error:
+            raise DataError(f"cannot read the texts in {path}: {error.strerror}") from error
+        self.sha256 = digest.hexdigest()
+
+    def _add(self, line: bytes, where: str) -> None:
+        try:
+            row = json.loads(line)
+            name, texts = str(row["id"]), row.get("samples") or row.get("texts") or [row["text"]]
+            group = tuple(_completion(text, row) for text in texts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f'{where} is no {{"id": …, "text": …}}: {error!r}') from error
+        if name in self._groups:
+            raise DataError(f"{where} gives a second answer to the example {name!r}")
+        self._groups[name] = group
+
+    def __call__(self, example: Example) -> tuple[Completion, ...]:
+        """The answers to an example. Raises DataError if the script has none."""
+        if example.id not in self._groups:
+            raise DataError(f"{self.path} holds no text for the example {example.id!r}: every example needs one")
+        return self._groups[example.id]
+
+
+def _completion(text: Any, row: dict[str, Any]) -> Completion:
+    if not isinstance(text, str):
+        raise TypeError(f"a text is no {type(text).__name__}")
+    return Completion(text, bool(row.get("truncated")), int(row.get("tokens", 0)), float(row.get("seconds", 0.0)))
+
+
+def scripted(
+    script: Script,
+    answer_format: str,
+    *,
+    frame: str = "relative_1000",
+    input_wh: Sequence[int] | None = None,
+) -> PolicyFor:
+    """The answers of `script`, read in `answer_format`.
+
+    frame, input_wh: what its numbers mean, as in a policy's segrl.json: `relative_1000`, `original`, or
+    `resized` with the size. Raises ModelError for anything else.
+    """
+    written = answers.get(answer_format)
+    rule = frame_rule("", PolicySettings(frame=frame, input_wh=None if input_wh is None else tuple(input_wh)))  # type: ignore[arg-type]  # checked there
+
+    def policy_for(examples: Sequence[Example]) -> Policy:
+        return Replay(written.name, rule, tuple(script(example) for example in examples))
+
+    return policy_for

@@ -1,0 +1,155 @@
+"""records.jsonl → metrics.json and summary.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from segrl.evaluation.run_dir import EvalDir
+from segrl.evaluation.slices import ORDER, TITLES
+from segrl.evaluation.table import Table, read_table
+from segrl.files import read_rows, write_atomically
+from segrl.metrics import CATALOGUE, Columns, Metric, applicable, measure
+from segrl.types import Status
+
+MAX_PARTS = 60
+"""A dimension with more parts than this is an identifier, not a slice."""
+
+
+def write_result(directory: EvalDir) -> dict[str, Any]:
+    """Writes metrics.json and summary.json from the records; returns the summary.
+
+    metrics.json depends on the records alone: `n`, `images`, `metrics` (name → value and ci95),
+    `statuses`, `failures` (count by kind), `slices` (dimension → part → n, images, metrics),
+    `variants` (name → the same under another published rule) and `examples_sha256`. summary.json
+    adds `run` (what run.json says) and `speed`. The summary is written last: where it is, all is.
+    """
+    table = read_table(directory.records)
+    found = result(table)
+    summary = {**found, "speed": _speed(table, directory), "run": directory.description()}
+    for path, numbers in ((directory.metrics, found), (directory.summary, summary)):
+        write_atomically(path, json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return summary
+
+
+def result(table: Table) -> dict[str, Any]:
+    """What metrics.json holds of these records."""
+    metrics = applicable(table.columns)
+    counts = Counter(table.statuses)
+    return {
+        **_part(table, np.ones(len(table), dtype=bool), metrics),
+        "statuses": {status.value: counts[status] for status in Status if counts[status]},
+        "failures": {status.value: counts[status] for status in Status if counts[status] and status.is_failure},
+        "slices": _slices(table, metrics),
+        "variants": _variants(table),
+        "examples_sha256": examples_sha256(table),
+    }
+
+
+def examples_sha256(table: Table) -> str:
+    """Equal exactly for evaluations of the same examples in the same order."""
+    return hashlib.sha256("".join(table.keys).encode()).hexdigest()
+
+
+def dimensions(table: Table) -> list[str]:
+    """The dimensions by which a result is taken apart, in the order of the tables: those with two parts or more."""
+    known = list(TITLES)
+    ordered = sorted(table.slices, key=lambda name: known.index(name) if name in known else len(known))
+    return [name for name in ordered if 2 <= len(set(table.slices[name]) - {""}) <= MAX_PARTS]
+
+
+def _slices(table: Table, metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {part: _part(table, rows, metrics) for part, rows in parts(table, name).items()}
+        for name in dimensions(table)
+    }
+
+
+def parts(table: Table, dimension: str) -> dict[str, np.ndarray]:
+    """Part → which records belong to it, `(n,)` bool, parts in natural order."""
+    values = np.array(table.slices[dimension])
+    known = ORDER.get(dimension, [])
+    found = sorted(set(table.slices[dimension]) - {""}, key=lambda v: (known.index(v) if v in known else len(known), v))
+    return {part: values == part for part in found}
+
+
+def _part(table: Table, rows: np.ndarray, metrics: Sequence[Metric]) -> dict[str, Any]:
+    images = [image for image, is_in in zip(table.images, rows, strict=True) if is_in]
+    found = measure(chosen(table.columns, rows), images, metrics)
+    return {"n": len(images), "images": len(set(images)), "metrics": found}
+
+
+def chosen(columns: Columns, rows: np.ndarray) -> Columns:
+    """The columns of some samples."""
+    return {name: values[rows] for name, values in columns.items()}
+
+
+def _variants(table: Table) -> dict[str, Any]:
+    """gIoU and cIoU as other published protocols have them; each is named for what it does (docs/protocol.md)."""
+    overlaps = [metric for metric in CATALOGUE if metric.name in ("giou", "ciou")]
+    read = table.columns["failed"] == 0
+    first_of_image = _first_of(table.images)
+    found = {"first_request_of_each_image": _part(table, first_of_image, overlaps)}
+    refs = table.columns["ref_id"]
+    if not np.isnan(refs).any():
+        found["first_request_of_each_object"] = _part(table, _first_of(refs.tolist()), overlaps)
+    found["failures_left_out"] = _part(table, read, overlaps)
+    forgiving = dataclasses.replace(table, columns=_as_no_target(table.columns))
+    found["failures_say_nothing_there"] = _part(forgiving, np.ones(len(table), dtype=bool), overlaps)
+    return found
+
+
+def _first_of(values: Sequence[Any]) -> np.ndarray:
+    """`(n,)` bool: whether a value comes for the first time."""
+    first = {value: place for place, value in reversed(list(enumerate(values)))}
+    return np.array([first[value] == place for place, value in enumerate(values)], dtype=bool)
+
+
+def _as_no_target(columns: Columns) -> Columns:
+    """Columns in which every answer that could not be read says "nothing there"."""
+    right = (columns["failed"] == 1) & (columns["target_area"] == 0)
+    return {**columns, "iou": np.where(right, 1.0, columns["iou"])}
+
+
+def _speed(table: Table, directory: EvalDir) -> dict[str, Any]:
+    """How fast it went: `samples_per_second` over the time in which processes worked, seconds of the policy
+    alone per answer with an interval, and the most memory that one process held (MiB)."""
+    sessions = read_rows(directory.sessions)
+    seconds = busy_seconds([(row["begun"], row["ended"]) for row in sessions])
+    samples = sum(row["samples"] for row in sessions)
+    per_answer = Metric("seconds", "", "", lambda c: [(c["seconds"], np.ones(len(c["seconds"])))])
+    peaks = [row["peak_memory_mib"] for row in sessions if row["peak_memory_mib"] is not None]
+    return {
+        "samples_per_second": samples / seconds if seconds else None,
+        "samples": samples,
+        "seconds": seconds,
+        "processes": max((row["world"] for row in sessions), default=1),
+        "policy_seconds_per_answer": measure(table.columns, table.images, [per_answer])["seconds"],
+        "peak_memory_mib": max(peaks, default=None),
+    }
+
+
+def busy_seconds(spans: Sequence[tuple[float, float]]) -> float:
+    """The length of the time that at least one of the spans (begin, end) covers.
+
+    >>> busy_seconds([(0, 2), (1, 3), (5, 6)])
+    4.0
+    """
+    total, until = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
+
+
+def summary_of(directory: EvalDir) -> Mapping[str, Any]:
+    """What summary.json says, written first if it is missing."""
+    if not directory.summary.exists():
+        return write_result(directory)
+    return dict(json.loads(directory.summary.read_text(encoding="utf-8")))

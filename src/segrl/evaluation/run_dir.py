@@ -1,0 +1,106 @@
+"""An evaluation's directory: whose it is, how far it came, and what came of it.
+
+run.json          all that determines the result (`segrl.evaluation.settings.describe`), written first
+journal/          finished examples while it runs (`segrl.evaluation.journal`)
+sessions.jsonl    when each process worked, on how many examples, and its peak memory
+records.jsonl     one record per example, in the order of the data set, once all are there
+metrics.json      every metric with its interval, slices, variants, failures; depends on the records alone
+summary.json      the same with run.json and the speed
+report.html       the page, with evaluation/images/ for its pictures
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segrl.errors import DataError
+from segrl.evaluation.journal import locked
+from segrl.files import write_atomically
+
+
+@dataclass(frozen=True)
+class EvalDir:
+    """Paths of one evaluation."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    @property
+    def sessions(self) -> Path:
+        return self.path / "sessions.jsonl"
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all its examples have been answered."""
+        return self.run.exists() and self.records.exists()
+
+    def claim(self, description: Mapping[str, Any]) -> None:
+        """Makes the directory this evaluation's, or finds that it is already.
+
+        Raises DataError, naming what differs, if it holds one made with other settings, and if it cannot
+        be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the directory {self.path}: {error.strerror}") from error
+        with locked(self.lock, f"{self.path} is held by another process: wait for it, or choose another --out"):
+            if not self.run.exists():
+                write_atomically(self.run, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        differing = list(_differences(self.description(), description))
+        if differing:
+            raise DataError(
+                f"{self.path} holds an evaluation with other settings ({'; '.join(differing)}): choose another --out"
+            )
+
+    def description(self) -> dict[str, Any]:
+        """What run.json says. Raises DataError if it is not there or no JSON."""
+        try:
+            found = json.loads(self.run.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path} holds no evaluation: run.json is not there (segrl eval writes it)") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {self.run}: {error}") from error
+        if not isinstance(found, dict):
+            raise DataError(f"{self.run} is no description of an evaluation")
+        return found
+
+
+def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
+    """`dataset.options.query: 'people' there, 'cars' now` for every value that differs."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in dict.fromkeys([*theirs, *ours]):
+            yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
+    elif theirs != ours:
+        yield f"{name}: {theirs!r:.60} there, {ours!r:.60} now"

@@ -1,0 +1,275 @@
+"""What an evaluation is asked to do, what it loads for that, and all that determines its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segrl import answers, datasets, policies
+from segrl.errors import DataError, SegrlError
+from segrl.evaluation.evaluate import window_size
+from segrl.evaluation.looks import Decoding
+from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
+from segrl.masks import to_rle
+from segrl.pipeline import DEFAULT_SEGMENTER, WEIGHTLESS, make_road
+from segrl.types import Example
+
+if TYPE_CHECKING:
+    from segrl.policies import Policy
+    from segrl.road import Road
+    from segrl.segmenters import Segmenter
+
+PROTOCOL = 1
+"""Raised when a rule of docs/protocol.md changes, so that results of two protocols are never taken for one."""
+
+VERSIONS = (
+    "segrl",
+    "torch",
+    "torchvision",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pillow",
+    "opencv-python-headless",
+    "pycocotools",
+    "pysodmetrics",
+)
+
+_BLOCK, _BLOCKS = 65536, 64
+"""A file of weights is known by its size and this many blocks, spread evenly over it."""
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """A whole evaluation, in plain values that can be sent to another process.
+
+    policy: a name for `policies.load`, or "oracle" or "scripted" (`segrl.evaluation.replay`), with its
+    options; texts: the file that "scripted" replays. segmenter: a name for `segmenters.load`, None for
+    the policy's usual one. dataset: a name for `datasets.load` with its options. answer_format: None for
+    the policy's own. saliency: measure what only the field of saliency asks for; None for the
+    sets of that field. threads: of torch on the CPU, fixed so that no result depends on the processes.
+    """
+
+    policy: str
+    dataset: str
+    segmenter: str | None = None
+    policy_options: Mapping[str, Any] = field(default_factory=dict)
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    segmenter_options: Mapping[str, Any] = field(default_factory=dict)
+    texts: str | None = None
+    answer_format: str | None = None
+    decoding: Decoding = field(default_factory=Decoding)
+    saliency: bool | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.policy == "scripted") != (self.texts is not None):
+            raise SegrlError("the policy scripted replays a file: give --texts FILE, and only with it")
+        if self.decoding.samples > 1 and self.decoding.second_look:
+            raise SegrlError("a vote and a second look are two options: choose one")
+        if self.decoding.samples > 1 and self.decoding.temperature <= 0 and self.policy not in REPLAYED:
+            raise SegrlError("samples of a greedy policy are all alike: a vote needs --temperature above 0")
+        if self.decoding.second_look and self.policy in REPLAYED:
+            raise SegrlError(f"the policy {self.policy} sees no image: it cannot look a second time")
+
+    @property
+    def segmenter_name(self) -> str:
+        """The segmenter, or the usual one: GrabCut for policies that need no weights, SAM 2.1 large for the rest."""
+        return self.segmenter or ("grabcut" if self.policy in (*REPLAYED, "tiny", "tiny-fresh") else DEFAULT_SEGMENTER)
+
+    @property
+    def wants_saliency(self) -> bool:
+        """Whether the field's measures are made, if nobody said."""
+        from segrl.datasets.image_mask_layouts import LAYOUTS
+
+        return self.dataset in LAYOUTS if self.saliency is None else self.saliency
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What an evaluation works with."""
+
+    settings: EvalSettings
+    examples: Sequence[Example]
+    policy_for: PolicyFor
+    road: Road
+    policy_facts: Mapping[str, Any]
+
+    @property
+    def window(self) -> int:
+        """Examples answered together: what the policy batches, and enough to keep a server busy."""
+        concurrency = int(getattr(self.policy_for([]), "concurrency", 0))
+        return max(window_size(self.settings.decoding.batch_size), 4 * concurrency)
+
+
+def load(settings: EvalSettings) -> Loaded:
+    """Opens data set, segmenter and policy, the cheap ones first. Raises SegrlError for what the user can put right."""
+    from segrl import segmenters
+
+    examples = datasets.load(settings.dataset, **settings.dataset_options)
+    if len(examples) == 0:
+        raise DataError(f"the data set {settings.dataset} holds no examples")
+    if settings.answer_format is not None:
+        answers.get(settings.answer_format)
+    segmenter = segmenters.load(settings.segmenter_name, **_placed(settings.segmenter_name, settings.segmenter_options))
+    if settings.policy in REPLAYED:
+        policy_for, facts = _replayed(settings)
+        return Loaded(settings, examples, policy_for, _road(policy_for([]), segmenter, settings), facts)
+    options = {"answer_format": settings.answer_format, **_placed(settings.policy, settings.policy_options)}
+    policy = policies.load(settings.policy, **options)
+    facts = _policy_facts(policy) | {"weights": weights_fingerprint(settings.policy)}
+    return Loaded(settings, examples, lambda window: policy, _road(policy, segmenter, settings), facts)
+
+
+def _road(policy: Policy, segmenter: Segmenter, settings: EvalSettings) -> Road:
+    return make_road(policy, segmenter, settings.answer_format)
+
+
+def _placed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, and this process's own GPU where there are several and nobody chose."""
+    import torch
+
+    from segrl.segmenters.loading import default_device
+
+    is_elsewhere = name in WEIGHTLESS or name.startswith("openai:")
+    if "device" in options or is_elsewhere or torch.cuda.device_count() < 2:
+        return dict(options)
+    return {"device": str(default_device()), **options}
+
+
+def _replayed(settings: EvalSettings) -> tuple[PolicyFor, dict[str, Any]]:
+    name = settings.answer_format or "seg-r1"
+    try:
+        if settings.texts is None:
+            return oracle(name, **settings.policy_options), {}
+        script = Script(Path(settings.texts))
+        return scripted(script, name, **settings.policy_options), {"texts_sha256": script.sha256}
+    except TypeError as error:
+        raise SegrlError(f"the policy {settings.policy} has no such option: {error}") from error
+
+
+def describe(loaded: Loaded) -> dict[str, Any]:
+    """All that determines the result, as JSON holds it; equal exactly where two processes do the same work.
+
+    Folders are left out: the data set is known by its options, its size and a hash of examples spread
+    over it, a local policy by a hash of its files.
+    """
+    settings, road = loaded.settings, loaded.road
+    elsewhere = {"root"}
+    options = {key: value for key, value in settings.dataset_options.items() if key not in elsewhere}
+    facts = {
+        "protocol": PROTOCOL,
+        "dataset": {
+            "name": settings.dataset,
+            "options": options,
+            "examples": len(loaded.examples),
+            "sha256_of_some": _examples_hash(loaded.examples),
+        },
+        "policy": {"name": settings.policy, "options": dict(settings.policy_options), **loaded.policy_facts},
+        "prompt": _prompt_facts(loaded),
+        "frame": _frame_facts(road),
+        "segmenter": {
+            "name": settings.segmenter_name,
+            "options": dict(settings.segmenter_options),
+            "weights": weights_fingerprint(settings.segmenter_name),
+        },
+        "decoding": {**vars(settings.decoding), "test_time": settings.decoding.title or "plain decoding"},
+        "measures": {"saliency": settings.wants_saliency},
+        "device": _device(settings.threads),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
+    }
+    return dict(json.loads(json.dumps(facts, default=str)))
+
+
+def _prompt_facts(loaded: Loaded) -> dict[str, Any]:
+    """What the policy is sent for the query `{query}`, with the chat template where the policy has one."""
+    text = loaded.road.answer_format.prompt("{query}")
+    render = getattr(loaded.policy_for([]), "render", None)
+    sent = render(text) if callable(render) else text
+    return {
+        "answer_format": loaded.road.answer_format.name,
+        "text": text,
+        "sha256": hashlib.sha256(str(sent).encode()).hexdigest(),
+    }
+
+
+def _frame_facts(road: Road) -> dict[str, Any]:
+    """What the numbers of the answers mean, on an image of 1000 × 700 where that depends on it."""
+    frame = road.frame_for((1000, 700))
+    return {"kind": frame.kind.value, "size_wh_for_1000x700": None if frame.size_wh is None else list(frame.size_wh)}
+
+
+def _policy_facts(policy: Policy) -> dict[str, Any]:
+    """What a policy that was loaded can say of itself; a remote one may say less."""
+    model, processor = getattr(policy, "model", None), getattr(policy, "processor", None)
+    images = getattr(processor, "image_processor", None)
+    config = getattr(model, "config", None)
+    found = {
+        "settings": vars(getattr(policy, "settings", None)) if hasattr(policy, "settings") else None,
+        "dtype": None if model is None else str(getattr(model, "dtype", None)),
+        "commit": getattr(config, "_commit_hash", None),
+        "image_size": {
+            key: getattr(images, key) for key in ("size", "patch_size", "merge_size") if getattr(images, key, None)
+        },
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _device(threads: int) -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}), {threads} thread" + ("s" if threads > 1 else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _examples_hash(examples: Sequence[Example], count: int = 8) -> str:
+    """A hash of what examples spread over the data set hold: id, image, query and truth."""
+    from segrl.datasets.check import spread
+
+    digest = hashlib.sha256()
+    for example in spread(examples, count):
+        digest.update(
+            example_key(example.id, example.image_id, example.query, to_rle(example.truth)["counts"]).encode()
+        )
+    return digest.hexdigest()[:16]
+
+
+def example_key(id: str, image_id: str, query: str, truth_counts: str) -> str:
+    """What makes two examples the same: id, pixels, query and truth. 32 hexadecimal digits."""
+    return hashlib.sha256("\0".join((id, image_id, query, truth_counts)).encode()).hexdigest()[:32]
+
+
+def weights_fingerprint(name: str) -> str | None:
+    """16 hexadecimal digits for the files of a local model; None for what is no directory.
+
+    Settings and tokenizer are read whole, weights by their size and blocks spread over them: a merged
+    adapter changes blocks all over the file.
+    """
+    from segrl.tiny import resolve_policy
+
+    folder = Path(resolve_policy(name))
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".jinja", ".txt")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for i in range(_BLOCKS if size > _BLOCK * _BLOCKS else 1):
+                file.seek(i * (size - _BLOCK) // (_BLOCKS - 1) if size > _BLOCK * _BLOCKS else 0)
+                digest.update(file.read(_BLOCK if size > _BLOCK * _BLOCKS else -1))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""Records as numbers: what metrics, slices and comparisons need of each, read one line at a time.
+
+Ten thousand records take a few megabytes this way, and the masks and texts stay on disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sys import intern
+from typing import Any
+
+import numpy as np
+
+from segrl.errors import DataError
+from segrl.evaluation.records import EvalRecord
+from segrl.evaluation.settings import example_key
+from segrl.evaluation.slices import slices
+from segrl.metrics.catalogue import MEASURED, SCORED, Columns
+from segrl.types import Status
+
+
+@dataclass(frozen=True)
+class Table:
+    """n records as numbers.
+
+    keys: what makes each example this one (id, image, query, truth). ids: their names. images: image ids. statuses.
+    texts: a hash of each answer's text, masks: of its mask. slices: dimension → value of each record.
+    columns: `segrl.metrics.catalogue.Columns`.
+    """
+
+    keys: tuple[str, ...]
+    ids: tuple[str, ...]
+    images: tuple[str, ...]
+    statuses: tuple[Status, ...]
+    texts: tuple[int, ...]
+    masks: tuple[int, ...]
+    slices: Mapping[str, tuple[str, ...]]
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def iter_records(path: Path) -> Iterator[EvalRecord]:
+    """The records of a file, one at a time. Raises DataError naming the file, and the line that is no record."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield EvalRecord.from_json(json.loads(line))
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                    raise DataError(f"{path}, line {number}, is no evaluation record: {error!r}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the evaluation {path}: {error}") from error
+
+
+def read_table(path: Path) -> Table:
+    """The numbers of a file of records, in its order. Raises DataError as `iter_records` does."""
+    rows = [_row(record) for record in iter_records(path)]
+    dimensions = list(dict.fromkeys(name for row in rows for name in row.slices))
+    return Table(
+        keys=tuple(row.key for row in rows),
+        ids=tuple(row.id for row in rows),
+        images=tuple(row.image for row in rows),
+        statuses=tuple(row.status for row in rows),
+        texts=tuple(row.text for row in rows),
+        masks=tuple(row.mask for row in rows),
+        slices={name: tuple(row.slices.get(name, "") for row in rows) for name in dimensions},
+        columns=_columns([row.numbers for row in rows]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    key: str
+    id: str
+    image: str
+    status: Status
+    text: int
+    mask: int
+    slices: Mapping[str, str]
+    numbers: np.ndarray
+
+
+def _row(record: EvalRecord) -> _Row:
+    return _Row(
+        key=example_key(record.id, record.image_id, record.query, record.truth["counts"]),
+        id=record.id,
+        image=intern(record.image_id),
+        status=record.status,
+        text=hash((record.text, record.samples)),
+        mask=hash(record.mask["counts"]),
+        slices={intern(name): intern(value) for name, value in slices(record).items()},
+        numbers=_numbers(record),
+    )
+
+
+def _numbers(record: EvalRecord) -> np.ndarray:
+    own: dict[str, Any] = {
+        "failed": record.status.is_failure,
+        "said_none": record.status is Status.NO_TARGET,
+    }
+    scored = [float(own[name]) if name in own else float(getattr(record, name)) for name in SCORED]
+    return np.array(scored + [float(record.measures.get(name, np.nan)) for name in MEASURED])
+
+
+def _columns(rows: Sequence[np.ndarray]) -> Columns:
+    names = (*SCORED, *MEASURED)
+    stacked = np.stack(rows) if rows else np.zeros((0, len(names)))
+    return {name: np.ascontiguousarray(stacked[:, i]) for i, name in enumerate(names)}

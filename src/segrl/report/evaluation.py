@@ -1,0 +1,156 @@
+"""The page of one evaluation: numbers with intervals, parts, the worst, median and best answers, every failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segrl.evaluation import EvalDir, EvalRecord
+from segrl.evaluation.result import summary_of
+from segrl.evaluation.slices import TITLES
+from segrl.evaluation.table import Table, iter_records, read_table
+from segrl.files import write_atomically
+from segrl.masks import from_rle
+from segrl.metrics import CATALOGUE
+from segrl.report.page_setup import environment
+from segrl.report.pictures import Picture
+from segrl.training.pictures import Pictures
+from segrl.types import Example
+
+SHOWN = 6
+"""Examples of each kind on the page."""
+
+CLIPPED = 600
+"""Characters of a failed answer's text on the page; the whole stands in records.jsonl."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An answer that could not be read."""
+
+    id: str
+    query: str
+    status: str
+    detail: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Answers shown together under one heading."""
+
+    title: str
+    note: str
+    records: tuple[EvalRecord, ...]
+
+
+def shown_places(table: Table, count: int = SHOWN) -> dict[str, list[int]]:
+    """Places of the worst, the median and the best answers among those that could be read, each place once."""
+    read = [place for place in np.argsort(table.columns["iou"], kind="stable").tolist() if not _failed(table, place)]
+    middle = max(0, len(read) // 2 - count // 2)
+    found: dict[str, list[int]] = {"worst": read[:count], "best": read[::-1][:count]}
+    taken = {place for places in found.values() for place in places}
+    found["median"] = [place for place in read[middle : middle + count] if place not in taken]
+    found["best"] = [place for place in found["best"] if place not in found["worst"]]
+    return found
+
+
+def _failed(table: Table, place: int) -> bool:
+    return bool(table.columns["failed"][place])
+
+
+def keep_pictures(path: Path | str, examples: Sequence[Example]) -> None:
+    """Keeps the pictures that the page of the evaluation in `path` shows; `examples` are those evaluated."""
+    directory = EvalDir(Path(path))
+    kept = _kept(directory)
+    places = [place for part in shown_places(read_table(directory.records)).values() for place in part]
+    for place in sorted(set(places)):
+        example = examples[place]
+        kept.save(example.image_id, example.image)
+
+
+def _kept(directory: EvalDir) -> Pictures:
+    return Pictures(directory.path / "evaluation" / "images")
+
+
+def write_evaluation(path: Path | str) -> Path:
+    """Writes report.html for the finished evaluation in `path`; returns the page's path.
+
+    Raises DataError if there is none, or it is not finished.
+    """
+    directory = EvalDir(Path(path))
+    table, summary = read_table(directory.records), summary_of(directory)
+    groups, failures = _groups(directory, table)
+    write_atomically(directory.report, _render(directory, summary, groups, failures))
+    return directory.report
+
+
+def _groups(directory: EvalDir, table: Table) -> tuple[list[Group], list[Failure]]:
+    """The answers that the page shows with pictures, and every failure, in one pass over the records."""
+    wanted = shown_places(table)
+    places = {place for part in wanted.values() for place in part}
+    kept: dict[int, EvalRecord] = {}
+    failures = []
+    for place, record in enumerate(iter_records(directory.records)):
+        if place in places:
+            kept[place] = record
+        if record.status.is_failure:
+            text = record.text if len(record.text) <= CLIPPED else record.text[:CLIPPED] + " …"
+            failures.append(Failure(record.id, record.query, record.status.value, record.detail, text))
+    titles = (
+        ("worst", "The worst", "Lowest overlap among the answers that could be read."),
+        ("median", "The median", "From the middle of the list."),
+        ("best", "The best", "Highest overlap."),
+    )
+    groups = [Group(title, note, tuple(kept[place] for place in wanted[name])) for name, title, note in titles]
+    return [group for group in groups if group.records], failures
+
+
+def _render(
+    directory: EvalDir, summary: Mapping[str, Any], groups: Sequence[Group], failures: Sequence[Failure]
+) -> str:
+    run = summary["run"]
+    return (
+        environment()
+        .get_template("evaluation.html.jinja")
+        .render(
+            title=f"{run['dataset']['name']}: {run['policy']['name']}",
+            under=facts(summary),
+            summary=summary,
+            catalogue=[metric for metric in CATALOGUE if metric.name in summary["metrics"]],
+            headline=[metric for metric in CATALOGUE if metric.name in ("giou", "ciou", "s_measure", "parse_rate")],
+            titles=TITLES,
+            groups=groups,
+            failures=failures,
+            pictures=_pictures(directory, groups),
+            style=resources.files("segrl.report").joinpath("page/style.css").read_text(encoding="utf-8"),
+        )
+    )
+
+
+def facts(summary: Mapping[str, Any]) -> str:
+    """What was evaluated on what, in a line."""
+    run = summary["run"]
+    words = [
+        f"{run['dataset']['name']} ({summary['n']} requests, {summary['images']} images)",
+        f"policy {run['policy']['name']}",
+        f"segmenter {run['segmenter']['name']}",
+        f"answers {run['prompt']['answer_format']}",
+        run["decoding"]["test_time"],
+    ]
+    return " · ".join(words)
+
+
+def _pictures(directory: EvalDir, groups: Sequence[Group]) -> dict[str, Picture]:
+    kept, pictures = _kept(directory), {}
+    for record in (record for group in groups for record in group.records):
+        image = kept.open(record.image_id)
+        if image is not None:
+            height, width = from_rle(record.truth).shape
+            pictures[record.image_id] = Picture(image, (width, height))
+    return pictures

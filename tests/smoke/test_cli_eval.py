@@ -1,0 +1,76 @@
+"""segrl eval, compare and report as a user types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from eval_samples import write_examples
+from typer.testing import CliRunner
+
+from segrl.cli.app import app
+
+
+def segrl(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cli-eval")
+    write_examples(root, 12)
+    common = ("eval", "--dataset", "jsonl", "--root", root, "--segmenter", "box")
+    code, said = segrl(*common, "--policy", "scripted", "--texts", root / "script.jsonl", "--out", root / "a")
+    assert code == 0, said
+    return root, common, said
+
+
+def test_the_table_says_what_a_newcomer_needs(scripted):
+    root, _, said = scripted
+    for word in ("gIoU", "95% interval", "mean overlap", "could not be read and score 0", "samples a second"):
+        assert word in said
+    assert (root / "a" / "report.html").exists()
+    found = json.loads((root / "a" / "metrics.json").read_text())
+    assert found["metrics"]["giou"].keys() == {"value", "ci95"}
+    assert (found["n"], found["images"]) == (12, 6)
+
+
+def test_the_same_command_again_shows_the_same(scripted):
+    root, common, said = scripted
+    again = segrl(*common, "--policy", "scripted", "--texts", root / "script.jsonl", "--out", root / "a")
+    assert (again[0], again[1][again[1].index("jsonl") :]) == (0, said[said.index("jsonl") :])
+
+
+def test_compare_and_report(scripted, tmp_path):
+    root, common, _ = scripted
+    assert segrl(*common, "--policy", "oracle", "--out", tmp_path / "b", "policy.n_points=1")[0] == 0
+    code, said = segrl("compare", root / "a", tmp_path / "b", "--out", tmp_path / "c.json")
+    assert code == 0
+    assert "differs policy.name" in said
+    assert json.loads((tmp_path / "c.json").read_text())["metrics"]["giou"]["difference"] > 0
+    (tmp_path / "b" / "report.html").unlink()
+    assert segrl("report", tmp_path / "b")[0] == 0
+    assert (tmp_path / "b" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--policy", "oracle", "--answer-format", "json-list", "--out", "{root}/a"), "other settings"),
+        (("--policy", "oracle", "quary=x"), "quary"),
+        (("--policy", "oracle", "policy.n_pionts=3"), "n_pionts"),
+        (("--policy", "oracle", "segmenter.max_side=3"), "max_side"),
+        (("--policy", "scripted"), "--texts"),
+        (("--policy", "scripted", "--texts", "/nowhere"), "/nowhere"),
+        (("--policy", "oracle", "query"), "KEY=VALUE"),
+    ],
+)
+def test_mistakes_are_one_line(scripted, tmp_path, arguments, said):
+    root, common, _ = scripted
+    given = [argument.format(root=root) for argument in arguments]
+    where = () if "--out" in given else ("--out", tmp_path / "x")
+    code, output = segrl(*common, *given, *where)
+    assert code == 2
+    assert said in output
+    assert len(output.strip().splitlines()) == 1
