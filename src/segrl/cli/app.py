@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from segrl import __version__
-from segrl.cli import data, demo, doctor, export, plan, prompts, quickstart, report, segment, serve, serve_reward, train
+from segrl.cli import (
+    compare,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    plan,
+    prompts,
+    quickstart,
+    report,
+    segment,
+    serve,
+    serve_reward,
+    train,
+)
 from segrl.cli.errors import exits_cleanly
 
 app = typer.Typer(
@@ -37,11 +52,13 @@ def _options(
 app.command()(exits_cleanly(quickstart.quickstart))
 app.command()(exits_cleanly(segment.segment))
 app.command()(exits_cleanly(train.train))
+app.command("eval")(exits_cleanly(evaluate.evaluate))
+app.command()(exits_cleanly(compare.compare))
 app.command()(exits_cleanly(report.report))
-app.command()(exits_cleanly(export.export))
-app.command()(exits_cleanly(plan.plan))
 app.command()(exits_cleanly(demo.demo))
 app.command()(exits_cleanly(serve.serve))
+app.command()(exits_cleanly(export.export))
+app.command()(exits_cleanly(plan.plan))
 app.command()(exits_cleanly(serve_reward.serve_reward))
 app.command()(exits_cleanly(doctor.doctor))
 app.add_typer(data.app, name="data")
