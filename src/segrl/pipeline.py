@@ -14,7 +14,7 @@ from PIL import Image
 from segrl import answers, overlay, policies
 from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windows
 from segrl.datasets.images import as_image, content_id
-from segrl.errors import SegrlError
+from segrl.errors import SegrlError, ServerError
 from segrl.segmenters.protocol import ImageTooLarge
 from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Segmentation, Status
 
@@ -36,6 +36,9 @@ WEIGHTLESS = ("grabcut", "box")
 """Segmenters that run on the CPU whatever the policy runs on."""
 
 MAX_NEW_TOKENS = 512
+
+ABOUT_THE_REQUEST = (400, 413, 422)
+"""HTTP statuses by which a server refuses this image or query, not everything."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class Pipeline:
     ) -> Iterator[Result | SegrlError]:
         """As `segment_many`, but an image that cannot be used gives its error in its place and stops nothing.
 
-        DataError: it cannot be read. ModelError: alone it does not fit in the device's memory.
+        DataError: it cannot be read. ModelError: alone it does not fit in the device's memory. Raised is
+        a ServerError that no other image would escape: the server is gone, or refuses the key.
         """
         batch = self._auto if batch_size == "auto" else Batch(batch_size)
         for window in windows(opened(pairs), batch):
@@ -148,6 +152,8 @@ class Pipeline:
             batch.took(len(pairs), time.perf_counter() - begun)
             return [*results]
         except SegrlError as error:
+            if isinstance(error, ServerError) and error.status not in ABOUT_THE_REQUEST:
+                raise
             if len(pairs) == 1:
                 return [error]
         except torch.OutOfMemoryError:

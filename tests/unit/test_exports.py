@@ -9,11 +9,15 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
 from segrl import datasets, exports
 from segrl.errors import SegrlError
-from segrl.masks import from_rle, read_png
+from segrl.exports.yolo import _lines as yolo_lines
+from segrl.masks import from_rle, read_png, to_rle
 from segrl.pipeline import Result
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Status
 
@@ -97,6 +101,48 @@ def test_yolo_is_filled_as_its_readers_fill(tmp_path, records) -> None:
     assert np.array_equal(drawn.astype(bool), ring_and_specks().any(axis=0))
 
 
+def test_yolo_is_loaded_by_supervision(tmp_path, records) -> None:
+    supervision = pytest.importorskip("supervision", reason="pip install supervision")
+    folder = write("yolo", tmp_path, records)
+    for photos, name, found in (("photos/a", "a", True), ("photos", ".", False)):
+        labels = folder / "labels" / name
+        loaded = supervision.DetectionDataset.from_yolo(
+            images_directory_path=str(tmp_path / photos),
+            annotations_directory_path=str(labels),
+            data_yaml_path=str(folder / "data.yaml"),
+            force_masks=True,
+        )
+        assert loaded.classes == list(QUERIES)
+        ((_, _, detections),) = list(loaded)
+        if found:
+            assert set(detections.class_id) == {0}
+            assert np.array_equal(detections.mask.any(axis=0), ring_and_specks().any(axis=0))
+        else:
+            assert len(detections) == 0
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 23), st.integers(1, 31))), st.sampled_from([1, 40]))
+def test_yolo_corners_are_the_same_pixels_rounded_and_cut(mask, scale) -> None:
+    """Up to images of 1,240 pixels a side, in the single precision of supervision."""
+    big = mask.repeat(scale, axis=0).repeat(scale, axis=1)
+    rle, (height, width) = to_rle(big), big.shape
+    found = exports.Found("q", Status.OK, "", None, "", (), (rle,))
+    for to_pixels in (np.round, np.trunc):
+        drawn = np.zeros(big.shape, np.uint8)
+        for line in yolo_lines(found, 0):
+            ring = np.array(line.split()[1:], dtype=np.float32).reshape(-1, 2) * np.array([width, height], np.float32)
+            cv2.fillPoly(drawn, [to_pixels(ring).astype(np.int32)], 1)
+        assert np.array_equal(drawn.astype(bool), big)
+
+
+def test_rle_lines_are_read_by_pycocotools(tmp_path, records) -> None:
+    from pycocotools import mask as coco
+
+    first = json.loads(write("rle", tmp_path, records).read_text().splitlines()[0])
+    for rle, mask in zip(first["masks"], ring_and_specks(), strict=True):
+        assert np.array_equal(coco.decode(rle).astype(bool), mask)
+
+
 def test_rle_lines_are_a_data_set(tmp_path, records) -> None:
     path = write("rle", tmp_path, records)
     examples = datasets.load("jsonl", root=str(tmp_path), file=path.name)
@@ -131,6 +177,19 @@ def test_labelme_fills_its_shapes_to_the_masks(tmp_path, records) -> None:
             if shape["group_id"] == group:  # as labelme.utils.shape_to_mask does
                 ImageDraw.Draw(drawn).polygon([tuple(point) for point in shape["points"]], outline=1, fill=1)
         assert np.array_equal(np.array(drawn), mask)
+
+
+def test_labelme_opens_its_files(tmp_path, records) -> None:
+    labelme = pytest.importorskip("labelme", reason="pip install labelme, which brings a window system")
+    from labelme.utils import shapes_to_label
+
+    folder = write("labelme", tmp_path, records)
+    opened = labelme.LabelFile(str(folder / "a" / "x.json"))
+    assert opened.image_data == Path(records[0].image).read_bytes()
+    values, instances = shapes_to_label((HEIGHT, WIDTH), opened.shapes, {QUERIES[0]: 1})
+    assert np.array_equal(values == 1, ring_and_specks().any(axis=0))
+    assert set(np.unique(instances)) <= {0, 1, 2}
+    assert labelme.LabelFile(str(folder / "b.json")).shapes == []
 
 
 def test_overlays(tmp_path, records) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 import segrl
 from segrl import policies, segmenters
 from segrl.batching import AutoBatch, Batch, opened, windows
-from segrl.errors import DataError, FrameError, ModelError, SegrlError
+from segrl.errors import DataError, FrameError, ModelError, SegrlError, ServerError
 from segrl.pipeline import Pipeline, fitting_segmenter, make_road
 from segrl.policies import ScriptedPolicy
 from segrl.policies.loading import find_settings
@@ -75,6 +75,22 @@ def test_an_image_that_the_policy_refuses_stands_alone():
 
     results = list(build(Refusing(8)).try_many(pairs(6), batch_size=6))
     assert [type(result).__name__ for result in results] == ["Result"] * 2 + ["FrameError"] + ["Result"] * 3
+
+
+@pytest.mark.parametrize(("status", "stops"), [(None, True), (503, True), (401, True), (413, False)])
+def test_a_server_that_is_gone_stops_all(status, stops):
+    class Served(Limited):
+        def generate(self, images, prompts, **options):
+            if any(image.width == 9 for image in images):
+                raise ServerError("no", status)
+            return super().generate(images, prompts, **options)
+
+    results = build(Served(8)).try_many(pairs(4), batch_size=4)
+    if stops:
+        with pytest.raises(ServerError):
+            list(results)
+    else:
+        assert [isinstance(result, SegrlError) for result in results] == [False, True, False, False]
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good():

@@ -3,9 +3,10 @@
     0 0.250781 0.301042 0.250781 0.417708 0.389844 0.417708
 
 is the class (the place of the query) and x, y of each corner as a share of width and height. Corners
-are the middles of border pixels, which is what OpenCV fills, and with it Ultralytics and supervision.
-The format has one ring per line: an object in several parts has a line for each, a hole is joined to
-its part. Nothing found is an empty file.
+lie on border pixels, which is what OpenCV fills, and with it Ultralytics and supervision; a quarter of
+a pixel off their corner, so that readers that round (supervision) and readers that cut (Ultralytics)
+find the same pixel. The format has one ring per line: an object in several parts has a line for each,
+a hole is joined to its part. Nothing found is an empty file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from segrl.exports.record import Found, ImageRecord
 from segrl.files import write_atomically
 from segrl.masks import from_rle
 from segrl.outlines import pixel_rings
+
+QUARTER = 0.25
+"""Pixels from a pixel's corner to the written point: rounded and cut, it is the same pixel."""
 
 
 class Yolo(Export):
@@ -54,5 +58,5 @@ def _lines(found: Found, place: int) -> Iterator[str]:
         size_hw = np.array(rle["size"])
         for ring in pixel_rings(from_rle(rle)):
             corners = np.resize(ring, (max(3, len(ring)), 2))  # a line of fewer than three would be a box
-            shares = (corners + 0.5) / size_hw[::-1]
+            shares = (corners + QUARTER) / size_hw[::-1]
             yield f"{place} {' '.join(f'{share:.6f}' for share in shares.ravel())}\n"
