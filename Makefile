@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USAB
 PYTEST := $(VENV)/bin/python -m pytest
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart test test-long check proof bench clean
+.PHONY: help install quickstart test test-long check proof bench docs clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test-long    the full forms of what make test shortens'
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
 	@echo 'make bench        the speed of the mask reward beside the plain path: writes bench/results.json'
+	@echo 'make docs         the documentation as a site in site/, for any browser, without a network'
 	@echo 'make install      the environment in .venv alone'
 
 install: $(STAMP)
@@ -26,7 +27,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml requirements/tested.txt
 	@test -n "$(PYTHON)" || { echo 'segrl needs Python 3.11 or newer with its venv module: install it, or name it with make PYTHON=…' >&2; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint requirements/tested.txt --editable '.[dev,web]'
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --constraint requirements/tested.txt --editable '.[dev,docs,web]'
 	@touch $(STAMP)
 
 quickstart: install
@@ -51,5 +52,9 @@ proof: install
 bench: install
 	$(VENV)/bin/python bench/run.py
 
+# Pages under reference/ are made from the code.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis

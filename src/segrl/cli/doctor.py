@@ -37,7 +37,7 @@ def _packages() -> Iterator[str]:
     for text in requires("segrl") or []:
         requirement = Requirement(text)
         extra = _extra(text)
-        if extra == "dev":
+        if extra in ("dev", "docs"):
             continue
         installed = _version(requirement.name)
         wanted = f"{requirement.name}{requirement.specifier}"
