@@ -1,0 +1,60 @@
+"""The page on answer formats: what each asks, and answers that it writes, made by the formats themselves."""
+
+from __future__ import annotations
+
+import sys
+
+from prose import prose
+
+from segrl import answers
+from segrl.answers import AnswerFormat
+from segrl.types import MaskPrompt
+
+QUERY = "the cup nearest the edge"
+REASONING = "Two cups. The right one is nearer."
+BOX = (212.0, 90.0, 301.0, 188.0)
+ONE = MaskPrompt(BOX, ((256.0, 140.0), (240.0, 160.0)), (1, 1))
+POINTS = MaskPrompt(None, ((256.0, 140.0), (220.0, 100.0)), (1, 0))
+
+HEAD = f"""# Answer formats
+
+An answer format says how a model is asked and how its text is read. Each one below is shown with the request for
+"{QUERY}", an answer that names one object, and the answer that says "nothing there". The texts are made by
+the code when this site is built.
+
+- Name the format with `--answer-format`, or with `answer_format` in a recipe. Without it the policy's own is used.
+- `segrl prompts show --policy P --query "…"` prints what one model is sent, chat template included.
+- Coordinates are in the frame of the policy, not of the format: see [conventions](../conventions.md#frames).
+- A text that cannot be read is never an error and never "nothing there". It gets one of the
+  [statuses](../conventions.md#status-of-an-answer) that say what is wrong with it.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    return "\n\n".join([HEAD, *(_section(answers.get(name)) for name in answers.names())]) + "\n"
+
+
+def _section(form: AnswerFormat) -> str:
+    about = prose(sys.modules[type(form).__module__].__doc__)
+    system = [f"System prompt:\n\n{_text(form.system)}"] if form.system else []
+    parts = [
+        f"## {form.name}",
+        about,
+        *system,
+        f"Text prompt, after the image:\n\n{_text(form.prompt(QUERY))}",
+        f"One object:\n\n{_text(_one_object(form))}",
+        f"Nothing there:\n\n{_text(form.render((), 'No cup here.'))}",
+    ]
+    return "\n\n".join(parts)
+
+
+def _one_object(form: AnswerFormat) -> str:
+    try:
+        return form.render((ONE,), REASONING)
+    except ValueError:  # a format without boxes
+        return form.render((POINTS,), REASONING)
+
+
+def _text(text: str) -> str:
+    return f"``` {{ .text .output }}\n{text}\n```"

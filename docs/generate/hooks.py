@@ -1,0 +1,64 @@
+"""What MkDocs calls while it builds the site: the menu, the pages made from the code, formulas, links out of docs/."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import answers_page
+import commands_page
+import recipe_page
+from latex2mathml.converter import convert
+from menu import menu
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+GENERATED = {
+    "reference/answers.md": answers_page.page,
+    "reference/commands.md": commands_page.page,
+    "reference/recipe.md": recipe_page.page,
+}
+"""Pages that are made from the code, by path in the site."""
+
+_FORMULA = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+_OUTWARD = re.compile(r"\]\(\.\./([^)#\s]+)\)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fits the menu to the pages that there are."""
+    docs = Path(config.docs_dir)
+    written = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    config.nav = menu(config.nav or [], written | GENERATED.keys())
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages made from the code."""
+    for path, page in GENERATED.items():
+        files.append(File.generated(config, path, content=page()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turns formulas into MathML, and brings files of the repository that a page links to into the site."""
+    if "/" in page.file.src_uri:
+        return markdown
+    return _OUTWARD.sub(lambda found: _bring(found, config, files), _FORMULA.sub(_mathml, markdown))
+
+
+def _mathml(found: re.Match[str]) -> str:
+    formula = convert(" ".join(found[1].split()), display="block")
+    return f'<div class="formula">{formula}</div>'
+
+
+def _bring(found: re.Match[str], config: MkDocsConfig, files: Files) -> str:
+    """The same link to a copy in the site; what is no file of the repository is left as it is, and MkDocs warns."""
+    source = ROOT / found[1]
+    if not source.is_file():
+        return found[0]
+    place = f"repository/{found[1]}" + (".txt" if source.suffix == ".md" else "")
+    if files.get_file_from_path(place) is None:
+        files.append(File.generated(config, place, abs_src_path=str(source)))
+    return f"]({place})"
