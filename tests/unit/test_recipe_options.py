@@ -59,6 +59,7 @@ def test_without_a_gpu_it_says_so_once(tmp_path, monkeypatch):
         ("grpo", {"num_iterations": 2, "save_steps": 5}, "half-used rollout.*save_steps: 6 would do"),
         ("grpo", {"steps_per_generation": 8, "gradient_accumulation_steps": 2, "save_steps": 2}, "save_steps: 4"),
         ("grpo", {"num_generations": 7}, "generation_batch_size"),
+        ("grpo", {"use_vllm": True}, "set trainer.vllm_importance_sampling_correction too"),
     ],
 )
 def test_what_is_refused(tmp_path, method, trainer, message):

@@ -31,7 +31,7 @@ def serve_reward(
         raise SegrlError(f"serve-reward needs the web extra ({error}): pip install 'segrl[web]'") from error
     from segrl.other_trainers import from_recipe
 
-    places = device or [None]
+    places: list[str | None] = [*device] if device else [None]
     rewards = [from_recipe(recipe, overrides or (), stage=stage, device=place) for place in places]
     typer.echo(f"reward of {recipe} on {', '.join(device or ['the default device'])}: http://{host}:{port}/score")
     uvicorn.run(make_app(rewards, name=str(recipe)), host=host, port=port, log_level="warning")

@@ -6,23 +6,27 @@ Copy this file; it needs nothing but Python. SEGRL_REWARD is the server's addres
 import json
 import os
 import urllib.request
+from typing import Any
 
 
-def score(rows):
+def score(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of text and ground_truth → one mapping each: reward, status, iou, terms."""
     address = os.environ.get("SEGRL_REWARD", "http://127.0.0.1:8321") + "/score"
     request = urllib.request.Request(address, json.dumps({"rows": rows}).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=600) as answer:
-        return json.load(answer)["rewards"]
+        rewards: list[dict[str, Any]] = json.load(answer)["rewards"]
+    return rewards
 
 
-def verl_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+def verl_score(
+    data_source: Any, solution_str: str, ground_truth: str, extra_info: Any = None, **kwargs: Any
+) -> dict[str, float]:
     """verl's `custom_reward_function`: one completion."""
     (one,) = score([{"text": solution_str, "ground_truth": ground_truth}])
     return {"score": one["reward"] or 0.0, "iou": one["iou"], "parsed": float(one["status"] in ("ok", "no_target"))}
 
 
-def easyr1_score(reward_inputs, **kwargs):
+def easyr1_score(reward_inputs: list[dict[str, Any]], **kwargs: Any) -> list[dict[str, float]]:
     """EasyR1's reward function of type batch."""
     rows = [{"text": row["response"], "ground_truth": row["ground_truth"]} for row in reward_inputs]
     return [{"overall": one["reward"] or 0.0, "iou": one["iou"]} for one in score(rows)]

@@ -79,8 +79,9 @@ class RecipeReward:
         texts where a trainer gives them, since they say what was cut off. columns: TRL's
         `log_metric` gets each term's mean and the gIoU; the rest is ignored.
         """
-        reads = [self.read(text_of(one)) for one in completions]
-        if completion_ids is not None:
+        if completion_ids is None:
+            reads = [self.read(text_of(one)) for one in completions]
+        else:
             reads = [self.policy.read(ids) for ids in completion_ids]
         batch = self.score_reads(reads, ground_truth)
         if "log_metric" in columns:
@@ -143,7 +144,9 @@ class RecipeReward:
             image = prepare_image(examples[index].image, reader.settings)
             return {"prompt": reader.prompt(examples[index]), "image": image, "ground_truth": self.truths.name(index)}
 
-        return lazy_dataset(range(len(examples)), np.arange(len(examples)), row, keep=0)
+        places: Any = range(len(examples))  # a row needs its example's place, which the example does not know
+        make: Any = row
+        return lazy_dataset(places, np.arange(len(examples)), make, keep=0)
 
 
 def text_of(completion: Any) -> str:

@@ -53,6 +53,7 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
     given = dict(recipe.trainer)
     cls = config_class(recipe.method)
     _check_names(given, [field.name for field in dataclasses.fields(cls) if field.init], recipe.method)
+    _check_vllm(given)
     given.pop("num_train_epochs", None)
     options = {**DEFAULTS["both"], **DEFAULTS[recipe.method], **given, **FIXED["both"], **FIXED[recipe.method]}
     options |= {"output_dir": str(output_dir), "seed": recipe.seed}
@@ -120,6 +121,13 @@ def check_resumable(config: Any, method: str) -> None:
         )
     if method == "grpo":
         _check_generation_phase(config)
+
+
+def _check_vllm(given: Mapping[str, Any]) -> None:
+    """TRL drops sequences by default whose tokens vLLM and the trainer see differently: a recipe says what it wants."""
+    option = "vllm_importance_sampling_correction"
+    if given.get("use_vllm") and option not in given:
+        raise RecipeError(f"trainer.use_vllm: set trainer.{option} too; left out, TRL drops sequences without a word")
 
 
 def _check_generation_phase(config: Any) -> None:

@@ -38,6 +38,8 @@ NOT_MODEL = (
     "trainer_state",
     "training_args",
     "entropy_ctrl",
+    "latest",  # DeepSpeed's
+    "zero_to_fp32",
     COMPLETE,
 )
 """Beginnings of the files of a checkpoint that are no part of the model."""
