@@ -26,7 +26,7 @@ PRELOADED = [
     "trl.trainer.sft_trainer",
     "transformers.models.qwen3_vl.modeling_qwen3_vl",
 ]
-TIMES = ("seconds", "step_time")
+TIMES = ("seconds", "step_time", "tokens_per_second")
 
 GRPO = {
     "method": "grpo",
@@ -45,6 +45,7 @@ GRPO = {
         "save_steps": 2,
         "gradient_checkpointing": False,
     },
+    "evaluation": {"dataset": {"n": 3, "seed": 5}, "every": 4, "max_new_tokens": 8},
     "log": {"rollouts": {"every": 1, "groups": 2}},
 }
 SFT = {
@@ -117,7 +118,8 @@ def kill_when(process: multiprocessing.Process, reached, wait: float) -> bool:
 
 def result(out: Path) -> tuple[list, list, bytes]:
     """Logged rows without times, rollouts, and the weights."""
-    steps = [{key: value for key, value in row.items() if key not in TIMES} for row in read_rows(out / "steps.jsonl")]
+    rows = read_rows(out / "steps.jsonl")
+    steps = [{key: v for key, v in row.items() if not key.startswith(TIMES)} for row in rows]
     return steps, read_rows(out / "rollouts.jsonl"), (out / "model" / "model.safetensors").read_bytes()
 
 
@@ -179,6 +181,8 @@ def test_the_undisturbed_run_learned_something(whole):
         assert all(row["grad_norm"] > 0 for row in rows), method
     shas = [row["completions_sha"] for row in read_rows(whole["grpo"] / "steps.jsonl")]
     assert len(set(shas)) == LAST_STEP // 2
+    measured = [row["step"] for row in read_rows(whole["grpo"] / "steps.jsonl") if "held_out/giou" in row]
+    assert measured == [4, 8, 12]
 
 
 @pytest.mark.long

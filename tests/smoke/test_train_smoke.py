@@ -121,3 +121,60 @@ def test_a_policy_without_a_processor(policy, tmp_path):
     with pytest.raises(ModelError, match=str(tmp_path)) as caught:
         train(parse_recipe(sft(str(tmp_path))), tmp_path / "run", say=quiet, progress=False)
     assert "\n" not in str(caught.value)
+
+
+def held_out(policy: str, **trainer) -> dict:
+    evaluation = {"dataset": {"n": 5, "seed": 7}, "every": 2, "examples": 3, "batch_size": 2, "max_new_tokens": 6}
+    return {**grpo(policy, max_steps=4, save_steps=4, **trainer), "evaluation": evaluation}
+
+
+def test_evaluation_during_training_changes_nothing_else(policy, tmp_path):
+    plain = train(parse_recipe({**held_out(policy), "evaluation": None}), tmp_path / "plain", say=quiet, progress=False)
+    evaluated = train(parse_recipe(held_out(policy)), tmp_path / "evaluated", say=quiet, progress=False)
+    rows, plain_rows = read_rows(evaluated.steps_path), read_rows(plain.steps_path)
+    for row, true in zip(rows, plain_rows, strict=True):
+        for key in ("completions_sha", "loss", "grad_norm", "reward"):
+            assert row[key] == true[key]
+    weights = [result.model_dir / "model.safetensors" for result in (plain, evaluated)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert [row["step"] for row in rows if "held_out/giou" in row] == [2, 4]
+    assert all(row["seconds/evaluation"] > 0 for row in rows if "held_out/giou" in row)
+
+    from segrl.evaluation import read_jsonl, summarize
+
+    records = read_jsonl(tmp_path / "evaluated" / "evaluation" / "step-000004.jsonl")
+    assert [record.id for record in records] == ["tiny-7-0", "tiny-7-2", "tiny-7-4"]
+    assert summarize(records)["giou"] == rows[-1]["held_out/giou"]
+
+
+def test_every_phase_is_timed_and_trackers_get_it(policy, tmp_path):
+    values = held_out(policy, report_to="tensorboard")
+    result = train(parse_recipe(values), tmp_path / "run", say=quiet, progress=False)
+    for row in read_rows(result.steps_path):
+        spent = [row[f"seconds/{phase}"] for phase in ("rollout", "reward", "update")]
+        assert all(seconds > 0 for seconds in spent)
+        assert sum(spent) <= row["seconds"]
+        assert row["tokens_per_second"] > 0
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = {path.parent for path in (tmp_path / "run" / "tensorboard").rglob("events*")}
+    events = EventAccumulator(str(folder)).Reload()
+    assert {"train/reward", "train/seconds/rollout", "train/held_out/giou"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("train/held_out/giou")] == [2, 4]
+
+
+def test_pictures_of_the_logged_groups_are_kept(policy, tmp_path):
+    result = train(parse_recipe(grpo(policy)), tmp_path / "run", say=quiet, progress=False)
+
+    from segrl.training.pictures import Pictures
+
+    for group in read_rows(result.rollouts_path):
+        assert Pictures(tmp_path / "run" / "pictures").open(group["image_id"]).size == (112, 112)
+        assert all("outside" in completion for completion in group["completions"])
+
+
+def test_evaluation_must_fall_on_a_logged_step(policy, tmp_path):
+    values = held_out(policy, logging_steps=4)
+    with pytest.raises(RecipeError, match=r"multiple of trainer.logging_steps \(4\)"):
+        train(parse_recipe(values), tmp_path / "run", say=quiet, progress=False)

@@ -38,6 +38,8 @@ def charts(steps: Sequence[Row], held_out: Sequence[tuple[float, float]] = ()) -
         _terms(steps),
         _giou(steps, held_out),
         _statuses(steps),
+        _groups(steps),
+        _phases(steps),
         *(Chart(title, note, _present([_series(steps, key, title, "c1")])) for key, title, note in _SIMPLE),
     ]
     return [chart for chart in drawn if chart.series]
@@ -69,6 +71,22 @@ def _statuses(steps: Sequence[Row]) -> Chart:
     return Chart(
         "Answer status", "Share of sampled answers by how they could be read.", present, floor=0.0, ceiling=1.0
     )
+
+
+def _groups(steps: Sequence[Row]) -> Chart:
+    lines = (
+        ("frac_reward_zero_std", "groups of equal rewards", "c1"),
+        ("completions/clipped_ratio", "answers cut off", "c5"),
+        ("clip_ratio/region_mean", "clipped tokens", "c2"),
+    )
+    series = [_series(steps, key, name, colour) for key, name, colour in lines]
+    return Chart("Wasted", "What teaches nothing, as shares.", _present(series), floor=0.0)
+
+
+def _phases(steps: Sequence[Row]) -> Chart:
+    names = ("rollout", "reward", "update", "evaluation")
+    series = [_series(steps, f"seconds/{name}", name, COLOURS[i]) for i, name in enumerate(names)]
+    return Chart("Seconds", "Wall time between two logs, by what was done.", _present(series), floor=0.0)
 
 
 def _names(steps: Sequence[Row], wanted: Callable[[str], bool]) -> list[str]:

@@ -2,14 +2,13 @@
 
 evaluation/before.jsonl    records of the policy before training (`segrl.evaluation`)
 evaluation/after.jsonl     the same examples after it
-evaluation/images/         pictures of the examples that the report shows
+evaluation/images/         pictures of the examples that the report shows (`segrl.training.pictures`)
 evaluation/seconds.json    seconds of each stage: before, training, after
 summary.json, report.html  what `segrl.report` makes of them
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ from PIL import Image
 from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, read_jsonl
 from segrl.files import read_rows, write_atomically
+from segrl.training.pictures import Pictures
 from segrl.training.run_dir import RunDir
-
-PICTURE_SIDE = 640
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,7 @@ class EvaluatedRun:
     @cached_property
     def steps(self) -> list[dict[str, Any]]:
         """The training log in order of steps; rows without a step are left out."""
-        try:
-            rows = read_rows(self._training.steps)
-        except ValueError as error:
-            raise DataError(f"{self._training.steps} does not hold one JSON object per line: {error}") from error
-        return sorted((row for row in rows if "step" in row), key=lambda row: row["step"])
+        return sorted((row for row in _rows(self._training.steps) if "step" in row), key=lambda row: row["step"])
 
     @cached_property
     def before(self) -> list[EvalRecord]:
@@ -105,29 +99,38 @@ class EvaluatedRun:
         self._seconds_path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._seconds_path, json.dumps(self.seconds | {stage: round(seconds, 3)}) + "\n")
 
-    def image_path(self, image_id: str) -> Path:
-        """Where the picture of an image is kept; ids may hold any character."""
-        return self.path / "evaluation" / "images" / f"{hashlib.sha256(image_id.encode()).hexdigest()[:20]}.png"
+    @property
+    def pictures(self) -> Pictures:
+        """Pictures of the held-out examples that the page shows."""
+        return Pictures(self.path / "evaluation" / "images")
+
+    @property
+    def rollout_pictures(self) -> Pictures:
+        """Pictures of the logged groups."""
+        return Pictures(self._training.pictures)
+
+    @cached_property
+    def rollouts(self) -> list[dict[str, Any]]:
+        """The logged groups in order of steps."""
+        return sorted(_rows(self._training.rollouts), key=lambda row: (row["step"], row["group"]))
+
+    @cached_property
+    def reward_check(self) -> dict[str, Any] | None:
+        """The table of the reward check, as `segrl.training.reward_check` writes it; None where there was none."""
+        path = self._training.reward_check
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def save_images(self, images: Mapping[str, Image.Image]) -> None:
-        """Keep the pictures that the report will show, no side above PICTURE_SIDE pixels."""
+        """Keep the pictures of the held-out examples that the report will show."""
         for image_id, image in images.items():
-            path = self.image_path(image_id)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            small = image.copy()
-            small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-            small.save(path)
+            self.pictures.save(image_id, image)
 
-    def open_image(self, image_id: str) -> Image.Image | None:
-        """A kept picture, or None."""
-        path = self.image_path(image_id)
-        if not path.exists():
-            return None
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except OSError as error:
-            raise DataError(f"cannot read the picture {path}: {error}") from error
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_rows(path)
+    except ValueError as error:
+        raise DataError(f"{path} does not hold one JSON object per line: {error}") from error
 
 
 def require_run(path: Path) -> EvaluatedRun:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from segrl.evaluation import EvalRecord
 from segrl.masks import Rle, from_rle
-from segrl.types import Box, MaskPrompt
+from segrl.types import Box, MaskPrompt, Point
 
 ANSWER_RGB = (230, 159, 0)  # Okabe and Ito's orange, as --answer of the style sheet
 _PNG_PIXELS = 256 * 256  # larger pictures are photographs, and go as JPEG
@@ -79,26 +79,34 @@ class Picture:
         """The answer's mask, boxes and points."""
         mask = self._mask(record.mask)
         fill = _fill(mask) if mask.any() else None
-        boxes = tuple(self._box(p.box_xyxy) for p in record.prompts if p.box_xyxy is not None)
+        boxes = tuple(self.box(p.box_xyxy) for p in record.prompts if p.box_xyxy is not None)
         return Overlay(fill, outline_path(mask), boxes, self._dots(record.prompts))
 
     def _scale(self) -> tuple[float, float]:
         return self.image.width / self.original_wh[0], self.image.height / self.original_wh[1]
 
     def _mask(self, rle: Rle) -> np.ndarray:
-        mask = from_rle(rle)
+        return self.shrink(from_rle(rle))
+
+    def shrink(self, mask: np.ndarray) -> np.ndarray:
+        """A `(H, W)` bool mask of the original at the size as shown."""
         if mask.shape == (self.image.height, self.image.width):
             return mask
         return np.array(Image.fromarray(mask).resize(self.image.size, Image.Resampling.NEAREST))
 
-    def _box(self, box: Box) -> tuple[float, float, float, float]:
+    def box(self, box: Box) -> tuple[float, float, float, float]:
+        """A box of the original as (x, y, width, height) as shown."""
         sx, sy = self._scale()
         return (box[0] * sx, box[1] * sy, (box[2] - box[0]) * sx, (box[3] - box[1]) * sy)
 
-    def _dots(self, prompts: Sequence[MaskPrompt]) -> tuple[Dot, ...]:
+    def point(self, point: Point) -> Point:
+        """A point of the original as shown."""
         sx, sy = self._scale()
+        return (point[0] * sx, point[1] * sy)
+
+    def _dots(self, prompts: Sequence[MaskPrompt]) -> tuple[Dot, ...]:
         labelled = (pair for prompt in prompts for pair in zip(prompt.points_xy, prompt.labels, strict=True))
-        return tuple(Dot(x * sx, y * sy, label == 1) for (x, y), label in labelled)
+        return tuple(Dot(*self.point(point), label == 1) for point, label in labelled)
 
 
 def outline_path(mask: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 from segrl.evaluation import compare, pointing, summarize
 from segrl.files import write_atomically
 from segrl.masks import from_rle
-from segrl.report import charts, story
+from segrl.report import story
 from segrl.report.choose import Group, choose
 from segrl.report.curves import charts as curve_charts
 from segrl.report.evaluated_run import EvaluatedRun, require_run
+from segrl.report.page_setup import environment
 from segrl.report.pictures import Picture
+from segrl.report.rollouts import viewer
+from segrl.training.diagnosis import facts, history
 
 
 def write_report(path: Path | str) -> Path:
@@ -35,7 +39,8 @@ def summary_of(run: EvaluatedRun) -> dict[str, Any]:
 
     `before`, `after` (see `segrl.metrics.summarize`); `giou_gain`, `giou_gain_ci95`; `gains` (see
     `segrl.metrics.compare`); `pointing` before and after; `steps`; `seconds`, and `seconds_of` each
-    stage. What was not measured is not there.
+    stage; `diagnosis`: findings with the steps between which they held (`segrl.training.diagnosis`).
+    What was not measured is not there.
     """
     numbers: dict[str, Any] = {}
     for name, records in (("before", run.before), ("after", run.after)):
@@ -46,6 +51,10 @@ def summary_of(run: EvaluatedRun) -> dict[str, Any]:
         numbers |= {"giou_gain": gains["giou_gain"], "giou_gain_ci95": gains["giou_gain_ci95"], "gains": gains}
         numbers["pointing"] = {"before": pointing(run.before), "after": pointing(run.after)}
     numbers["steps"] = _last_step(run)
+    numbers["diagnosis"] = [
+        {**asdict(spell.finding), "first": spell.first, "last": spell.last}
+        for spell in history(run.steps, [facts(row) for row in run.rollouts])
+    ]
     return numbers | {"seconds": round(sum(run.seconds.values()), 3), "seconds_of": run.seconds}
 
 
@@ -59,36 +68,37 @@ def _last_step(run: EvaluatedRun) -> int:
 
 
 def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("segrl.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"signed": story.signed, "interval": story.interval, "show": charts.show}
-    environment.globals |= {"verdict": story.verdict}
     groups = chosen(run)
-    return environment.get_template("report.html.jinja").render(
+    template = environment().get_template("run.html.jinja")
+    return template.render(
         title=f"{run.path.resolve().name}: what the policy learned",
         under=" · ".join([run.path.resolve().name, *story.facts(run.recipe, summary)]),
         about=run.recipe.get("about") or "",
         introduction=story.introduction(run.recipe, summary["steps"], summary),
         summary=summary,
         axis=_axis(summary),
-        charts=curve_charts(run.steps, _held_out(summary)),
+        charts=curve_charts(run.steps, _held_out(run, summary)),
         groups=groups,
         pictures=_pictures(run, groups),
         recipe=run.recipe_text,
-        style=resources.files("segrl.report").joinpath("page/style.css").read_text(encoding="utf-8"),
+        judged=any("reward" in row for row in run.steps),
+        check=run.reward_check,
+        rollouts=viewer(run.rollouts, run.rollout_pictures),
+        script=_page_file("rollouts.js"),
+        style=_page_file("style.css") + _page_file("rollouts.css"),
     )
 
 
-def _held_out(summary: dict[str, Any]) -> list[tuple[float, float]]:
+def _page_file(name: str) -> str:
+    return resources.files("segrl.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _held_out(run: EvaluatedRun, summary: dict[str, Any]) -> list[tuple[float, float]]:
+    """`(step, gIoU)` of every evaluation: before, during and after training."""
+    during = {row["step"]: row["held_out/giou"] for row in run.steps if row.get("held_out/giou") is not None}
     measured = ((0, summary.get("before")), (summary["steps"], summary.get("after")))
-    return [(step, part["giou"]) for step, part in measured if part and part["giou"] is not None]
+    ends = {step: part["giou"] for step, part in measured if part and part["giou"] is not None}
+    return sorted((during | ends).items())
 
 
 def _axis(summary: dict[str, Any]) -> tuple[float, float]:
@@ -102,7 +112,7 @@ def _pictures(run: EvaluatedRun, groups: list[Group]) -> dict[str, Picture]:
     """The pictures that were kept of the chosen examples, by image id."""
     pictures = {}
     for pair in (pair for group in groups for pair in group.pairs):
-        image = run.open_image(pair.before.image_id)
+        image = run.pictures.open(pair.before.image_id)
         if image is not None:
             height, width = from_rle(pair.before.truth).shape
             pictures[pair.before.image_id] = Picture(image, (width, height))

@@ -42,7 +42,7 @@ class StepLog(TrainerCallback):
         row: dict[str, Any] = {"step": state.global_step}
         if self._rewards is not None and self._rewards.last is not None:
             row["completions_sha"] = self._rewards.last.completions_sha
-        row |= {key: _plain(value) for key, value in logs.items()}
+        row |= {key: plain(value) for key, value in logs.items()}
         if self._rewards is None:
             row["num_tokens"] += self._tokens_before
         row["seconds"] = round(now - self._since, 3)
@@ -50,7 +50,7 @@ class StepLog(TrainerCallback):
         append_rows(self._run.steps, [row])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A metric as JSON: undefined is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

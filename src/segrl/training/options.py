@@ -103,7 +103,7 @@ def _has_accelerator() -> bool:
 def check_resumable(config: Any, method: str) -> None:
     """Refuses what would make a resumed run differ from an undisturbed one; raises RecipeError."""
     if str(config.eval_strategy) not in ("no", "IntervalStrategy.NO"):
-        raise RecipeError("trainer.eval_strategy: evaluate the saved checkpoints instead; training runs none itself")
+        raise RecipeError("trainer.eval_strategy: say evaluation.every in the recipe instead")
     strategy = getattr(config.save_strategy, "value", config.save_strategy)
     if strategy != "steps":
         raise RecipeError(

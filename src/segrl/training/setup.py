@@ -8,11 +8,11 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segrl.files import write_atomically
 from segrl.rewards.engine import RewardEngine
@@ -20,11 +20,19 @@ from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters
 from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
 from segrl.training.data import layout, lazy_dataset, rows_needed
+from segrl.training.held_out import HeldOut, check_held_out
 from segrl.training.memory import keep_freed_memory
 from segrl.training.options import build_config
 from segrl.training.parts import PolicyParts, load_examples, load_policy, load_road
+from segrl.training.phases import Phases, add_first
+from segrl.training.pictures import Pictures
+from segrl.training.ranks import is_main
 from segrl.training.recipe import Recipe
 from segrl.training.run_dir import RunDir
+from segrl.training.watching import Watching
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 VERSIONED = (
     "segrl",
@@ -61,6 +69,7 @@ def build(
 ) -> Built:
     """The trainer of a recipe. Raises RecipeError, ModelError or DataError for what the recipe gets wrong."""
     config = build_config(recipe, run.checkpoints, say=say)
+    check_held_out(recipe, config)
     if config.use_cpu:
         keep_freed_memory()
     policy = load_policy(recipe)
@@ -69,7 +78,12 @@ def build(
     else:
         trainer, rewards = _sft_trainer(recipe, config, policy), None
     _quieten(trainer)
+    _log_to(run, trainer)
+    held_out = _held_out(recipe, run, trainer, policy, rewards)
+    add_first(trainer, Phases(rewards, held_out), *([] if held_out is None else [held_out]))
     trainer.add_callback(StepLog(run, rewards))
+    if rewards is not None:
+        trainer.add_callback(Watching(run, say))
     return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings, recipe.checkpoints))
 
 
@@ -92,6 +106,7 @@ def _grpo_trainer(
         policy.read,
         shuffle=Shuffle(recipe.seed, config.num_generations) if recipe.control.shuffle_rewards else None,
         logs_rollouts=recipe.log.rollouts.wants,
+        keep_pictures=_keeper(run, recipe.log.rollouts.groups * config.num_generations),
     )
     config.reward_weights = rewards.weights
     queries = config.generation_batch_size // config.num_generations
@@ -111,6 +126,18 @@ def _grpo_trainer(
     return trainer, rewards
 
 
+def _keeper(run: RunDir, rows: int) -> Callable[[Sequence[str], Sequence[Image]], None]:
+    """Keeps the pictures of the first `rows` completions, which are those that go to the rollout log."""
+    pictures = Pictures(run.pictures)
+
+    def keep(image_ids: Sequence[str], images: Sequence[Image]) -> None:
+        if is_main():
+            for image_id, image in dict(zip(image_ids[:rows], images, strict=False)).items():
+                pictures.save(image_id, image)
+
+    return keep
+
+
 def _sft_trainer(recipe: Recipe, config: Any, policy: PolicyParts) -> Any:
     from trl import SFTTrainer
 
@@ -121,6 +148,23 @@ def _sft_trainer(recipe: Recipe, config: Any, policy: PolicyParts) -> Any:
         processing_class=policy.processor,
         **adapters(recipe),
     )
+
+
+def _held_out(
+    recipe: Recipe, run: RunDir, trainer: Any, policy: PolicyParts, rewards: TrlRewards | None
+) -> HeldOut | None:
+    """What measures held-out examples during training; None where the recipe does not ask for it."""
+    if recipe.evaluation is None or not recipe.evaluation.every:
+        return None
+    road = load_road(recipe, policy.reader) if rewards is None else rewards.engine.road
+    return HeldOut(trainer, road, policy, recipe.evaluation, run)
+
+
+def _log_to(run: RunDir, trainer: Any) -> None:
+    """TensorBoard's files lie in the run's directory unless its own environment variable says where."""
+    for callback in trainer.callback_handler.callbacks:
+        if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
+            callback.logging_dir = str(run.root / "tensorboard")
 
 
 def _quieten(trainer: Any) -> None:

@@ -103,21 +103,19 @@ def _run(
     say: Say,
 ) -> None:
     """Trains to the end, which leaves the last checkpoint."""
+    from segrl.training.progress import Progress
     from segrl.training.setup import build, record_start
 
     checkpoint = run.last_complete() if is_main() else _last_whole(run)
     if is_main():
         run.rewind(0 if checkpoint is None else step_of(checkpoint))
-    built = build(recipe, run, rollout_func=rollout_func, say=say)
+    view = Progress(say=say) if progress else None
+    built = build(recipe, run, rollout_func=rollout_func, say=say if view is None else view.say)
     if is_main():
         record_start(run, checkpoint)
     trainer = built.trainer
-    for callback in callbacks:
+    for callback in (*callbacks, *([] if view is None else [view])):
         trainer.add_callback(callback)
-    if progress:
-        from segrl.training.progress import Progress
-
-        trainer.add_callback(Progress())
     trainer.add_callback(built.marker)  # last: it says that all others are done
     if checkpoint is not None:
         say(f"going on from step {step_of(checkpoint)} of {built.last_step}")

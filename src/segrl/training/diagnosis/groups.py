@@ -1,0 +1,173 @@
+"""Findings in rollouts.jsonl: functions from the logged groups of a run so far to a finding or None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from segrl.training.diagnosis.facts import CompletionFacts, GroupFacts
+from segrl.training.diagnosis.finding import Finding
+from segrl.training.diagnosis.frames import other_frame
+
+Groups = Sequence[GroupFacts]
+
+GROUPS, ENOUGH_GROUPS, ENOUGH_ANSWERS = 40, 8, 20
+"""Logged groups that are looked at, and how many groups or answers it takes."""
+
+MOST = 0.5
+"""Share of groups whose answers are all right, or all wrong."""
+RIGHT_IOU, WRONG_IOU = 0.9, 0.05
+GROWN = 2.0
+"""Factor by which a number of points runs away; its inverse is a collapse."""
+FULL_AREA, TRUTH_AREA = 0.95, 0.5
+"""A mask over so much of the image is full, where the truth covers at most so much."""
+PAYS = 0.1
+"""By how much of its range a term must pay degenerate masks more than others."""
+
+
+def wrong_frame(groups: Groups) -> Finding | None:
+    """Coordinates that look as if they were in another frame."""
+    evidence = other_frame([group for group in groups[-GROUPS:] if group.truth_boxes], ENOUGH_ANSWERS)
+    if evidence is None:
+        return None
+    return Finding(
+        "wrong_frame",
+        "Coordinates look as if they were in another frame",
+        evidence,
+        "Set policy.frame (and input_wh) to the numbers that this policy writes: docs/conventions.md has the frame of "
+        "each family.",
+    )
+
+
+def pays_degenerate(groups: Groups) -> Finding | None:
+    """A term pays answers whose mask is empty, or fills the image, more than the other answers."""
+    judged = [group for group in groups[-GROUPS:] if 0 < group.truth_area <= TRUTH_AREA]
+    for name, holds in (("empty", _is_empty), ("full", _is_full)):
+        them = [one for group in judged for one in group.completions if holds(one)]
+        others = [one for group in judged for one in group.completions if not (_is_empty(one) or _is_full(one))]
+        paying = [term for term in _all_terms(judged) if _pays_more(term, them, others)]
+        if paying and len(them) >= ENOUGH_ANSWERS // 4 and len(others) >= ENOUGH_ANSWERS // 4:
+            return _degenerate(name, paying, them, others)
+    return None
+
+
+def always_wrong(groups: Groups) -> Finding | None:
+    """Most queries, or all of one kind, are answered wrongly every time."""
+    share, judged = _share_of_groups(groups, _is_wrong)
+    if share is None:
+        return None
+    kinds = [kind for kind in dict.fromkeys(group.kind for group in judged) if kind and _all_wrong(judged, kind)]
+    if share <= MOST and not kinds:
+        return None
+    wrong = [group for group in judged if all(map(_is_wrong, group.completions))]
+    queries = ", ".join(f"“{query}”" for query in list(dict.fromkeys(group.query for group in wrong))[:3])
+    of_kind = f"; no answer to the kinds {', '.join(kinds)} is right" if kinds else ""
+    return Finding(
+        "always_wrong",
+        "Most queries are always wrong" if share > MOST else "Whole kinds of query are always wrong",
+        f"In {share:.0%} of the last {len(judged)} logged groups no answer has an IoU above {WRONG_IOU}{of_kind}; "
+        f"for instance {queries}.",
+        "Look at such a group in the rollouts: wrong frame, wrong ground truth, or too hard; begin with easier queries "
+        "or a cold start, or raise num_generations.",
+    )
+
+
+def always_right(groups: Groups) -> Finding | None:
+    """Most queries are answered rightly every time: nothing is left to learn from them."""
+    share, judged = _share_of_groups(groups, lambda one: one.iou >= RIGHT_IOU)
+    if share is None or share <= MOST:
+        return None
+    return Finding(
+        "always_right",
+        "Most queries are always right",
+        f"In {share:.0%} of the last {len(judged)} logged groups every answer has an IoU of {RIGHT_IOU} or more.",
+        "Train on harder queries, or leave out those that the policy gets right every time.",
+    )
+
+
+def points_run(groups: Groups) -> Finding | None:
+    """The number of points per answer has doubled or halved since the beginning."""
+    counts = [one.n_points for group in groups for one in group.completions if one.names_something]
+    reach = min(100, len(counts) // 2)
+    if reach < ENOUGH_ANSWERS:
+        return None
+    first, last = float(np.mean(counts[:reach])), float(np.mean(counts[-reach:]))
+    if abs(last - first) < 1 or 1 / GROWN < last / max(first, 0.5) < GROWN:
+        return None
+    grew = last > first
+    return Finding(
+        "points_run_away" if grew else "points_collapse",
+        "Points run away" if grew else "Points collapse",
+        f"Answers went from {first:.1f} points in the first logged groups to {last:.1f} in the last.",
+        "Add the term number_of_points, which pays for a range of them"
+        + ("." if grew else ", or points_on_target, and see whether a format term asks for points at all."),
+    )
+
+
+GROUP_CHECKS: tuple[Callable[[Groups], Finding | None], ...] = (
+    wrong_frame,
+    pays_degenerate,
+    always_wrong,
+    always_right,
+    points_run,
+)
+
+
+def _is_wrong(one: CompletionFacts) -> bool:
+    return one.iou <= WRONG_IOU
+
+
+def _all_wrong(groups: Groups, kind: str) -> bool:
+    of_kind = [group for group in groups if group.kind == kind]
+    return len(of_kind) >= ENOUGH_GROUPS // 2 and all(_is_wrong(one) for group in of_kind for one in group.completions)
+
+
+def _share_of_groups(groups: Groups, holds: Callable[[CompletionFacts], bool]) -> tuple[float | None, Groups]:
+    """In which share of the last groups something holds of every completion; None with too few of them."""
+    judged = [group for group in groups[-GROUPS:] if group.completions]
+    if len(judged) < ENOUGH_GROUPS:
+        return None, judged
+    return sum(all(map(holds, group.completions)) for group in judged) / len(judged), judged
+
+
+def _degenerate(
+    name: str, paying: Sequence[str], them: Sequence[CompletionFacts], others: Sequence[CompletionFacts]
+) -> Finding:
+    sums = ", ".join(f"{term} {_paid(term, them):.2f} against {_paid(term, others):.2f}" for term in paying)
+    one = {"empty": "an empty", "full": "a full"}[name]
+    return Finding(
+        f"pays_{name}",
+        f"A term pays for {name} masks",
+        f"{len(them)} of the last answers have {one} mask where the truth has none. They are paid: {sums} for others.",
+        f"Look at what {', '.join(paying)} computes for such a mask: each term should be largest for the perfect mask, "
+        f"and {one} one should never beat it.",
+    )
+
+
+def _is_empty(one: CompletionFacts) -> bool:
+    return one.area == 0
+
+
+def _is_full(one: CompletionFacts) -> bool:
+    return one.area >= FULL_AREA
+
+
+def _all_terms(groups: Groups) -> list[str]:
+    return list(dict.fromkeys(term for group in groups for one in group.completions for term in one.terms))
+
+
+def _pays_more(term: str, them: Sequence[CompletionFacts], others: Sequence[CompletionFacts]) -> bool:
+    every = [*_values(term, them), *_values(term, others)]
+    if not _values(term, them) or not _values(term, others):
+        return False
+    return _paid(term, them) - _paid(term, others) > PAYS * (max(every) - min(every)) > 0
+
+
+def _paid(term: str, answers: Sequence[CompletionFacts]) -> float:
+    values = _values(term, answers)
+    return sum(values) / len(values) if values else 0.0
+
+
+def _values(term: str, answers: Iterable[CompletionFacts]) -> list[float]:
+    return [value for one in answers if (value := one.terms.get(term)) is not None]

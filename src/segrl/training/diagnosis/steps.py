@@ -1,0 +1,189 @@
+"""Findings in steps.jsonl: functions from the logged steps of a GRPO run so far to a finding or None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from segrl.training.diagnosis.finding import Finding
+from segrl.types import Status
+
+Row = Mapping[str, Any]
+Steps = Sequence[Row]
+
+ROWS, ENOUGH_ROWS = 10, 5
+"""Logged steps that are looked at, and how many of them it takes to say anything."""
+
+EQUAL = 0.5
+"""Share of groups with equal rewards."""
+NEVER = 0.02
+"""Share of answers below which something never happens."""
+CUT_OFF = 0.1
+"""Share of answers at the token limit."""
+CLIPPED = 0.2
+"""Share of tokens beyond the clip."""
+GROWN = 2.0
+"""Factor by which a length runs away; its inverse is a collapse."""
+ENTROPY_NATS = (0.02, 3.0)
+KL_NATS = 1.0
+
+
+def equal_rewards(steps: Steps) -> Finding | None:
+    """All rewards of most groups are equal: such a group has no advantages."""
+    share = _last(steps, "frac_reward_zero_std")
+    if share is None or share <= EQUAL:
+        return None
+    return Finding(
+        "equal_rewards",
+        "Most groups have equal rewards",
+        f"In {share:.0%} of the groups of the last steps every answer earns the same; they teach nothing.",
+        "Use a graded term (iou, or more iou_tiers), raise num_generations or temperature, and leave out queries that "
+        "are always right or always wrong.",
+    )
+
+
+def format_never_right(steps: Steps) -> Finding | None:
+    """No answer can be read, or a format term never pays."""
+    shares = {status: _last(steps, f"status/{status.value}") or 0.0 for status in Status}
+    logged = any(f"status/{status.value}" in row for row in steps[-ROWS:] for status in Status)
+    readable = shares[Status.OK] + shares[Status.NO_TARGET]
+    unpaid = [term for term in _terms(steps) if term.startswith("format") and _never(_last(steps, _mean_of(term)))]
+    if not (logged and readable <= NEVER) and not unpaid:
+        return None
+    worst = max((status for status in Status if status.is_failure), key=lambda status: shares[status])
+    what = f"the terms {', '.join(unpaid)} pay nothing; " if unpaid else ""
+    return Finding(
+        "format_never_right",
+        "The format is never right",
+        f"{readable:.1%} of the answers can be read; {what}the most frequent fault is {worst.value} "
+        f"({shares[worst]:.0%}).",
+        "Reinforcement finds no format by chance: start from a cold start (method: sft), or ask with "
+        "policy.system: answer_format, or choose the answer_format that the policy was trained to write.",
+    )
+
+
+def cut_off(steps: Steps) -> Finding | None:
+    """Answers end at the token limit."""
+    share = _last(steps, "completions/clipped_ratio")
+    if share is None or share <= CUT_OFF:
+        return None
+    longest = _last(steps, "completions/max_length")
+    limit = "" if longest is None else f", at {longest:.0f} tokens"
+    return Finding(
+        "cut_off",
+        "Answers are cut off",
+        f"{share:.0%} of the answers of the last steps hit the token limit{limit}.",
+        "Raise trainer.max_completion_length, or add the term length_budget; a policy that only repeats itself needs "
+        "non_repeat.",
+    )
+
+
+def length_runs(steps: Steps) -> Finding | None:
+    """The mean length has doubled or halved since the beginning."""
+    first, last = _first(steps, "completions/mean_length"), _last(steps, "completions/mean_length")
+    if first is None or last is None or 1 / GROWN < last / max(first, 1.0) < GROWN:
+        return None
+    grew = last > first
+    return Finding(
+        "length_runs_away" if grew else "length_collapses",
+        "Answers run away in length" if grew else "Answers collapse in length",
+        f"The mean length went from {first:.0f} tokens in the first steps to {last:.0f} in the last.",
+        "Add the term length_budget or lower max_completion_length; loss_type: dr_grpo or dapo takes the length out of "
+        "the loss."
+        if grew
+        else "See in the rollouts what is left of the reasoning: a term may pay for its absence; "
+        "raise beta, or lower the learning rate.",
+    )
+
+
+def entropy_out_of_range(steps: Steps) -> Finding | None:
+    """The policy no longer explores, or has become noise."""
+    value, (low, high) = _last(steps, "entropy"), ENTROPY_NATS
+    if value is None or low <= value <= high:
+        return None
+    begun = _first(steps, "entropy")
+    since = "" if begun is None else f" (first steps: {begun:.3g})"
+    if value < low:
+        advice = (
+            "Raise temperature or epsilon_high, lower the learning rate, or add beta; more steps teach nothing now."
+        )
+        return Finding("entropy_low", "The policy no longer explores", f"Entropy {value:.3g} nats{since}.", advice)
+    advice = "Lower the learning rate or temperature, raise beta; go on from a checkpoint before the rise."
+    return Finding("entropy_high", "The policy becomes noise", f"Entropy {value:.3g} nats{since}.", advice)
+
+
+def kl_out_of_range(steps: Steps) -> Finding | None:
+    """The policy has gone far from where it began."""
+    value = _last(steps, "kl")
+    if value is None or value <= KL_NATS:
+        return None
+    return Finding(
+        "kl_high",
+        "The policy leaves the one it began from",
+        f"KL {value:.3g} nats per token in the last steps; below 0.5 is usual.",
+        "Lower the learning rate or raise beta; see in the rollouts whether the reward's rise is a true one.",
+    )
+
+
+def not_finite(steps: Steps) -> Finding | None:
+    """The loss or a gradient is no number (the log writes null)."""
+    names = ("loss", "grad_norm", "kl", "entropy")
+    broken = [name for name in names if any(name in row and row[name] is None for row in steps[-ROWS:])]
+    if not broken:
+        return None
+    return Finding(
+        "not_finite",
+        "The training is numerically broken",
+        f"{', '.join(broken)} of the last steps: not finite.",
+        "Go on from the last checkpoint before with a lower learning rate or max_grad_norm; prefer bf16 to fp16.",
+    )
+
+
+def clipped_tokens(steps: Steps) -> Finding | None:
+    """Too many tokens are clipped out of the update."""
+    share = _last(steps, "clip_ratio/region_mean")
+    share = _last(steps, "cispo_clip_ratio") if share is None else share
+    if share is None or share <= CLIPPED:
+        return None
+    return Finding(
+        "clipped_tokens",
+        "Many tokens are clipped",
+        f"{share:.0%} of the tokens of the last steps lie beyond the clip and teach nothing.",
+        "Lower the learning rate, num_iterations or steps_per_generation, or widen epsilon_high.",
+    )
+
+
+STEP_CHECKS: tuple[Callable[[Steps], Finding | None], ...] = (
+    not_finite,
+    format_never_right,
+    cut_off,
+    equal_rewards,
+    length_runs,
+    entropy_out_of_range,
+    kl_out_of_range,
+    clipped_tokens,
+)
+
+
+def _last(steps: Steps, key: str) -> float | None:
+    """Mean of a metric over the last rows; None unless enough of them have it."""
+    values = [float(row[key]) for row in steps[-ROWS:] if row.get(key) is not None]
+    return sum(values) / len(values) if len(values) >= min(ENOUGH_ROWS, len(steps)) else None
+
+
+def _first(steps: Steps, key: str) -> float | None:
+    """The same over the first rows, where the last ones are others."""
+    return _last(steps[:ROWS], key) if len(steps) >= 2 * ROWS else None
+
+
+def _terms(steps: Steps) -> list[str]:
+    keys = dict.fromkeys(key for row in steps[-ROWS:] for key in row)
+    return [key.split("/")[1] for key in keys if key.startswith("rewards/") and key.endswith("/mean")]
+
+
+def _mean_of(term: str) -> str:
+    return f"rewards/{term}/mean"
+
+
+def _never(value: float | None) -> bool:
+    return value is not None and value <= NEVER
