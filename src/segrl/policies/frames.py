@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,11 +62,9 @@ def _size_entry(image_processor: Any, key: str, attribute: str) -> int | None:
     return value if value is not None else getattr(image_processor, attribute, None)
 
 
-def frame_rule(model_type: str, settings: PolicySettings, resize: SmartResize | None = None) -> FrameRule:
-    """The function from an original image's (width, height) to the frame of the policy's numbers.
+def frame_name(model_type: str, settings: PolicySettings) -> str:
+    """One of FRAME_NAMES: what the settings say, else what the family writes.
 
-    `settings.frame` comes first, then the table by family. `resize` is needed for `smart_resize`
-    only, which then sees the image as squashed to `settings.input_wh` if that is set.
     Raises ModelError for a family that is not in the table and has no frame in its settings.
     """
     name = settings.frame or FAMILY_FRAMES.get(model_type)
@@ -74,6 +73,17 @@ def frame_rule(model_type: str, settings: PolicySettings, resize: SmartResize | 
             f"nobody has told segrl what the numbers of a {model_type!r} model mean: "
             f"pass frame= (one of {', '.join(FRAME_NAMES)}) or write it into segrl.json beside the weights"
         )
+    return name
+
+
+def frame_rule(model_type: str, settings: PolicySettings, resize: SmartResize | None = None) -> FrameRule:
+    """The function from an original image's (width, height) to the frame of the policy's numbers.
+
+    `settings.frame` comes first, then the table by family. `resize` is needed for `smart_resize`
+    only, which then sees the image as squashed to `settings.input_wh` if that is set.
+    Raises ModelError as `frame_name` does, and for `smart_resize` without `resize`.
+    """
+    name = frame_name(model_type, settings)
     if name == "relative_1000":
         return lambda image_wh: RELATIVE_1000
     if name == "original":
@@ -85,3 +95,29 @@ def frame_rule(model_type: str, settings: PolicySettings, resize: SmartResize | 
     if resize is None:
         raise ModelError("frame 'smart_resize' needs a Qwen-VL image processor (patch and merge size, pixel limits)")
     return lambda image_wh: Frame.resized(*resize.size_wh(input_wh or image_wh))
+
+
+FAMILY_RESIZE: Mapping[str, SmartResize] = {
+    "qwen2_vl": SmartResize(28, 56 * 56, 28 * 28 * 16384),
+    "qwen2_5_vl": SmartResize(28, 56 * 56, 28 * 28 * 16384),
+    "qwen3_vl": SmartResize(32, 256 * 256, 4096 * 4096),
+    "qwen3_5": SmartResize(32, 256 * 256, 4096 * 4096),
+}
+"""How each family's published processors size an image, for where the checkpoint's own cannot be asked."""
+
+_NAMES: Mapping[str, re.Pattern[str]] = {
+    "qwen2_5_vl": re.compile(r"qwen[-_]?2[._]5[-_]?vl", re.IGNORECASE),
+    "qwen2_vl": re.compile(r"qwen[-_]?2[-_]?vl", re.IGNORECASE),
+    "qwen3_vl": re.compile(r"qwen[-_]?3[-_]?vl", re.IGNORECASE),
+    "qwen3_5": re.compile(r"qwen[-_]?3[._]5", re.IGNORECASE),
+    "internvl": re.compile(r"internvl", re.IGNORECASE),
+}
+
+
+def family_of(name: str) -> str:
+    """The `model_type` that a model's name says, or "" if it says none.
+
+    >>> family_of("Qwen/Qwen2.5-VL-7B-Instruct"), family_of("my-model")
+    ('qwen2_5_vl', '')
+    """
+    return next((family for family, pattern in _NAMES.items() if pattern.search(name)), "")

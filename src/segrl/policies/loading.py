@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import cached_file
 
 from segrl.errors import ModelError
+from segrl.policies.adapters import base_of, lay_over, processor_place
 from segrl.policies.frames import FAMILY_FRAMES
 from segrl.policies.published import published_settings
 from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, FILE_NAME, PolicySettings, read_settings
@@ -29,11 +30,13 @@ def load(
     frame: str | None = None,
     input_wh: tuple[int, int] | None = None,
     system: str | None = None,
+    merge_adapter: bool = False,
 ) -> TransformersPolicy:
-    """A policy from a directory or from the hub.
+    """A policy from a directory or from the hub; the directory may hold a PEFT adapter of another model.
 
     device: the first CUDA device if there is one, else the CPU. dtype: of the weights; bfloat16 on
     CUDA and float32 on the CPU unless said. autocast: compute in bfloat16 with weights of `dtype`.
+    merge_adapter: add an adapter into the weights below it, instead of computing both beside each other.
     The others override the checkpoint's segrl.json (`PolicySettings`), and where that is missing
     what the table of published checkpoints says (`published`). Raises ModelError naming the checkpoint if
     it is missing, incomplete, has no processor or is of an unknown family.
@@ -42,8 +45,12 @@ def load(
     found = find_settings(name)
     settings = found.override(answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    processor = load_processor(name)
-    model = load_model(name, _dtype(dtype, where)).to(where)
+    base = base_of(name)
+    processor = load_processor(name if base is None else processor_place(name, base))
+    model = load_model(name if base is None else base, _dtype(dtype, where))
+    if base is not None:
+        model = lay_over(model, name, merge=merge_adapter).eval()
+    model = model.to(where)
     return TransformersPolicy(
         model, processor, settings, autocast=autocast, assumed=_assumed(name, settings, model.config.model_type)
     )
@@ -86,7 +93,7 @@ def _check_place(name: str) -> None:
     """Refuse a directory that is not there or holds no model, before anything asks the hub for it."""
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+        if not (path / "config.json").is_file() and base_of(name) is None:
             raise ModelError(f"the directory {name} holds no model: config.json is missing")
     elif path.exists():
         raise ModelError(f"{name} is a file: give the directory of a model, or a model's name on the hub")
@@ -97,9 +104,12 @@ def _check_place(name: str) -> None:
 def find_settings(name: str) -> PolicySettings:
     """What segrl.json says, in a directory or among the files on the hub; else the table; else nothing.
 
-    Raises ModelError for a checkpoint that is not there.
+    An adapter without one is used as the model below it. Raises ModelError for a checkpoint that is not there.
     """
     _check_place(name)
+    base = base_of(name)
+    if base is not None and not (Path(name) / FILE_NAME).is_file():
+        return find_settings(base)
     if Path(name).is_dir():
         directory: Path | None = Path(name)
     else:

@@ -1,0 +1,186 @@
+"""Policies that run elsewhere: any server with OpenAI's chat completions (vLLM, SGLang, a vendor).
+
+    openai:Qwen/Qwen2.5-VL-7B-Instruct@http://localhost:8000/v1
+    openai:Qwen/Qwen3-VL-8B-Instruct@http://localhost:8000/v1?concurrency=32&answer_format=seg-r1
+
+The picture goes out as PNG in the size in which the model family reads it, so that its numbers have
+a frame that is known here: squashed to `input_wh` where the settings say so, resized as the family's
+own processor would where numbers are pixels of that (Qwen2.5-VL), else as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from segrl.policies.base import Completion
+from segrl.policies.frames import SmartResize, frame_rule
+from segrl.policies.seeds import request_seed, sample_seed
+from segrl.policies.server import Server
+from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, PolicySettings, prepare_image
+from segrl.types import Frame
+
+PLAIN_DECODING: Mapping[str, Mapping[str, Any]] = {
+    "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
+    "sglang": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
+}
+"""By the `owned_by` of a server's list of models: what switches off settings that it would take from a
+file beside the weights. A vendor takes no such fields."""
+
+_SEED_BITS = 31
+
+_In, _Out = TypeVar("_In"), TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """model: the name under which the server knows it. family: `model_type` of its configuration, or "".
+    kind: `owned_by` in the server's list of models, or ""."""
+
+    model: str
+    family: str = ""
+    kind: str = ""
+
+
+class OpenAIPolicy:
+    """A model behind a server as a policy. `load` builds one by name.
+
+    settings: as for a local checkpoint. resize: how the server sizes an image, given exactly where the
+    frame is `smart_resize`. concurrency: requests under way at once. token_limit_field:
+    the name that the server gives to the limit of new tokens. Raises ModelError as `frame_rule`.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        served: ServedModel,
+        settings: PolicySettings,
+        *,
+        resize: SmartResize | None = None,
+        concurrency: int = 8,
+        token_limit_field: str = "max_tokens",
+    ) -> None:
+        self.server, self.served, self.settings, self.concurrency = server, served, settings, concurrency
+        self.answer_format = settings.answer_format or DEFAULT_ANSWER_FORMAT
+        self._frame_rule = frame_rule(served.family, settings, resize)
+        self._resize = resize
+        self._token_limit_field = token_limit_field
+
+    def frame_for(self, image_wh: tuple[int, int]) -> Frame:
+        """The frame of the numbers it writes about an original image of `image_wh` pixels."""
+        return self._frame_rule(image_wh)
+
+    def shown(self, image: Image.Image) -> Image.Image:
+        """The picture that is sent for an original image: RGB, in the size that the module's text names."""
+        picture = prepare_image(image, self.settings)
+        if self._resize is None:
+            return picture
+        size_wh = self._resize.size_wh(picture.size)
+        return picture if picture.size == size_wh else picture.resize(size_wh, Image.Resampling.BICUBIC)
+
+    def generate(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 1,
+    ) -> list[list[Completion]]:
+        """See `Policy.generate`; `batch_size` is ignored, as the server batches by itself.
+
+        At most `concurrency` requests are under way. A completion is truncated if the server's
+        finish_reason is "length"; its seconds are the call's wall time divided by the completions.
+        Raises ServerError if a request fails for good; the others are then given up.
+        """
+        start = time.perf_counter()
+        draws = num_samples if temperature > 0 else 1
+        occurrences: Counter[int] = Counter()
+        calls: list[Callable[[], Completion]] = []
+        for image, prompt in zip(images, prompts, strict=True):
+            picture = self.shown(image)
+            request = request_seed(seed, prompt, picture) if temperature > 0 else 0
+            url = functools.cache(functools.partial(data_url, picture))
+            for sample in range(draws):
+                drawn = sample_seed(request, occurrences[request], sample) >> (63 - _SEED_BITS)
+                body = self._body(prompt, max_new_tokens, temperature, drawn)
+                calls.append(functools.partial(self._complete, body, prompt, url))
+            occurrences[request] += 1
+        found = at_once(lambda call: call(), calls, self.concurrency)
+        seconds = (time.perf_counter() - start) / max(len(found), 1)
+        done = [Completion(one.text, one.truncated, one.n_tokens, seconds) for one in found]
+        rows = [done[i : i + draws] for i in range(0, len(done), draws)]
+        return [[row[i % draws] for i in range(num_samples)] for row in rows]
+
+    def _body(self, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
+        """Everything of a request but its messages; sampling draws from the whole softmax."""
+        body: dict[str, Any] = {"model": self.served.model, "temperature": temperature, "top_p": 1.0, "stream": False}
+        body |= {self._token_limit_field: max_new_tokens} | PLAIN_DECODING.get(self.served.kind, {})
+        return body | ({"seed": seed} if temperature > 0 else {})
+
+    def _complete(self, body: Mapping[str, Any], prompt: str, url: Callable[[], str]) -> Completion:
+        messages = chat_messages(prompt, url(), self.settings.system)
+        return self.server.post("chat/completions", {**body, "messages": messages}, read_reply)
+
+
+def chat_messages(prompt: str, image_url: str | None, system: str | None = None) -> list[dict[str, Any]]:
+    """The chat of `policies.messages` as the API wants it; `image_url` None leaves the image out."""
+    picture = [] if image_url is None else [{"type": "image_url", "image_url": {"url": image_url}}]
+    user = {"role": "user", "content": [*picture, {"type": "text", "text": prompt}]}
+    return [user] if system is None else [{"role": "system", "content": system}, user]
+
+
+def data_url(image: Image.Image) -> str:
+    """An RGB image as a `data:` URL that holds a PNG."""
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def read_reply(reply: Any) -> Completion:
+    """The completion in a server's reply, its `seconds` 0.
+
+    Reasoning that a server keeps apart is put in front in think tags, and so is an opening <think>
+    that the chat template wrote (a `</think>` comes before any `<think>`). A text that a filter
+    withheld is empty. Raises KeyError, TypeError, IndexError or ValueError for what is no reply.
+    """
+    choice = reply["choices"][0]
+    message, finish = choice["message"], choice["finish_reason"]
+    text, apart = message.get("content") or "", message.get("reasoning_content") or message.get("reasoning")
+    if not isinstance(text, str) or not isinstance(finish, str) or not isinstance(apart, str | None):
+        raise ValueError("no text, or no finish_reason")
+    if apart and "</think>" not in text:
+        text = f"<think>{apart}</think>{text}"
+    elif "<think>" not in (before := text.partition("</think>"))[0] and before[1]:
+        text = f"<think>{text}"
+    used = reply.get("usage") or {}
+    return Completion(text, finish == "length", int(used.get("completion_tokens") or 0))
+
+
+def at_once(call: Callable[[_In], _Out], items: Sequence[_In], concurrency: int) -> list[_Out]:
+    """`call` of each item in their order, at most `concurrency` at a time in threads.
+
+    The first exception is raised; calls that have not begun by then are dropped.
+    """
+    if not items:
+        return []
+    with ThreadPoolExecutor(min(concurrency, len(items))) as pool:
+        futures = [pool.submit(call, item) for item in items]
+        try:
+            ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for failed in (future for future in futures if future in ended and future.exception()):
+                failed.result()
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
