@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from small import save_policy
@@ -28,6 +29,7 @@ RECIPE = {
     "reward_check": False,
     "trainer": {
         "max_steps": 3,
+        "save_steps": 2,
         "num_generations": 4,
         "max_completion_length": 64,
         "loss_type": "dapo",
@@ -73,6 +75,19 @@ def test_rewards_gradient_norms_and_weights_agree(folder: Path, name: str):
     alone, together = (load_file(folder / f"{name}-{n}" / "model" / "model.safetensors") for n in (1, 2))
     assert max((alone[key] - start[key]).abs().max() for key in alone) > 100 * CLOSE
     assert max((alone[key] - together[key]).abs().max() for key in alone) < CLOSE
+
+
+def test_two_processes_go_on_where_they_were_stopped(folder: Path):
+    """The last recipe's run, copied without what came after its second step, ends as it did."""
+    whole, broken = folder / f"{max(BETAS)}-2", folder / "again"
+    starts = json.loads((broken / "run.json").read_text())["starts"]
+    assert [start["from_step"] for start in starts] == [None, "2"]
+    steps = [
+        [(row["step"], row["loss"], row["grad_norm"]) for row in read_rows(p / "steps.jsonl")] for p in (whole, broken)
+    ]
+    assert steps[0] == steps[1]
+    weights = [load_file(path / "model" / "model.safetensors") for path in (whole, broken)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_the_cases_differ(folder: Path):

@@ -1,8 +1,12 @@
-"""Run by test_two_processes.py, alone and twice at once: three steps on replayed completions, with and without KL."""
+"""Run by test_two_processes.py, alone and twice at once: three steps on replayed completions, with and without KL.
+
+Twice at once it also goes on with a run that was cut short.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 from collections import Counter
@@ -38,6 +42,19 @@ def main(folder: Path, processes: int) -> None:
         per_device = f"trainer.per_device_train_batch_size={8 // processes}"
         out = folder / f"{path.stem}-{processes}"
         train(load_recipe(path, [per_device]), out, rollout_func=replay, progress=False)
+    if processes > 1:
+        again(folder / f"{path.stem}-{processes}", folder / "again")
+
+
+def again(whole: Path, broken: Path) -> None:
+    """Goes on with a copy of a run that was killed after its second step."""
+    from segrl.training import load_recipe, train
+    from segrl.training.ranks import is_main, wait_for_all
+
+    if is_main():
+        shutil.copytree(whole, broken, ignore=shutil.ignore_patterns("checkpoint-3", "finished.json", "model"))
+    wait_for_all()
+    train(load_recipe(broken / "recipe.yaml"), broken, rollout_func=replay, progress=False)
 
 
 if __name__ == "__main__":
