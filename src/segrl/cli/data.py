@@ -1,22 +1,31 @@
-"""segrl data: look at data sets before a run depends on them."""
+"""segrl data: look at data sets before a run depends on them, and make data for a cold start."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segrl.cli.errors import exits_cleanly
+from segrl.cli.options import key_values
 
 if TYPE_CHECKING:
     from segrl.datasets.check import SplitCheck
 
-app = typer.Typer(help="Look at data sets before a run depends on them.", no_args_is_help=True, rich_markup_mode=None)
+EVERY_SECONDS = 10.0
+"""How often a line says how far a long command is."""
+
+app = typer.Typer(
+    help="Look at data sets; make data for a cold start.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
 def _data() -> None:
-    """Look at data sets before a run depends on them."""
+    """Look at data sets; make data for a cold start."""
 
 
 def check(
@@ -42,7 +51,7 @@ def check(
 
         loaded = load(segmenter)
     found = check_splits(
-        name, root, splits=split, segmenter=loaded, n_gold=examples, gold_floor=floor, options=_options(option or [])
+        name, root, splits=split, segmenter=loaded, n_gold=examples, gold_floor=floor, options=key_values(option or ())
     )
     for one in found:
         typer.echo(describe(one))
@@ -56,6 +65,99 @@ def check(
 app.command()(exits_cleanly(check))
 
 
+def prompts(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's name, for instance cod10k or folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where data.jsonl and the images go.")],
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set's files.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split, where the data set has several.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Only this many examples, drawn with the seed.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the sample.")] = 0,
+    points: Annotated[int, typer.Option(min=1, help="Points on each object, at most.")] = 2,
+    negatives: Annotated[int, typer.Option(min=0, help="Points beside each object, inside its box, at most.")] = 1,
+    segmenter: Annotated[
+        str | None, typer.Option(metavar="S", help="Keep negative points only where they help this segmenter.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader; may be given again.")
+    ] = None,
+) -> None:
+    """Write gold mask prompts for a cold start: box, points on the object, points beside it where they help."""
+    from segrl import datasets
+    from segrl.datasets.write_prompts import write_prompts
+
+    options = key_values(option or ())
+    options |= {key: value for key, value in (("root", root), ("split", split)) if value is not None}
+    options |= {} if sample is None else {"sample": {"n": sample, "seed": seed}}
+    loaded = None
+    if segmenter is not None:
+        from segrl.segmenters import load
+
+        loaded = load(segmenter)
+    written = write_prompts(
+        datasets.load(name, **options),
+        out,
+        n_points=points,
+        n_negatives=negatives,
+        segmenter=loaded,
+        about={"dataset": {"name": name, **options}, "segmenter": segmenter},
+        on_progress=_progress("examples"),
+    )
+    iou = "" if written.mean_iou is None else f"; through {segmenter} they reach IoU {written.mean_iou:.3f}"
+    typer.echo(
+        f"{written.examples} examples ({written.without_target} without a target), {written.images} images, "
+        f"{written.prompts} boxes, {written.foreground_points} points on and {written.background_points} beside "
+        f"objects{iou}\n{out / 'data.jsonl'}"
+    )
+
+
+app.command()(exits_cleanly(prompts))
+
+
+def reason(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="What segrl data prompts wrote.")],
+    policy: Annotated[str, typer.Option(metavar="P", help="Who writes: openai:MODEL@http://host:port/v1, or a model.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the lines that were kept go.")],
+    answer_format: Annotated[str, typer.Option(metavar="A", help="In which the gold answer is shown.")] = "seg-r1",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Room for reasoning and answer.")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0, help="0 writes the likeliest text.")] = 0.7,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+) -> None:
+    """Have a model write the reasoning that leads to the gold mask prompts; keep what parses and agrees with them."""
+    from segrl import answers, policies
+    from segrl.datasets.write_reasoning import write_reasoning
+
+    answers.get(answer_format)
+    done = write_reasoning(
+        source,
+        out,
+        policies.load(policy),
+        answer_format=answer_format,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        about={"policy": policy.partition("@")[0]},
+        on_progress=_progress("lines"),
+    )
+    why = ", ".join(f"{count} {name}" for name, count in sorted(done.dropped.items())) or "none"
+    typer.echo(f"{done.kept} kept, {sum(done.dropped.values())} dropped ({why})\n{out / 'data.jsonl'}")
+
+
+app.command()(exits_cleanly(reason))
+
+
+def _progress(what: str) -> Callable[..., None]:
+    """Says on standard error, every few seconds, how far it is."""
+    last = time.monotonic()
+
+    def say(done: int, total: int, *_: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_SECONDS:
+            last = time.monotonic()
+            typer.echo(f"{done}/{total} {what}", err=True)
+
+    return say
+
+
 def describe(one: SplitCheck) -> str:
     """One split in a line, and a line for each thing that is wrong."""
     counts = "not there" if one.examples is None else f"{one.images} images, {one.examples} examples"
@@ -63,18 +165,3 @@ def describe(one: SplitCheck) -> str:
     known = "" if one.faults else ", as published" if counted else ", no published count to compare with"
     gold = "" if one.gold_iou is None else f", gold prompts reach IoU {one.gold_iou:.3f}"
     return "\n".join([f"{one.name} {one.split}: {counts}{known}{gold}", *(f"  {fault}" for fault in one.faults)])
-
-
-def _options(pairs: list[str]) -> dict[str, Any]:
-    """`["per=image"]` → `{"per": "image"}`, values read as YAML."""
-    import yaml
-
-    from segrl.errors import DataError
-
-    options = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise DataError(f"an option is written KEY=VALUE, not {pair!r}")
-        options[key] = yaml.safe_load(value)
-    return options

@@ -28,6 +28,12 @@ def _tiny(**options: Any) -> Sequence[Example]:
     return _build(TinyScenes, "tiny", options)
 
 
+def _tiny_drills(**options: Any) -> Sequence[Example]:
+    from segrl.tiny.drills import TinyDrills
+
+    return _build(TinyDrills, "tiny-drills", options)
+
+
 def _reader(name: str, module: str, reader: str) -> Callable[..., Sequence[Example]]:
     """`reader` of `segrl.datasets.<module>`, imported when it is called."""
 
@@ -51,6 +57,7 @@ def _image_masks(name: str) -> Callable[..., Sequence[Example]]:
 _READERS: Mapping[str, Callable[..., Sequence[Example]]] = {
     "folder": _folder,
     "tiny": _tiny,
+    "tiny-drills": _tiny_drills,
     "coco": _reader("coco", "coco_json", "CocoJson"),
     "joined": _reader("joined", "joined", "Joined"),
     "jsonl": _reader("jsonl", "json_lines", "JsonLines"),
@@ -59,6 +66,10 @@ _READERS: Mapping[str, Callable[..., Sequence[Example]]] = {
     "refcocog": _reader("refcocog", "referring", "refcocog"),
     "grefcoco": _reader("grefcoco", "referring", "grefcoco"),
     "reasonseg": _reader("reasonseg", "reasonseg", "ReasonSeg"),
+    "fcot": _reader("fcot", "fcot", "FCoT"),
+    "seg-zero": _reader("seg-zero", "seg_zero", "seg_zero"),
+    "visionreasoner": _reader("visionreasoner", "seg_zero", "visionreasoner"),
+    "hf": _reader("hf", "hugging_face", "HuggingFace"),
     "lisa-grounding": _reader("lisa-grounding", "lisa_grounding", "LisaGrounding"),
     **{name: _image_masks(name) for name in LAYOUTS},
 }
@@ -70,7 +81,8 @@ NAMES = tuple(_READERS)
 def load(name: str, **options: Any) -> Sequence[Example]:
     """The data set `name` with its reader's own options, as a lazy sequence of examples.
 
-    Raises DataError for an unknown name or option (naming the nearest), a missing option, and
+    Every set takes `sample={"n": 3000, "seed": 0}`: that many examples, drawn with the seed, in the set's
+    order. Raises DataError for an unknown name or option (naming the nearest), a missing option, and
     whatever the reader finds wrong with the files.
 
     >>> len(load("tiny", n=3, seed=0))
@@ -82,8 +94,14 @@ def load(name: str, **options: Any) -> Sequence[Example]:
 
 
 def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping[str, Any]) -> Sequence[Example]:
-    """Call a reader, with wrong options reported by name."""
+    """Call a reader, with wrong options reported by name; one without `sample` is read whole and sampled then."""
     parameters = inspect.signature(reader).parameters
+    if "sample" in options and "sample" not in parameters:
+        from segrl.datasets.rows import Subset
+
+        rest = {key: value for key, value in options.items() if key != "sample"}
+        examples = _build(reader, name, rest)
+        return examples if options["sample"] is None else Subset(examples, options["sample"])
     for option in options:
         if option not in parameters:
             raise DataError(

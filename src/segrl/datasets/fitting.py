@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from segrl.datasets.images import ImageBytes
 from segrl.errors import DataError
 
 MAX_STRETCH = 0.02
@@ -21,7 +22,7 @@ _TURNS = {
 }
 
 
-def fit_mask(mask: np.ndarray, image_wh: tuple[int, int], image_file: Path, mask_name: str) -> np.ndarray:
+def fit_mask(mask: np.ndarray, image_wh: tuple[int, int], image_file: Path | ImageBytes, mask_name: str) -> np.ndarray:
     """A `(H, W)` bool mask at the size of its upright image, `image_wh` (width, height).
 
     A mask of the same size is returned as it stands. Where the file's EXIF orientation swaps the
@@ -48,6 +49,6 @@ def _as_image(mask: np.ndarray) -> Image.Image:
     return Image.fromarray(mask.astype(np.uint8))
 
 
-def _orientation(image_file: Path) -> int:
+def _orientation(image_file: Path | ImageBytes) -> int:
     with Image.open(image_file) as image:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))

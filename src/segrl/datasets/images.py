@@ -13,6 +13,17 @@ from PIL import Image, ImageOps
 from segrl.errors import DataError
 
 
+class ImageBytes(io.BytesIO):
+    """The bytes of an image file that has no path, under a name for messages."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def read_image(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
     """An image file as RGB with its EXIF orientation applied.
 

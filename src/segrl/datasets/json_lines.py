@@ -9,8 +9,10 @@ and as an example: that query, one target. A mask is written as run lengths (com
 polygons in pixels (`[[x1, y1, x2, y2, …], …]`), as the path of a mask file (over half of its range is
 the target), or as null, which says that nothing is there. Several targets stand in a list under
 `masks`. Optional: `ignore` (a mask of pixels left out of the score), `id` (default: the number of the
-line), `tags` (slices for the report, text to text), and for SFT `reasoning` (what the gold answer made
-from the masks reasons) or `answer` (the whole gold answer, in the policy's words and its own frame).
+line), `tags` (slices for the report, text to text), and for SFT `prompts` (the gold mask prompts in original
+pixels, `[{"box_xyxy": […], "points_xy": […], "labels": […]}, …]`, otherwise made from the masks),
+`reasoning` (what the gold answer reasons) or `answer` (the whole gold answer, in the policy's words and
+its own frame).
 Paths are relative to root. Nothing is filtered; a mask that encloses no pixel says "nothing there" too.
 """
 
@@ -24,15 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from segrl.datasets.annotations import decode, stack
+from segrl.datasets.annotations import stack
 from segrl.datasets.fitting import fit_mask
 from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows
+from segrl.datasets.written_masks import read_written_mask
 from segrl.errors import DataError
-from segrl.masks import read_png
-from segrl.types import Example
+from segrl.types import ORIGINAL, Example, MaskPrompt
 
-_KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags", "reasoning", "answer"})
+_KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags", "reasoning", "answer", "prompts"})
 
 _GOLD = {"reasoning": "reasoning", "answer": "completion_text"}
 """Keys of a line that say what the gold answer is, and their names in `Example.meta`."""
@@ -49,7 +51,7 @@ class Line:
     ignore: Any
     tags: Mapping[str, str]
     where: str
-    meta: Mapping[str, str]
+    meta: Mapping[str, Any]
 
 
 class JsonLines(Rows[Line]):
@@ -83,8 +85,7 @@ def read_line(row: Line, root: Path) -> Example:
     hw = (image.height, image.width)
 
     def mask(written: Any) -> np.ndarray:
-        drawn = read_png(root / written) if isinstance(written, str) else decode(written, hw, row.where)
-        return fit_mask(drawn, image.size, row.image, f"of {row.where}")
+        return fit_mask(read_written_mask(written, hw, root, row.where), image.size, row.image, f"of {row.where}")
 
     return Example(
         id=row.id,
@@ -120,5 +121,15 @@ def parse_line(text: str, where: str, number: int, root: Path) -> Line:
         ignore=row.get("ignore"),
         tags={str(key): str(value) for key, value in tags.items()},
         where=where,
-        meta={key: str(row[name]) for name, key in _GOLD.items() if name in row},
+        meta={key: str(row[name]) for name, key in _GOLD.items() if name in row} | _gold_prompts(row, where),
     )
+
+
+def _gold_prompts(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`meta["prompts"]` of a line that gives them."""
+    if "prompts" not in row:
+        return {}
+    try:
+        return {"prompts": tuple(MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where} has prompts that are none: {error!r}") from error

@@ -124,5 +124,20 @@ BENCHMARKS: Mapping[str, Benchmark] = {
             **{f"test{n}": Size() for n in (1, 2, 3, 4)},
         },
     ),
+    "fcot": Benchmark(
+        "https://huggingface.co/datasets/geshang/FCoT",
+        "nothing: without --root it is read from the hub; or a clone of its page",
+        _one(1500, "train"),
+    ),
+    "seg-zero": Benchmark(
+        "https://huggingface.co/datasets/Ricky06662/refCOCOg_9k_840",
+        "nothing: without --root the set of 9,000 is read from the hub; or a clone of its page",
+        {"train": Size()},
+    ),
+    "visionreasoner": Benchmark(
+        "https://huggingface.co/datasets/Ricky06662/VisionReasoner_multi_object_7k_840",
+        "nothing: without --root it is read from the hub; or a clone of its page",
+        {"train": Size()},
+    ),
 }
 """The benchmarks by the name that `datasets.load` knows."""

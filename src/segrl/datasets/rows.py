@@ -80,6 +80,26 @@ def choose_sample(rows: Sequence[Item], sample: Mapping[str, int] | None) -> lis
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
+class Subset(Sequence[Example]):
+    """Some examples of a set, in its order: `choose_sample` for readers that have no sample of their own."""
+
+    def __init__(self, examples: Sequence[Example], sample: Mapping[str, int]) -> None:
+        self._examples, self._places = examples, choose_sample(range(len(examples)), sample)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """The example, read by the set."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._examples[self._places[index]]
+
+
 def require_files(paths: Iterable[Path]) -> None:
     """Raises DataError naming the first file that is not there and how many are missing in all."""
     missing = sorted(path for path in set(paths) if not path.is_file())
@@ -94,12 +114,20 @@ def distinct(ids: Iterable[str]) -> list[str]:
     >>> distinct(["7-1", "7-1", "8-1"])
     ['7-1', '7-1-2', '8-1']
     """
-    seen: Counter[str] = Counter()
-    result = []
-    for name in ids:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return result
+    name = Distinct()
+    return [name(one) for one in ids]
+
+
+class Distinct:
+    """`distinct` for ids that come one at a time."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def __call__(self, name: str) -> str:
+        """The id, with its number behind it if it came before."""
+        self._seen[name] += 1
+        return name if self._seen[name] == 1 else f"{name}-{self._seen[name]}"
 
 
 def first_folder(candidates: Sequence[Path], what: str) -> Path:

@@ -1,0 +1,235 @@
+"""Reasoning for gold mask prompts, written by a model that is shown the answer, as FCoT was made.
+
+    SOURCE/data.jsonl   lines with prompts, as `write_prompts` leaves them
+    OUT/data.jsonl      those whose text was kept, with `reasoning`; read by the `jsonl` reader
+    OUT/dropped.jsonl   the others: {"id": "…", "why": "disagrees", "detail": "…", "text": "…"}
+    OUT/reason.json     what they were made with, and how many were kept and dropped, and why
+
+The model must repeat the answer behind its reasoning. A text is kept if it parses, its answer agrees
+with the gold prompts, and its reasoning says something, names no coordinates (which would be right in
+one policy's frame only) and does not speak of an answer that it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segrl import answers
+from segrl.coordinates import box_iou, convert, to_original
+from segrl.datasets.images import read_image
+from segrl.errors import DataError, ServerError
+from segrl.files import append_rows, cut_partial_line, read_rows, write_atomically
+from segrl.policies.openai_policy import at_once
+from segrl.types import ORIGINAL, Answer, MaskPrompt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from segrl.answers import AnswerFormat
+    from segrl.policies import Policy
+
+DATA, DROPPED, ABOUT = "data.jsonl", "dropped.jsonl", "reason.json"
+
+MIN_WORDS = 8
+"""A reasoning of fewer words says nothing that one could learn from."""
+MIN_BOX_IOU = 0.9
+MAX_POINT_SHIFT = 0.02
+"""How far a repeated point may lie from the gold one, as a share of the image's diagonal."""
+
+REFUSED = frozenset({400, 413, 422})
+"""HTTP statuses that turn down one request and say nothing about the next."""
+
+_COORDINATES = re.compile(r"[\[(]\s*+\d++(?:\.\d++)?+\s*+,\s*+\d")
+_GIVEN = re.compile(
+    r"\b(?:given|provided|gold|supplied)\s++(?:answer|solution|bounding|box|boxes|points?)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Reasoned:
+    """How many lines were kept, and how many dropped for each reason."""
+
+    kept: int
+    dropped: Mapping[str, int]
+
+
+def request(answer_format: AnswerFormat, query: str, gold_text: str) -> str:
+    """What the model is asked: to explain how one finds the answer, and to repeat it."""
+    return (
+        f'Somebody asked about this image: "{query.strip()}"\n'
+        f"The right answer is:\n{gold_text}\n"
+        "Its boxes and points mark what was asked for; points labelled 0 lie on something else, and empty lists say "
+        "that nothing in the image fits. Write the reasoning of a person who looks at the image and works that answer "
+        "out: what the request means, which things in the image could be meant, what tells the right one from the "
+        "others, where it is and how far it reaches. Say places in words, write no coordinates, and write as if "
+        "nobody had shown you the answer. Then repeat the answer exactly. Write nothing but:\n"
+        f"<think>the reasoning, three to six sentences</think>{gold_text}"
+    )
+
+
+def write_reasoning(
+    source: Path,
+    out: Path,
+    policy: Policy,
+    *,
+    answer_format: str = "seg-r1",
+    max_new_tokens: int = 1024,
+    temperature: float = 0.7,
+    seed: int = 0,
+    about: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int, int, Mapping[str, int]], None] | None = None,
+) -> Reasoned:
+    """Has `policy` write the reasoning for every line of `source`; started again it goes on where it stopped.
+
+    answer_format: in which the answer is shown and repeated. on_progress: called with the lines done,
+    their number, and the reasons of those dropped so far. Raises DataError for lines without prompts and for an
+    `out` that was begun with other settings, ServerError where the server gives up.
+    """
+    rows = _rows(source / DATA)
+    settings = {**(about or {}), "source": str(source), "answer_format": answer_format, "temperature": temperature}
+    settings |= {"seed": seed, "max_new_tokens": max_new_tokens}
+    _begin(out, settings)
+    kept, dropped = read_rows(out / DATA), read_rows(out / DROPPED)
+    done = {row["id"] for row in (*kept, *dropped)}
+    reasons, n_kept = Counter(row["why"] for row in dropped), len(kept)
+    concurrency = int(getattr(policy, "concurrency", 1))
+    writer = _Writer(source, out, policy, answers.get(answer_format), max_new_tokens, temperature, seed)
+    left = iter([row for row in rows if row["id"] not in done])
+    while window := list(islice(left, 4 * concurrency)):
+        found = at_once(writer, window, concurrency)
+        refused = [error for _, error in found if error is not None]
+        if refused and len(refused) == len(found) and not done:
+            raise refused[0]  # nothing was answered yet: the fault is in the request, not in an image
+        written = [row for row, _ in found]
+        append_rows(out / DATA, [row for row in written if "why" not in row])
+        append_rows(out / DROPPED, [row for row in written if "why" in row])
+        done |= {row["id"] for row in written}
+        reasons.update(row["why"] for row in written if "why" in row)
+        n_kept += sum("why" not in row for row in written)
+        if on_progress is not None:
+            on_progress(len(done), len(rows), reasons)
+    result = {"kept": n_kept, "dropped": dict(sorted(reasons.items()))}
+    write_atomically(out / ABOUT, json.dumps({"settings": settings, **result}, indent=1, ensure_ascii=False) + "\n")
+    return Reasoned(n_kept, dict(reasons))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise DataError(f"there is no {path}: `segrl data prompts` writes it")
+    rows = read_rows(path)
+    for row in rows:
+        if "prompts" not in row or "id" not in row:
+            raise DataError(f"{path} has a line without id and prompts: `segrl data prompts` writes such lines")
+    return rows
+
+
+def _begin(out: Path, settings: Mapping[str, Any]) -> None:
+    """A new directory with its settings, or one that was begun with the same. Raises DataError."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / ABOUT
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        other = sorted(key for key in begun.keys() | settings.keys() if begun.get(key) != settings.get(key))
+        if other:
+            raise DataError(f"{out} was begun with another {other[0]}: choose another --out")
+    elif (out / DATA).exists():
+        raise DataError(f"{out / DATA} is there already: choose another --out")
+    else:
+        write_atomically(path, json.dumps({"settings": settings}, indent=1, ensure_ascii=False) + "\n")
+    for name in (DATA, DROPPED):
+        cut_partial_line(out / name)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Called with a line, gives the line for one of the two files, and the error if the server refused it."""
+
+    source: Path
+    out: Path
+    policy: Policy
+    format: AnswerFormat
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+    def __call__(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], ServerError | None]:
+        image = read_image(self.source / row["image"])
+        gold_text, gold = self._gold(row, image)
+        try:
+            ((completion,),) = self.policy.generate(
+                [image],
+                [request(self.format, row["query"], gold_text)],
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                seed=self.seed,
+            )
+        except ServerError as error:
+            if error.status not in REFUSED:
+                raise
+            return {"id": row["id"], "why": "refused", "detail": str(error), "text": ""}, error
+        frame = self.policy.frame_for(image.size)
+        answer = to_original(
+            self.format.parse(completion.text, truncated=completion.truncated, frame=frame), image.size
+        )
+        fault = _fault(answer, gold, image.size)
+        if fault is not None:
+            return {"id": row["id"], "why": fault[0], "detail": fault[1], "text": completion.text}, None
+        picture = os.path.relpath(self.source / row["image"], self.out)
+        return {**row, "image": Path(picture).as_posix(), "reasoning": answer.reasoning}, None
+
+    def _gold(self, row: Mapping[str, Any], image: Image.Image) -> tuple[str, Answer]:
+        """The gold answer as the policy would write it, and as it is read again."""
+        frame = self.policy.frame_for(image.size)
+        prompts = [MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"]]
+        written = self.format.render([convert(prompt, frame, image.size) for prompt in prompts])
+        text = written.partition("</think>")[2].strip() or written
+        return text, to_original(self.format.parse(text, frame=frame), image.size)
+
+
+def _fault(answer: Answer, gold: Answer, image_wh: tuple[int, int]) -> tuple[str, str] | None:
+    """(reason, detail) if a text is not to be kept, else None."""
+    if answer.status.is_failure:
+        return answer.status.value, answer.detail
+    if answer.status is not gold.status or not agree(answer.prompts, gold.prompts, image_wh):
+        return "disagrees", "its answer is not the gold one"
+    reasoning = answer.reasoning or ""
+    if len(reasoning.split()) < MIN_WORDS:
+        return "no_reasoning", f"fewer than {MIN_WORDS} words"
+    if found := _COORDINATES.search(reasoning):
+        return "coordinates", f"the reasoning says {found.group()!r}"
+    if found := _GIVEN.search(reasoning):
+        return "mentions_answer", f"the reasoning says {found.group()!r}"
+    return None
+
+
+def agree(found: Sequence[MaskPrompt], gold: Sequence[MaskPrompt], image_wh: tuple[int, int]) -> bool:
+    """Whether prompts in original pixels say the same, whatever their order.
+
+    Each gold prompt has one of its own with a box of IoU at least MIN_BOX_IOU (or none, as the gold one), and
+    points of the same labels in the same order, none farther off than MAX_POINT_SHIFT of the diagonal.
+    """
+    shift_px = MAX_POINT_SHIFT * math.hypot(*image_wh)
+    left = list(found)
+    for one in gold:
+        match = next((other for other in left if _same(one, other, shift_px)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return not left
+
+
+def _same(one: MaskPrompt, other: MaskPrompt, shift_px: float) -> bool:
+    if (one.box_xyxy is None) != (other.box_xyxy is None) or one.labels != other.labels:
+        return False
+    if one.box_xyxy and other.box_xyxy and box_iou(one.box_xyxy, other.box_xyxy) < MIN_BOX_IOU:
+        return False
+    return all(math.dist(a, b) <= shift_px for a, b in zip(one.points_xy, other.points_xy, strict=True))

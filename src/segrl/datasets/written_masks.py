@@ -1,0 +1,52 @@
+"""A mask in any of the ways in which a row of a data set may hold it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segrl.datasets.annotations import decode
+from segrl.datasets.images import ImageBytes
+from segrl.errors import DataError
+from segrl.masks import read_png
+
+
+def read_written_mask(written: Any, image_hw: tuple[int, int], root: Path, where: str) -> np.ndarray:
+    """A `(H, W)` bool mask, in the size in which it is written.
+
+    COCO's run lengths or polygons (also as JSON text), the path of a mask file under `root`, the file
+    itself as `{"bytes": …, "path": …}` (as the `datasets` library holds images; over half of its range is
+    the target), or rows of true and false. Raises DataError naming `where` for anything else.
+    """
+    if isinstance(written, str) and written.lstrip().startswith(("{", "[")):
+        written = _from_json(written, where)
+    if isinstance(written, str):
+        return read_png(root / written)
+    if isinstance(written, Mapping) and "bytes" in written:
+        data, path = written["bytes"], written.get("path")
+        return read_png(ImageBytes(data, f"of {where}") if data is not None else root / str(path))
+    if _is_dense(written, image_hw):
+        try:
+            return np.array(written, dtype=bool)
+        except ValueError as error:
+            raise DataError(f"{where} has a mask whose rows differ in length") from error
+    return decode(written, image_hw, where)
+
+
+def _from_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} has a mask that is no JSON: {error}") from error
+
+
+def _is_dense(written: Any, image_hw: tuple[int, int]) -> bool:
+    """Whether it is rows of pixels, and not polygons: rows of bools, or as many rows and columns as the image has."""
+    if not isinstance(written, Sequence) or not written or not isinstance(written[0], Sequence):
+        return False
+    row = written[0]
+    return bool(row) and (isinstance(row[0], bool) or (len(written), len(row)) == image_hw)
