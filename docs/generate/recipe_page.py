@@ -75,7 +75,7 @@ def _row(name: str, field: FieldInfo, path: str) -> tuple[str, str, str]:
 def _bounds(field: FieldInfo) -> Iterator[str]:
     """`≥ 1` and the like."""
     for limit in field.metadata:
-        yield from (f"{sign} {getattr(limit, word):g}" for word, sign in BOUNDS.items() if hasattr(limit, word))
+        yield from (f"{sign} {getattr(limit, word)}" for word, sign in BOUNDS.items() if hasattr(limit, word))
 
 
 def _default(field: FieldInfo) -> str:
