@@ -17,6 +17,7 @@ from typing import Any
 
 from segrl.tiny import policy_dir
 from segrl.tiny.queries import KINDS, UNDERSTOOD
+from segrl.training.stages import load_stages
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny_cold_start.yaml"
 HELD_OUT: dict[str, Any] = {"n": 420, "seed": 9002, "kinds": [kind for kind in KINDS if kind != "count"]}
@@ -25,9 +26,11 @@ HELD_OUT: dict[str, Any] = {"n": 420, "seed": 9002, "kinds": [kind for kind in K
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
-    ship(run / "model", policy_dir())
-    (policy_dir() / "README.md").write_text(card(run), encoding="utf-8")
+    parser.add_argument("--remark", default="", help="What a reader of the card should know besides.")
+    arguments = parser.parse_args()
+    run = arguments.run
+    ship(run / load_stages(RECIPE)[-1].name / "model", policy_dir())
+    (policy_dir() / "README.md").write_text(card(run, arguments.remark), encoding="utf-8")
     print(f"wrote {policy_dir()}")
 
 
@@ -45,11 +48,11 @@ def ship(trained: Path, directory: Path) -> None:
     write_settings(directory, read_settings(trained))
 
 
-def card(run: Path) -> str:
+def card(run: Path, remark: str) -> str:
     """The model card, with measured numbers."""
-    start = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"][-1]
-    steps = [json.loads(line) for line in (run / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
-    done = f"{steps[-1]['step']} steps, {sum(row['seconds'] for row in steps) / 60:.0f} min"
+    stages = [run / stage.name for stage in load_stages(RECIPE)]
+    start = json.loads((stages[-1] / "run.json").read_text(encoding="utf-8"))["starts"][-1]
+    done = "; ".join(map(_spent, stages))
     recipe = RECIPE.read_text(encoding="utf-8")
     size = (policy_dir() / "model.safetensors").stat().st_size / 1e6
     rows = "\n".join(f"| {kind} | {taught} | {giou} |" for kind, taught, giou in _measured())
@@ -72,12 +75,18 @@ Measured by the same command on {HELD_OUT["n"]} held-out scenes (seed {HELD_OUT[
 | kind of query | taught | gIoU |
 | --- | --- | --- |
 {rows}
-
+{remark}
 The recipe:
 
 ```yaml
 {recipe}```
 """
+
+
+def _spent(stage: Path) -> str:
+    """The steps and minutes of a stage's training."""
+    rows = [json.loads(line) for line in (stage / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+    return f"{stage.name}: {rows[-1]['step']} steps, {sum(row['seconds'] for row in rows) / 60:.0f} min"
 
 
 def _measured() -> list[tuple[str, str, str]]:

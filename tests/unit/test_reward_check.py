@@ -37,7 +37,7 @@ def example(index: int, *, there: bool = True) -> Example:
 
 
 def run_check(rewards, examples, frame="original", answer_format="seg-r1", **options):
-    reader = Reader(PolicySettings(answer_format), answer_format, FRAMES[frame])
+    reader = Reader(PolicySettings(answer_format), answer_format, FRAMES[frame], lambda chat: "")
     road = Road(reader.format, reader.frame_for, segmenters.load("box"))
     return check_rewards(RewardEngine(road, build_terms(rewards)), reader, examples, **options)
 

@@ -25,6 +25,7 @@ READER = Reader(
     PolicySettings(input_wh=(80, 80), system="Point."),
     "seg-r1",
     lambda image_wh: Frame.resized(80, 80),
+    lambda chat: f"{chat[-1]['content'][-1]['text']} ->",
 )
 
 
@@ -102,3 +103,15 @@ def test_rows_are_made_when_read_and_kept_while_in_use():
     assert (len(rows), made) == (4, [])
     assert [r["id"] for r in rows.__getitems__([0, 0, 1, 2])] == ["e3", "e3", "e1", "e3"]
     assert made == ["e3", "e1"]
+
+
+def test_an_answer_that_begins_in_the_prompt_is_plain_text_without_an_image():
+    blank = np.zeros((0, 80, 80), dtype=bool)
+    meta = {"text_only": True, "answer_begins": "<think>1 cup", "completion_text": ". it is 1</think>"}
+    example = Example("a", "a", Image.new("RGB", (80, 80)), "the cup", blank, meta=meta)
+    row = READER.sft_row(example)
+    assert row == {
+        "prompt": "Identify and segment the cup -><think>1 cup",
+        "completion": ". it is 1</think>",
+        "images": [],
+    }

@@ -18,16 +18,17 @@ Message = dict[str, Any]
 _OPEN_THINK = re.compile(r"<think>\s*\Z")
 
 
-def messages(image: Image.Image | None, text: str, system: str | None = None) -> list[Message]:
+def messages(image: Image.Image | None, text: str, system: str | None = None, *, shown: bool = True) -> list[Message]:
     """The chat that asks `text` about an image: the system prompt if there is one, the image, the text.
 
-    `image` None leaves the placeholder `{"type": "image"}`, which TRL fills from its image column.
+    `image` None leaves the placeholder `{"type": "image"}`, which TRL fills from its image column;
+    `shown` False leaves the image out.
 
     >>> messages(None, "Segment the cup.")
     [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'Segment the cup.'}]}]
     """
     picture: Message = {"type": "image"} if image is None else {"type": "image", "image": image}
-    user = {"role": "user", "content": [picture, {"type": "text", "text": text}]}
+    user = {"role": "user", "content": [*([picture] if shown else []), {"type": "text", "text": text}]}
     if system is None:
         return [user]
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]

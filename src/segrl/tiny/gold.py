@@ -41,12 +41,16 @@ def _guess(kind: str, n: int, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def reasoning(things: Sequence[Thing], named: Sequence[int]) -> str:
-    """Each object from left to right: its place, size, colour and shape, and whether it is meant; then those places."""
-    seen = (
+    """First all that is seen, from left to right, then where what is meant is."""
+    found = " and ".join(_place(things[i]) for i in named)
+    return listing(things, named) + (f". it is {found}" if found else ". none match")
+
+
+def listing(things: Sequence[Thing], named: Sequence[int]) -> str:
+    """Each object's place, size, colour and shape, and whether it is meant."""
+    return ";".join(
         f" {_place(thing)} {thing.size} {thing.name}: {'yes' if i in named else 'no'}" for i, thing in enumerate(things)
     )
-    found = " and ".join(_place(things[i]) for i in named)
-    return ";".join(seen) + (f". it is {found}" if found else ". none match")
 
 
 def _place(thing: Thing) -> str:

@@ -27,10 +27,10 @@ from segrl.tiny.shapes import Thing, draw_mask, ground, lay_mat, paint
 from segrl.tiny.words import COLOURS, SHAPES, SIDE
 from segrl.types import Example
 
-RADII = {"small": (9.5, 13.0), "large": (17.0, 23.0)}
+RADII = {"small": (11.0, 14.0), "large": (18.0, 23.0)}
 TILT = 0.35
 """How far an object leans from upright at most, radians."""
-MIN_VISIBLE = 0.6
+MIN_VISIBLE = 0.7
 """An object that others cover by more than this leaves is drawn elsewhere."""
 
 

@@ -36,11 +36,11 @@ def outline(thing: Thing) -> np.ndarray:
     if thing.shape in ("circle", "ring"):
         radii, first = np.ones(28), 0.0
     elif thing.shape == "star":
-        radii, first = np.tile([1.15, 0.55], 5), -math.pi / 2
+        radii, first = np.tile([1.2, 0.45], 5), -math.pi / 2
     elif thing.shape == "square":
         radii, first = np.full(4, 1.15), math.pi / 4
     else:
-        radii, first = np.full(3, 1.15), -math.pi / 2
+        radii, first = np.full(3, 1.2), -math.pi / 2
     turns = first + thing.angle + np.linspace(0, 2 * math.pi, len(radii), endpoint=False)
     return np.stack([np.cos(turns), np.sin(turns)], axis=1) * (radii * thing.radius)[:, None] + thing.centre_xy
 

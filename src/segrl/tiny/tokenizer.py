@@ -27,8 +27,6 @@ PHRASES = (
     ": yes", ": no", ". it is", ". none match", " and",
     "</think> <bbox>[]</bbox>, <points>[]</points>, <labels>[]</labels>",
 )  # fmt: skip
-NAMES = tuple(f" {colour} {shape}" for colour in COLOURS for shape in SHAPES)
-"""A name is one token, in the query as in the answer: the policy finds it again by looking for the same."""
 WORDS = (
     *COLOURS, *SHAPES, *SIZES, *("it", "is", "and", "none", "match", "the", "object", "objects", "all", "just"),
     *("smallest", "largest", "leftmost", "rightmost", "highest", "lowest", "left", "right", "of", "how", "many"),
@@ -57,7 +55,6 @@ def build() -> PreTrainedTokenizerFast:
     numbers = [str(i) for i in range(SIDE + 1)]
     pieces = [
         *PHRASES,
-        *NAMES,
         *WORDS,
         *(f" {word}" for word in WORDS),
         *numbers,
@@ -76,7 +73,7 @@ def build() -> PreTrainedTokenizerFast:
             unk_token=None,
         )
     )
-    phrases = "|".join(_escape(phrase) for phrase in sorted(PHRASES + NAMES, key=len, reverse=True))
+    phrases = "|".join(_escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
     core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{phrases}| ?[A-Za-z]+| ?[0-9]+|, |\\. |[\\s\\S]"), "isolated")
     core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])

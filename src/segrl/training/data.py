@@ -26,6 +26,7 @@ class Reader:
     """How one policy is asked about an example, and what the right answer would be in its words.
 
     answer_format: name of the format. frame_for: original (width, height) → the policy's frame.
+    render_prompt: chat messages → the text that the policy reads, up to where its answer begins.
     """
 
     def __init__(
@@ -33,14 +34,15 @@ class Reader:
         settings: PolicySettings,
         answer_format: str,
         frame_for: Callable[[tuple[int, int]], Frame],
+        render_prompt: Callable[[list[dict[str, Any]]], str],
     ) -> None:
-        self.settings, self.frame_for = settings, frame_for
+        self.settings, self.frame_for, self.render_prompt = settings, frame_for, render_prompt
         self.format = answers.get(answer_format)
 
     def prompt(self, example: Example) -> list[dict[str, Any]]:
         """The chat messages, with a placeholder where the image goes."""
         text = example.meta.get("prompt_text") or self.format.prompt(example.query)
-        return messages(None, text, self.settings.system)
+        return messages(None, text, self.settings.system, shown=not example.meta.get("text_only"))
 
     def completion(self, example: Example) -> str:
         """The gold answer: `meta["completion_text"]` as it is, else rendered from gold mask prompts.
@@ -82,12 +84,20 @@ class Reader:
         }
 
     def sft_row(self, example: Example) -> Row:
-        """Prompt, gold completion and image as TRL's vision collator takes them."""
+        """Prompt, gold completion and image (none for `meta["text_only"]`) as TRL's vision collator takes them.
+
+        `meta["answer_begins"]` is given with the prompt, and the completion goes on from there; both are
+        plain texts then.
+        """
+        images = [] if example.meta.get("text_only") else [prepare_image(example.image, self.settings)]
+        if "answer_begins" in example.meta:
+            given = self.render_prompt(self.prompt(example)) + str(example.meta["answer_begins"])
+            return {"prompt": given, "completion": self.completion(example), "images": images}
         completion = [{"role": "assistant", "content": [{"type": "text", "text": self.completion(example)}]}]
         return {
             "prompt": self.prompt(example),
             "completion": completion,
-            "images": [prepare_image(example.image, self.settings)],
+            "images": images,
         }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segrl.errors import ModelError
-from segrl.policies import PolicySettings, frame_rule, opened_think, read_completion, read_settings, rendered
+from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion, read_settings
 from segrl.policies.frames import SmartResize
 from segrl.road import Road
 from segrl.tiny import resolve_policy
@@ -45,8 +45,12 @@ def load_policy(recipe: Recipe) -> PolicyParts:
         raise ModelError(f"{path} does not say which answer format it writes: set answer_format in the recipe")
     processor, model_type = _load_processor(path)
     frame_for = frame_rule(model_type, settings, SmartResize.of(processor))
-    opening = opened_think(rendered(processor, "", settings.system))
-    reader = Reader(settings, settings.answer_format, frame_for)
+
+    def render_prompt(chat: list[dict[str, Any]]) -> str:
+        return str(processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+
+    opening = opened_think(render_prompt(messages(None, "", settings.system)))
+    reader = Reader(settings, settings.answer_format, frame_for, render_prompt)
     return PolicyParts(path, processor, settings, reader, opening)
 
 
