@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from segrl import pipeline, policies, segmenters
 from segrl.cli.app import app
-from segrl.cli.segment_view import counted, duration
+from segrl.cli.segment_view import MOST_QUERIES, Estimate, counted, duration
 from segrl.errors import DataError
 from segrl.masks import read_png
 from segrl.photos import find_jobs
@@ -173,6 +173,30 @@ def test_wrong_options_end_in_one_line_and_write_nothing(photos, tmp_path, wrong
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("segrl: ")
     assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_the_estimate_leaves_loading_out_and_counts_down():
+    estimate = Estimate(100.0)
+    assert estimate.left(130.0) is None
+    estimate.update(1, 11, 160.0)
+    assert estimate.left(160.0) == 600.0
+    estimate.update(3, 11, 164.0)
+    assert estimate.left(164.0) == 16.0
+    assert estimate.left(170.0) == 10.0
+    assert estimate.left(200.0) == 0.0
+    estimate.update(11, 11, 180.0)
+    assert estimate.left(180.0) == 0.0
+
+
+def test_many_queries_are_summed_up(photos, asked, tmp_path):
+    n = MOST_QUERIES + 5
+    (tmp_path / "t.csv").write_text("image,query\n" + "".join(f"photos/y.jpg,box {i}\n" for i in range(n)))
+    result = segment(tmp_path / "t.csv", "--out", tmp_path / "out", "--format", "rle")
+    assert result.exit_code == 0, result.output
+    assert f"box {MOST_QUERIES - 1} " in result.stdout
+    assert f"box {MOST_QUERIES} " not in result.stdout
+    total = next(line for line in result.stdout.splitlines() if f"all {n}" in line)
+    assert [int(cell) for cell in total.split("│")[2:-1]] == [n, n, n, 0, 0]
 
 
 def test_words_for_numbers():

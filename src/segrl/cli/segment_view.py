@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,13 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from segrl.photos import Inputs, Summary
+from segrl.photos import Inputs, Summary, Tally
 
 EVERY_SECONDS = 10.0
 """How often a plain line is printed where there is no terminal."""
 
-MOST_PROBLEMS = 20
-"""Problems that are listed; of the rest the number is told."""
+MOST_PROBLEMS = MOST_QUERIES = 20
+"""Problems and queries that are listed; of the rest the number is told."""
 
 WHAT_IT_IS = {
     "coco": "boxes and polygons of all images in one file",
@@ -59,14 +59,41 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
+class Estimate:
+    """How long the rest takes, by the pace since the first images: they came with the loading of the model.
+
+    now: seconds of any steady clock.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._first, self._last = (0, now), (0, now)
+        self._total = 0
+
+    def update(self, done: int, total: int, now: float) -> None:
+        """`done` of `total` images are through."""
+        if not self._first[0]:
+            self._begun, self._first = self._first[1], (done, now)
+        self._last, self._total = (done, now), total
+
+    def left(self, now: float) -> float | None:
+        """Seconds; None before there was a first image."""
+        (first, since), (done, seen) = self._first, self._last
+        if not done:
+            return None
+        pace = (seen - since) / (done - first) if done > first else (seen - self._begun) / done
+        return max(0.0, pace * (self._total - done) - (now - seen))
+
+
 class _TimeLeft(ProgressColumn):
+    def __init__(self, estimate: Estimate) -> None:
+        super().__init__()
+        self._estimate = estimate
+
     def render(self, task: Task) -> Text:
         if task.finished:
             return Text(f"in {duration(task.finished_time or 0)}")
-        if not task.completed:
-            return Text("loading the model")
-        left = (task.total or 0) - task.completed
-        return Text(f"about {duration(task.elapsed / task.completed * left)} left" if task.elapsed else "")
+        left = self._estimate.left(time.monotonic())
+        return Text("loading the model" if left is None else f"about {duration(left)} left")
 
 
 class View:
@@ -74,12 +101,13 @@ class View:
 
     def __init__(self, out: Path) -> None:
         self._out, self._notes, self._console = out, Console(stderr=True, highlight=False), Console(highlight=False)
+        self._estimate = Estimate(time.monotonic())
         self._bar = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("images,"),
-            _TimeLeft(),
+            _TimeLeft(self._estimate),
             console=self._notes,
         )
         self._task = self._bar.add_task("", total=None, visible=False)
@@ -88,6 +116,7 @@ class View:
     def announce(self, inputs: Inputs, model: Mapping[str, Any]) -> None:
         """What is about to be done, and what a newcomer must know before reading the result."""
         queries = {query for job in inputs.jobs for query in job.queries}
+        self._bar.update(self._task, total=len(inputs.jobs))
         counts = f"[bold]{counted(len(inputs.jobs), 'image')}, {counted(len(queries), 'query')}[/]"
         self._say(f"{counts} · policy {escape(model['policy'])}, segmenter {escape(model['segmenter'])}")
         if inputs.passed_over:
@@ -101,15 +130,16 @@ class View:
 
     def on_image(self, done: int, total: int) -> None:
         """See `photos.run.OnImage`."""
+        now = time.monotonic()
+        self._estimate.update(done, total, now)
         if self._notes.is_terminal:
             self._bar.update(self._task, completed=done, total=total, visible=True)
             return
-        now = time.monotonic()
         if done == total or now - self._printed >= EVERY_SECONDS:
             self._printed = now
-            spent = now - self._begun
-            left = f"in {duration(spent)}" if done == total else f"about {duration(spent / done * (total - done))} left"
-            self._say(f"{done}/{total} images, {left}")
+            spent, left = now - self._begun, self._estimate.left(now) or 0.0
+            when = f"in {duration(spent)}" if done == total else f"about {duration(left)} left"
+            self._say(f"{done}/{total} images, {when}")
 
     def __enter__(self) -> View:
         self._begun = self._printed = time.monotonic()
@@ -138,22 +168,31 @@ class View:
 
 
 def _table(summary: Summary) -> Table:
-    """Counts by query, over all runs of this folder."""
+    """Counts by query, over all runs of this folder; the queries with the most images where there are many."""
     before = f", {counted(summary.skipped, 'image')} done before" if summary.skipped else ""
     table = Table(title=f"{counted(summary.new, 'image')} done now{before}", title_justify="left")
     table.add_column("query", overflow="fold")
-    for column in ("images", "found in", "objects", "nothing there", "answer unreadable"):
+    for column in ("asked", "found in", "objects", "nothing there", "answer unreadable"):
         table.add_column(column, justify="right")
-    for query, tally in summary.tallies.items():
-        counts = (tally.images, tally.found, tally.objects, tally.nothing, tally.unread)
-        table.add_row(escape(query), *(f"[dim]{count}[/]" if not count else str(count) for count in counts))
+    most = sorted(summary.tallies.items(), key=lambda item: -item[1].images)[:MOST_QUERIES]
+    for query, tally in most:
+        table.add_row(escape(query), *_counts([tally]))
+    if len(summary.tallies) > 1:
+        table.add_section()
+        table.add_row(f"all {len(summary.tallies)}", *_counts(summary.tallies.values()))
     return table
+
+
+def _counts(tallies: Iterable[Tally]) -> list[str]:
+    rows = [(one.images, one.found, one.objects, one.nothing, one.unread) for one in tallies]
+    return [str(count) if count else "[dim]0[/]" for count in map(sum, zip(*rows, strict=True))]
 
 
 def _files(summary: Summary) -> Iterator[str]:
     width = max((len(_shown(path)) for path in summary.files.values()), default=0)
     for name, path in summary.files.items():
-        yield f"[bold]{escape(_shown(path).ljust(width))}[/]  {WHAT_IT_IS[name]}"
+        shown = _shown(path)
+        yield f"[bold]{escape(shown)}[/]{' ' * (width - len(shown))}  {WHAT_IT_IS[name]}"
 
 
 def _shown(path: Path) -> str:
