@@ -297,7 +297,7 @@ def test_names_that_cannot_be_used() -> None:
 
 def test_models_that_are_not_served_or_not_known() -> None:
     with serving(text("x"), models=("mine", MODEL)) as fake:
-        assert "does not serve 'yours'; it serves mine, " in one_line(f"openai:yours@{fake.url}")
+        assert f"does not serve 'yours'; it serves {MODEL}, mine" in one_line(f"openai:yours@{fake.url}")
         assert "pass frame=" in one_line(f"openai:mine@{fake.url}")
         assert "unknown family 'qwen'" in one_line(f"openai:mine@{fake.url}?family=qwen")
         assert load(fake, "mine", "?frame=original").frame_for((5, 5)) == Frame(frames.ORIGINAL.kind)

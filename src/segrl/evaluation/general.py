@@ -83,9 +83,9 @@ def general(
     for name in benchmarks:
         if name not in BENCHMARKS:
             raise SegrlError(f"the suite general has {', '.join(BENCHMARKS)}, not {name!r}")
-    place, options = Path(out), {"limit": limit, "batch_size": batch_size, "processes": processes}
+    place, tasks = Path(out), [BENCHMARKS[one].task for one in benchmarks]
     commands = {
-        part: command(name, place / part, [BENCHMARKS[one].task for one in benchmarks], **options)
+        part: command(name, place / part, tasks, limit=limit, batch_size=batch_size, processes=processes)
         for part, name in (("checkpoint", checkpoint), ("base", base))
         if name is not None
     }

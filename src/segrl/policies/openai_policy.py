@@ -38,7 +38,8 @@ file beside the weights. A vendor takes no such fields."""
 
 _SEED_BITS = 31
 
-_In, _Out = TypeVar("_In"), TypeVar("_Out")
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class OpenAIPolicy:
     def _body(self, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
         """Everything of a request but its messages; sampling draws from the whole softmax."""
         body: dict[str, Any] = {"model": self.served.model, "temperature": temperature, "top_p": 1.0, "stream": False}
-        body |= {self._token_limit_field: max_new_tokens} | PLAIN_DECODING.get(self.served.kind, {})
+        body |= {self._token_limit_field: max_new_tokens, **PLAIN_DECODING.get(self.served.kind, {})}
         return body | ({"seed": seed} if temperature > 0 else {})
 
     def _complete(self, body: Mapping[str, Any], prompt: str, url: Callable[[], str]) -> Completion:
