@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 import typer.main
 from prose import cell, code, prose, table
 
@@ -38,39 +39,40 @@ def _below(path: str, group: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _section(path: str, command: Any) -> str:
+    context = typer.Context(command, info_name=path)
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden and p.name != "help"]
-    usage = " ".join([path, *(_placeholder(p) for p in arguments), *(_usage(p) for p in options if p.required)])
-    more = " [OPTIONS]" if any(not p.required for p in options) else ""
+    options = [_Option(p, context) for p in command.params if p.param_type_name == "option" and not p.hidden]
+    options = [option for option in options if option.flags != "--help"]
+    usage = " ".join([path, *(_placeholder(p) for p in arguments), *(o.flags for o in options if o.required)])
+    more = " [OPTIONS]" if any(not option.required for option in options) else ""
     parts = [
         f"## {path.removeprefix('segrl ')}",
         f"    {usage}{more}",
         prose(command.help),
         table(("argument", ""), [(code(_placeholder(p)), cell(p.help or "")) for p in arguments]),
-        table(("option", "", "default"), [_row(p) for p in options]),
+        table(("option", "", "default"), [option.row() for option in options]),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _placeholder(parameter: Any) -> str:
-    """What stands for a value: the metavar that the command gives, or the name of its type."""
-    if parameter.metavar:
-        return str(parameter.metavar)
-    return str(parameter.name if parameter.param_type_name == "argument" else parameter.type.name.split()[0]).upper()
+def _placeholder(argument: Any) -> str:
+    return argument.metavar or argument.name.upper()
 
 
-def _usage(option: Any) -> str:
-    flag = option.opts[0]
-    return flag if option.is_flag else f"{flag} {_placeholder(option)}"
+class _Option:
+    """An option as `--help` writes it (`-q, --query TEXT`), and its row of the table."""
 
+    def __init__(self, option: Any, context: typer.Context) -> None:
+        self.flags: str = option.get_help_record(context)[0]
+        self.required: bool = option.required
+        self._option = option
 
-def _row(option: Any) -> tuple[str, str, str]:
-    flags = [*option.opts[1:], *option.secondary_opts]
-    shown = ", ".join(code(flag) for flag in [_usage(option), *flags])
-    said = [option.help or "", f"Also read from `{option.envvar}`." if option.envvar else ""]
-    return shown, cell(" ".join(said)), "needed" if option.required else _default(option)
+    def row(self) -> tuple[str, str, str]:
+        """Flags, help, default."""
+        variable = self._option.envvar
+        said = [self._option.help or "", f"Also read from `{variable}`." if variable else ""]
+        return code(self.flags), cell(" ".join(said)), "needed" if self.required else self._default()
 
-
-def _default(option: Any) -> str:
-    shown = isinstance(option.default, str | int | float | Path) and option.default is not False
-    return code(option.default) if shown else ""
+    def _default(self) -> str:
+        value = self._option.default
+        return code(value) if isinstance(value, str | int | float | Path) and value is not False else ""

@@ -25,7 +25,7 @@ def main() -> None:
     example = TinyScenes(INDEX + 1, SEED, kinds=("several",), gold="tight")[INDEX]
     prompts = example.meta["prompts"]
     answer = Answer(Status.OK, prompts)
-    masks = segmenters.segment(segmenters.load("grabcut"), [example.image], [answer])[0].masks
+    masks = segmenters.segment(segmenters.load("grabcut"), [example.image], [answer])[0].masks.numpy()
     big = example.image.resize((example.image.width * SCALE, example.image.height * SCALE), Image.Resampling.NEAREST)
     drawn = [_enlarged(prompt) for prompt in prompts]
     found = masks.repeat(SCALE, axis=1).repeat(SCALE, axis=2)

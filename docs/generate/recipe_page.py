@@ -67,7 +67,7 @@ def _model(model: type[BaseModel], path: str) -> str:
 def _row(name: str, field: FieldInfo, path: str) -> tuple[str, str, str]:
     key = f"{path}.{name}" if path else name
     if _model_of(field.annotation) is not None:
-        return code(name), f"[a section](#{_anchor(key)})", "needed" if field.is_required() else ""
+        return code(name), f"[section](#{_anchor(key)})", "needed" if field.is_required() else ""
     value = ", ".join([_type(field.annotation), *_bounds(field)])
     return code(name), cell(value), "needed" if field.is_required() else _default(field)
 
