@@ -29,9 +29,9 @@ class Pictures:
             return
         small = image.convert("RGB")
         small.thumbnail((SIDE_PX, SIDE_PX))
-        suffix, options = (".png", {}) if small.width * small.height <= EXACT_PIXELS else (".jpg", {"quality": 85})
+        suffix = ".png" if small.width * small.height <= EXACT_PIXELS else ".jpg"
         with replacing(self._path(image_id, suffix)) as part:
-            small.save(part, **options)
+            small.save(part, quality=85)  # PNG has none and takes no notice
 
     def open(self, image_id: str) -> Image.Image | None:
         """A kept picture, or None. Raises DataError for one that cannot be read."""
