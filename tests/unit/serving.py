@@ -21,7 +21,7 @@ from segrl.pipeline import Pipeline, make_road
 from segrl.policies import Completion
 from segrl.types import ORIGINAL, Frame
 from segrl.web.app import create_app
-from segrl.web.run import listen
+from segrl.web.run import bind
 from segrl.web.service import Service
 from segrl.web.settings import ServerSettings
 
@@ -106,7 +106,7 @@ def running(
     """A server on loopback; stopped, with what it still does finished, at the end."""
     policy = policy or EchoPolicy()
     app = create_app(pipeline or Pipeline(policy, make_road(policy, segmenters.load("box"))), settings)
-    with listen("127.0.0.1", 0) as place:
+    with bind("127.0.0.1", 0) as place:
         port = place.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=20))
         thread = threading.Thread(target=server.run, args=([place],))

@@ -18,7 +18,7 @@ from segrl.web.settings import Limits, ServerSettings
 
 BOX, SIZE = (3, 4, 20, 25), (40, 30)
 QUERY = "box 3 4 20 25"
-LIMITS = Limits(max_bytes=200_000, max_pixels=100_000, max_queries=4, max_prompts=3, seconds=20, places=8)
+LIMITS = Limits(max_bytes=200_000, max_pixels=100_000, max_queries=4, max_prompts=3, places=8)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def client(server):
-    with httpx.Client(base_url=server.url, timeout=30) as one:
+    with httpx.Client(base_url=server.url, timeout=150) as one:
         yield one
 
 

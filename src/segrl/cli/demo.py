@@ -26,16 +26,17 @@ def demo(
     needs_web()
     import segrl
     from segrl.web.demo.app import create_app
-    from segrl.web.run import listen, serve
+    from segrl.web.run import bind, serve
 
     names = list(dict.fromkeys(policy or ["tiny"]))
-    with listen(host, port) as place:
+    with bind(host, port) as place:
         models = {
             name: segrl.load(
                 name, segmenter=segmenter, answer_format=answer_format, device=device, max_new_tokens=max_new_tokens
             )
             for name in names
         }
+        place.listen()  # from here on nobody is turned away
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"{' and '.join(names)} on http://{shown}:{place.getsockname()[1]}  (Ctrl-C stops)")
         serve(create_app(models), place, finish_seconds=FINISH_SECONDS)

@@ -38,7 +38,7 @@ def serve(
     needs_web()
     import segrl
     from segrl.web.app import create_app
-    from segrl.web.run import listen
+    from segrl.web.run import bind
     from segrl.web.run import serve as run
     from segrl.web.settings import Limits, ServerSettings
 
@@ -57,10 +57,11 @@ def serve(
         label_studio_key=label_studio_key,
         allow_origins=tuple(allow_origin or ()),
     )
-    pipeline = segrl.load(
-        policy, segmenter=segmenter, answer_format=answer_format, device=device, max_new_tokens=max_new_tokens
-    )
-    with listen(host, port) as place:
+    with bind(host, port) as place:
+        pipeline = segrl.load(
+            policy, segmenter=segmenter, answer_format=answer_format, device=device, max_new_tokens=max_new_tokens
+        )
+        place.listen()  # from here on nobody is turned away
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"serving {policy} on http://{shown}:{place.getsockname()[1]}  (API: /docs; Ctrl-C stops)")
         if token is None and host not in LOOPBACK:

@@ -12,12 +12,19 @@ from fastapi import FastAPI
 from segrl.errors import SegrlError
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any free one. Raises SegrlError if the address cannot be had."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket for that address; port 0 is any free one. Nobody can connect before it listens.
+
+    Raises SegrlError if the address cannot be had.
+    """
+    place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind((host, port))
     except (OSError, OverflowError) as error:
+        place.close()
         raise SegrlError(f"cannot listen on {host}:{port} ({error}): choose another --port or --host") from error
+    return place
 
 
 def serve(app: FastAPI, place: socket.socket, *, finish_seconds: float) -> None:

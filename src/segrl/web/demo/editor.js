@@ -47,6 +47,7 @@ async function receive() {
     objects = clone(value.objects);
     chosen = 0; part = null; past = []; cross = [size[0] / 2, size[1] / 2]; drag = null;
     say("");
+    if (window.innerWidth < 700 && document.querySelector(".editor") === root) toAnswer();
   }
   for (const link of element.querySelectorAll("[data-file]")) {
     link.href = value.files + link.dataset.file;
@@ -56,6 +57,11 @@ async function receive() {
   root.dataset.masks = value.masks;
   root.dataset.shown = value.files;
   fit();
+}
+
+// On a phone the answer stands below the question.
+function toAnswer() {
+  (root.closest(".segrl-panel") || root).scrollIntoView();
 }
 
 function fit() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ MAX_PIXELS = 25_000_000
 MAX_QUERY = 1000
 BETWEEN_PIECES = 0.08
 """Seconds between two looks at what is being written."""
+
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 PROMPTS = TypeAdapter(list[Prompt])
 
@@ -152,12 +155,14 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], shelf: Sh
         with gr.Row(elem_classes="segrl-columns"):
             with gr.Column(scale=1, min_width=300):
                 upload, query, ask = _question()
-                gallery = _examples(examples)
+                buttons = _examples(examples)
                 past = gr.Radio([], label="History", visible=False, elem_classes="segrl-history", elem_id="history")
             panels = [_panel(name, model, shelf) for name, model in models.items()]
-        _wire(ask.click, upload, query, asked, history, past, panels)
-        _wire(query.submit, upload, query, asked, history, past, panels)
-        _wire_examples(gallery, examples, upload, query, asked, history, past, panels)
+        for listen in (ask.click, query.submit):
+            _answers(listen(opened, [upload, query], asked, **_QUIET), asked, history, past, panels)
+        for button, example in zip(buttons, examples, strict=True):
+            taken = button.click(_taking(example), None, [upload, query, asked], **_QUIET)
+            _answers(taken, asked, history, past, panels)
         _wire_panels(history, past, query, asked, panels)
     return page
 
@@ -170,19 +175,16 @@ def _question() -> tuple[gr.Image, gr.Textbox, gr.Button]:
     return upload, query, gr.Button("Ask", variant="primary", elem_id="ask")
 
 
-def _examples(examples: Sequence[Example]) -> gr.Gallery:
-    return gr.Gallery(
-        list(examples),
-        label="Examples",
-        columns=3,
-        height="auto",
-        object_fit="contain",
-        allow_preview=False,
-        format="png",
-        interactive=False,
-        buttons=[],
-        elem_id="examples",
-    )
+def _examples(examples: Sequence[Example]) -> list[gr.Button]:
+    """A button with picture and query for each."""
+    with tempfile.TemporaryDirectory() as folder, gr.Column(elem_id="examples"):
+        gr.Markdown("Or take an example:")
+        buttons = []
+        for i, (image, query) in enumerate(examples):
+            icon = Path(folder) / f"{i}.png"
+            image.save(icon)  # the button keeps a copy
+            buttons.append(gr.Button(query, icon=icon, size="sm", elem_classes="segrl-example"))
+        return buttons
 
 
 def _panel(name: str, model: Pipeline, shelf: Shelf) -> Panel:
@@ -202,40 +204,13 @@ def _panel(name: str, model: Pipeline, shelf: Shelf) -> Panel:
     return Panel(model, shelf, status, text, editor, gr.State(None))
 
 
-def _wire(
-    listen: Callable[..., Any],
-    upload: gr.Image,
-    query: gr.Textbox,
-    asked: gr.State,
-    history: gr.State,
-    past: gr.Radio,
-    panels: Sequence[Panel],
-) -> None:
-    """Question → every policy's answer, one after the other → history."""
-    _answers(listen(opened, [upload, query], asked, **_QUIET), asked, history, past, panels)
-
-
-def _wire_examples(
-    gallery: gr.Gallery,
-    examples: Sequence[Example],
-    upload: gr.Image,
-    query: gr.Textbox,
-    asked: gr.State,
-    history: gr.State,
-    past: gr.Radio,
-    panels: Sequence[Panel],
-) -> None:
-    def take(event: gr.SelectData) -> tuple[Any, ...]:
-        image, words_of_it = examples[int(event.index)]
-        return image, words_of_it, (image, words_of_it)
-
-    _answers(gallery.select(take, None, [upload, query, asked], **_QUIET), asked, history, past, panels)
-
-
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+def _taking(example: Example) -> Callable[[], tuple[Any, ...]]:
+    image, query = example
+    return lambda: (image, query, (image, query))
 
 
 def _answers(step: Any, asked: gr.State, history: gr.State, past: gr.Radio, panels: Sequence[Panel]) -> None:
+    """After a question every policy's answer, one after the other, then the history."""
     for panel in panels:
         step = step.success(panel.answer, asked, panel.outputs, **_QUIET)
     step.success(remember, [history, asked, *(panel.state for panel in panels)], [history, past], **_QUIET)

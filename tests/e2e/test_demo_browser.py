@@ -1,0 +1,252 @@
+"""The demo page in a real browser, at a laptop's and a phone's width, in light and dark.
+
+Screenshots are kept under runs/screenshots (or in $SEGRL_SCREENSHOTS).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from segrl import answers, policies, segmenters
+from segrl.datasets.images import content_id
+from segrl.pipeline import Pipeline, make_road
+from segrl.tiny.scenes import TinyScenes
+from segrl.types import ORIGINAL
+from segrl.web.run import bind
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = Path(os.environ.get("SEGRL_SCREENSHOTS") or ROOT / "runs" / "screenshots")
+CHROMIUM = os.environ.get("SEGRL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+SCENES = list(TinyScenes(3, 9_502))
+WAIT = 60_000
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="needs Debian's chromium"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+def scripted(name: str) -> Pipeline:
+    """Boxes the target of the scene that is asked about; `unicorn` is not there, `riddle` is not understood."""
+    written = answers.get("seg-r1")
+
+    def key(image: Image.Image, prompt: str) -> str:
+        return next((word for word in ("unicorn", "riddle") if word in prompt), content_id(image))
+
+    texts = {content_id(scene.image): written.render([tight(scene)], f"{name} sees {scene.query}.") for scene in SCENES}
+    texts |= {"unicorn": written.render([], "No such animal."), "riddle": "I would rather not say."}
+    policy = policies.ScriptedPolicy(texts, key=key, frame=ORIGINAL)
+    return Pipeline(policy, make_road(policy, segmenters.load("grabcut")))
+
+
+def tight(scene):
+    """The gold prompt of a scene, whose numbers are its own pixels."""
+    from segrl.masks import mask_to_box
+    from segrl.types import MaskPrompt
+
+    box = mask_to_box(scene.truth)
+    ys, xs = np.nonzero(scene.truth)
+    middle = len(xs) // 2
+    return MaskPrompt(box, ((float(xs[middle]), float(ys[middle])),), (1,), ORIGINAL)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    from segrl.web.demo.app import create_app
+
+    app = create_app(
+        {"first": scripted("first"), "second": scripted("second")}, [(scene.image, scene.query) for scene in SCENES]
+    )
+    with bind("127.0.0.1", 0) as place:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, args=([place],))
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{place.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM is not None
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+LAPTOP = {"viewport": {"width": 1366, "height": 860}, "color_scheme": "light"}
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "color_scheme": "dark",
+    "device_scale_factor": 2,
+    "has_touch": True,
+    "is_mobile": True,
+}
+
+
+class Visit:
+    """One visitor's page."""
+
+    def __init__(self, browser, url: str, name: str, options: dict) -> None:
+        self.context = browser.new_context(**options)
+        self.page, self.name, self.hosts = self.context.new_page(), name, set[str]()
+        self.page.set_default_timeout(WAIT)
+        self.page.on("request", lambda request: self.hosts.add(httpx.URL(request.url).host))
+        self.page.goto(f"{url}/?__theme={options['color_scheme']}")
+        self.url = url
+        self.editor = self.page.locator(".editor").first
+        self.page.locator("#examples button").first.wait_for()
+
+    def shoot(self, what: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{self.name}-{what}.png", full_page=True)
+
+    def take_example(self, index: int) -> None:
+        self.page.locator("#examples button").nth(index).click()
+        self.said("found")
+
+    def said(self, kind: str, n: int = 2) -> None:
+        """Waits until both panels say so."""
+        self.page.wait_for_function(f"document.querySelectorAll('.segrl-{kind}').length === {n}")
+        self.page.wait_for_timeout(600)
+
+    @property
+    def shown(self) -> str:
+        return self.editor.get_attribute("data-shown") or ""
+
+    def layer(self) -> np.ndarray:
+        """What the editor draws over the picture, as a mask."""
+        data = httpx.get(f"{self.url}/{self.shown}layer.png", timeout=60).content
+        return np.asarray(Image.open(io.BytesIO(data)))[..., 3] > 0
+
+    def download(self) -> np.ndarray:
+        """The mask that the page gives."""
+        with self.page.expect_download() as waiting:
+            self.editor.locator("[data-file='mask.png']").click()
+        return np.asarray(Image.open(waiting.value.path())) > 127
+
+    def edit(self, act) -> None:
+        """Does something and waits for the new mask."""
+        before = self.shown
+        act()
+        self.page.wait_for_function("before => document.querySelector('.editor').dataset.shown !== before", arg=before)
+
+    def tap(self, x: float, y: float) -> None:
+        """A click at a place of the picture, in its pixels."""
+        canvas = self.editor.locator("canvas")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        self.page.mouse.click(box["x"] + (x + 0.5) / 112 * box["width"], box["y"] + (y + 0.5) / 112 * box["height"])
+
+    def fits(self) -> bool:
+        return self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
+
+
+@pytest.fixture(scope="module", params=["laptop", "phone"])
+def visit(request, browser, url):
+    one = Visit(browser, url, request.param, LAPTOP if request.param == "laptop" else PHONE)
+    yield one
+    one.context.close()
+
+
+def off_the_object(mask: np.ndarray) -> tuple[int, int]:
+    """The place of the mask that is furthest from the prompt's point, its middle one."""
+    ys, xs = np.nonzero(mask)
+    far = np.argmax((xs - xs[len(xs) // 2]) ** 2 + (ys - ys[len(ys) // 2]) ** 2)
+    return int(xs[far]), int(ys[far])
+
+
+def test_a_visit(visit):
+    assert visit.fits()
+    visit.shoot("1-start")
+    visit.take_example(0)
+    found = visit.layer()
+    assert found.any()
+    assert visit.editor.get_attribute("data-masks") == "1"
+    np.testing.assert_array_equal(visit.download(), found)
+    assert "first sees" in visit.page.locator("textarea").nth(1).input_value()
+    visit.shoot("2-example")
+
+    visit.editor.locator("[data-tool='off']").click()
+    visit.edit(lambda: visit.tap(*off_the_object(found)))
+    edited = visit.layer()
+    assert (edited != found).any()
+    np.testing.assert_array_equal(visit.download(), edited)
+    visit.shoot("3-edited")
+
+    visit.edit(lambda: visit.editor.locator("[data-do='undo']").click())
+    np.testing.assert_array_equal(visit.layer(), found)
+    assert visit.fits()
+
+
+def test_nothing_here_and_unreadable_are_told_plainly(visit):
+    query = visit.page.locator("#query textarea")
+    query.fill("the unicorn")
+    query.press("Enter")
+    visit.said("none")
+    assert "Nothing here" in visit.page.locator(".segrl-none").first.inner_text()
+    query.fill("a riddle")
+    visit.page.locator("#ask").click()
+    visit.said("unread")
+    assert "could not be read" in visit.page.locator(".segrl-unread").first.inner_text()
+    visit.shoot("4-unread")
+    visit.page.locator("#history label").last.click()
+    visit.said("found")
+    assert visit.layer().any()
+
+
+def test_the_keyboard_alone(visit):
+    canvas = visit.editor.locator("canvas")
+    canvas.focus()
+    page = visit.page
+    visit.edit(lambda: (page.keyboard.press("s"), page.keyboard.press("Delete")))
+    visit.edit(lambda: (page.keyboard.press("s"), page.keyboard.press("Delete")))
+    assert not visit.layer().any()
+    visit.edit(lambda: page.keyboard.press("b"))
+    boxed = visit.layer()
+    visit.edit(lambda: (page.keyboard.press("Shift+ArrowRight"), page.keyboard.press("Shift+ArrowRight")))
+    assert (visit.layer() != boxed).any()
+    visit.shoot("5-keyboard")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.file") == "mask.png"
+
+
+def test_a_box_is_drawn_with_the_pointer(visit):
+    visit.editor.locator("[data-do='add']").click()
+    visit.editor.locator("[data-tool='box']").click()
+    canvas = visit.editor.locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+
+    def drag():
+        mouse = visit.page.mouse
+        mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
+        mouse.down()
+        mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
+        mouse.up()
+
+    visit.edit(drag)
+    visit.shoot("6-box")
+    assert visit.editor.get_attribute("data-masks") == "2"
+
+
+def test_the_page_asks_no_other_host(visit):
+    assert visit.hosts <= {"127.0.0.1", ""}
