@@ -63,7 +63,7 @@ class _Option:
     """An option as `--help` writes it (`-q, --query TEXT`), and its row of the table."""
 
     def __init__(self, option: Any, context: typer.Context) -> None:
-        self.flags: str = option.get_help_record(context)[0]
+        self.flags: str = option.get_help_record(context)[0].replace(" range>", ">")
         self.required: bool = option.required
         self._option = option
 
