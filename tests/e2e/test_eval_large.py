@@ -55,7 +55,7 @@ def test_memory_is_flat_and_the_speed_is_told(tmp_path, n):
 
 @pytest.mark.long
 def test_the_command_killed_twenty_times_ends_as_if_undisturbed(tmp_path):
-    settings = write_examples(tmp_path, 3000)
+    settings = write_examples(tmp_path, 2000)
     command = [*SEGRL, "eval", "--dataset", "jsonl", "--root", str(tmp_path), "--policy", "scripted"]
     command += ["--texts", str(settings.texts), "--segmenter", "box", "--processes", "2", "--out"]
     draw, done = random.Random(0), 0

@@ -24,9 +24,10 @@ def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
     table.add_column("what it says")
+    left_out = LEFT_OUT if summary["metrics"]["n_acc"]["value"] is not None else LEFT_OUT | {"t_acc"}
     for metric in CATALOGUE:
         found = summary["metrics"].get(metric.name)
-        if found and found["value"] is not None and metric.name not in LEFT_OUT:
+        if found and found["value"] is not None and metric.name not in left_out:
             arrow = " (lower is better)" if metric.lower_is_better else ""
             table.add_row(metric.title, number(found["value"]), interval(found["ci95"]), metric.meaning + arrow)
     yield table

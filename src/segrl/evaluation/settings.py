@@ -177,7 +177,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         "segmenter": {
             "name": settings.segmenter_name,
             "options": dict(settings.segmenter_options),
-            "weights": weights_fingerprint(settings.segmenter_name),
+            "weights": None if settings.segmenter_name in WEIGHTLESS else weights_fingerprint(settings.segmenter_name),
         },
         "decoding": {**vars(settings.decoding), "test_time": settings.decoding.title or "plain decoding"},
         "measures": {"saliency": settings.wants_saliency},
