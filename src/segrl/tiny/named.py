@@ -18,6 +18,10 @@ class Named:
     def __init__(self, things: Sequence[Thing], masks: np.ndarray) -> None:
         self._names, self._masks = [thing.name for thing in things], masks
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both read the same scene."""
+        return isinstance(other, Named) and self._names == other._names and np.array_equal(self._masks, other._masks)
+
     def __call__(self, reasoning: str) -> np.ndarray | None:
         """`(H, W)` bool: the objects marked `yes`, but for those that are not in the scene; None without a mark."""
         items = [item.replace(":", " ").split() for item in reasoning.partition(". ")[0].split(";")]
