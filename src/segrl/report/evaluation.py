@@ -122,7 +122,7 @@ def _render(
             title=f"{run['dataset']['name']}: {run['policy']['name']}",
             under=facts(summary),
             summary=summary,
-            catalogue=[metric for metric in CATALOGUE if metric.name in summary["metrics"]],
+            catalogue=[m for m in CATALOGUE if summary["metrics"].get(m.name, {}).get("value") is not None],
             headline=[metric for metric in CATALOGUE if metric.name in ("giou", "ciou", "s_measure", "parse_rate")],
             titles=TITLES,
             groups=groups,
