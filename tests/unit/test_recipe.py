@@ -44,9 +44,7 @@ def test_overrides_are_yaml_and_reach_into_short_forms(tmp_path):
     assert recipe.seed == 3
 
 
-@pytest.mark.parametrize(
-    ("value", "samples"), [(False, 0), (True, 8), ({"samples": 3}, 3), ({"margin": 0.2}, 8)]
-)
+@pytest.mark.parametrize(("value", "samples"), [(False, 0), (True, 8), ({"samples": 3}, 3), ({"margin": 0.2}, 8)])
 def test_the_reward_check_is_on_or_off_or_of_a_size(value, samples):
     recipe = parse_recipe({**GRPO, "reward_check": value})
     assert recipe.reward_check.samples == samples

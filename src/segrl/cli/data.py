@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 EVERY_SECONDS = 10.0
 """How often a line says how far a long command is."""
 
-app = typer.Typer(
-    help="Look at data sets; make data for a cold start.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Look at data sets; make data for a cold start.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
