@@ -37,8 +37,11 @@ def of_kinds(records: Sequence[EvalRecord], new: bool | None) -> list[EvalRecord
 
 
 def with_interval(values: np.ndarray) -> str:
-    """Mean and 95% interval."""
-    low, high = bootstrap_ci(values) or (float("nan"),) * 2
+    """Mean and 95% interval; "none" without values."""
+    interval = bootstrap_ci(values)
+    if interval is None:
+        return "none"
+    low, high = interval
     return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -135,22 +138,22 @@ def _one(records: Sequence[EvalRecord], kind: str | None) -> np.ndarray:
 
 
 def named(reasoning: str | None) -> list[tuple[int, int]] | None:
-    """Where the objects are that a reasoning text ends by naming; [] for "none match"; None if it names nothing."""
+    """Where the objects are that a reasoning text ends by giving as meant; [] for "none match"; None if it names nothing."""
     if reasoning is None:
         return None
     if reasoning.rstrip().endswith("none match"):
         return []
     tail = reasoning.rpartition("it is ")[2]
-    places = re.fullmatch(r"(?:(?: and )?[a-z]+ [a-z]+ [0-9]+,[0-9]+)+", tail.strip())
+    places = re.fullmatch(r"[0-9]+,[0-9]+(?: and [0-9]+,[0-9]+)*", tail.strip())
     return [(int(x), int(y)) for x, y in re.findall(r"([0-9]+),([0-9]+)", tail)] if places else None
 
 
 NEAR = 8
-"""Pixels along each axis within which a named place is an object's; the smallest object has radius 9.5."""
+"""Pixels along each axis within which a named place is an object's; the smallest object has radius 11."""
 
 
 def choice_right(records: Sequence[EvalRecord], gold: Sequence[EvalRecord]) -> np.ndarray:
-    """`(n,)` 0/1: the reasoning names as many objects as the ideal one, each within `NEAR` of one of its own."""
+    """`(n,)` 0/1: the reasoning gives as many places as the ideal one, each within `NEAR` of one of its own."""
     return np.array([float(_same(named(r.reasoning), named(g.reasoning))) for r, g in zip(records, gold, strict=True)])
 
 
@@ -173,13 +176,13 @@ def _choice(proof: Proof) -> str:
         rows.append([title, with_interval(right[~new]), with_interval(right[new]), with_interval(pointed)])
     head = [
         "arm",
-        "right object named: taught kinds",
-        "right object named: new kinds",
-        "gIoU where the right object is named",
+        "right place given: taught kinds",
+        "right place given: new kinds",
+        "gIoU where the right place is given",
     ]
     return (
         "## Understanding and pointing apart\n\n"
-        "The reasoning ends by naming objects and where they are. The first two columns say how often it names exactly "
+        "The reasoning ends with the places of what is meant. The first two columns say how often it gives exactly "
         f"the right ones, within {NEAR} pixels (understanding); the last how good the mask is where it does "
         "(pointing).\n\n" + table(head, rows)
     )
