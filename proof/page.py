@@ -138,7 +138,7 @@ def _one(records: Sequence[EvalRecord], kind: str | None) -> np.ndarray:
 
 
 def named(reasoning: str | None) -> list[tuple[int, int]] | None:
-    """Where the objects are that a reasoning text ends by giving as meant; [] for "none match"; None if it names nothing."""
+    """The places that a reasoning text ends by giving as meant; [] for "none match"; None if it gives nothing."""
     if reasoning is None:
         return None
     if reasoning.rstrip().endswith("none match"):
