@@ -62,9 +62,9 @@ def visited_by_many(url, ask, each):
         "requests": len(latencies),
         "answers": sum(checked),
         "answers_per_second": sum(checked) / (time.monotonic() - began),
-        "seconds_p50": p50,
-        "seconds_p95": p95,
-        "seconds_p99": p99,
+        "seconds_p50": float(p50),
+        "seconds_p95": float(p95),
+        "seconds_p99": float(p99),
     }
 
 
