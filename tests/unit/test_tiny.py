@@ -16,7 +16,7 @@ from segrl.tiny.queries import KINDS, UNDERSTOOD
 from segrl.tiny.scenes import MIN_VISIBLE, TinyScenes
 from segrl.tiny.shapes import draw_mask
 from segrl.tiny.words import SIDE
-from segrl.types import Status
+from segrl.types import Example, Status
 
 ALL = tuple(KINDS)
 
@@ -70,12 +70,25 @@ def test_loose_gold_answers_are_loose_and_right_only_for_taught_kinds():
     for kind in ALL:
         if kind != "count":
             assert (named_right(kind) == 1.0) == (kind in UNDERSTOOD)
-    wider = []
-    for example in TinyScenes(60, 13, ("colour_shape",)):
-        x1, _, x2, _ = example.meta["prompts"][0].box_xyxy
-        low, _, high, _ = mask_to_box(example.targets[0]) or (0, 0, 1, 1)
-        wider.append((x2 - x1) / (high - low))
-    assert 1.15 < np.mean(wider) < 1.55
+
+
+def margins(example: Example) -> list[float]:
+    """How far each side of the gold box that does not end at the image's edge lies outside, as a share of the side."""
+    (x1, y1, x2, y2), box = mask_to_box(example.targets[0]), example.meta["prompts"][0].box_xyxy
+    w, h = x2 - x1, y2 - y1
+    outside = [(x1 - box[0]) / w, (y1 - box[1]) / h, (box[2] - x2) / w, (box[3] - y2) / h]
+    return [share for share, edge in zip(outside, box, strict=True) if 0 < edge < SIDE]
+
+
+def test_a_loose_answer_has_one_margin_and_an_uneven_one_four():
+    loose, uneven = (
+        [margins(example) for example in TinyScenes(80, 13, ("colour_shape",), gold=gold)]
+        for gold in ("loose", "uneven")
+    )
+    assert max(np.ptp(sides) for sides in loose) <= 0.1 + 1e-9
+    assert np.mean([np.ptp(sides) for sides in uneven]) > 0.2
+    assert 0.18 < np.mean([np.mean(sides) for sides in loose]) < 0.27
+    assert np.std([np.mean(sides) for sides in loose]) > 0.1
 
 
 def test_unknown_kinds_are_named():

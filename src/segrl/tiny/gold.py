@@ -14,8 +14,12 @@ from segrl.tiny.shapes import Thing
 from segrl.tiny.words import SIDE
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 
-LOOSE = (-0.10, 0.45)
-"""How far an annotator's box side lies outside the object, as a share of the box's side."""
+LOOSE = (0.0, 0.45)
+"""How far an annotator's box reaches beyond the object on each side, as a share of the side: one for an answer."""
+JITTER = 0.05
+"""How much the four sides of such a box differ from that, either way."""
+UNEVEN = (-0.10, 0.45)
+"""The same where each side of each box is drawn on its own (`gold="uneven"`)."""
 
 
 def answer(
@@ -28,7 +32,8 @@ def answer(
         prompts = tuple(tight_prompt(masks, i) for i in query.targets)
         return {"prompts": prompts, "reasoning": reasoning(things, query.targets)}
     named = query.targets if kind in UNDERSTOOD else _guess(kind, len(things), rng)
-    prompts = tuple(loose_prompt(masks[i], rng) for i in named)
+    margin = None if gold == "uneven" else float(rng.uniform(*LOOSE))
+    prompts = tuple(loose_prompt(masks[i], margin, rng) for i in named)
     return {"prompts": prompts, "reasoning": reasoning(things, named)}
 
 
@@ -64,10 +69,14 @@ def count_text(things: Sequence[Thing]) -> str:
     return f"<think>{seen}</think> <answer>{len(things)}</answer>"
 
 
-def loose_prompt(mask: np.ndarray, rng: np.random.Generator) -> MaskPrompt:
-    """A hurried annotator's prompt: a box too wide, two points on the object, one anywhere off it."""
+def loose_prompt(mask: np.ndarray, margin: float | None, rng: np.random.Generator) -> MaskPrompt:
+    """A hurried annotator's prompt: a box too wide, two points on the object, one anywhere off it.
+
+    margin: of `LOOSE`; None draws one for each side, of `UNEVEN`.
+    """
     x1, y1, x2, y2 = mask_to_box(mask) or (0.0, 0.0, float(SIDE), float(SIDE))
-    left, top, right, bottom = (rng.uniform(*LOOSE, size=4) * [x2 - x1, y2 - y1, x2 - x1, y2 - y1]).tolist()
+    shares = rng.uniform(*UNEVEN, size=4) if margin is None else margin + rng.uniform(-JITTER, JITTER, size=4)
+    left, top, right, bottom = (shares * [x2 - x1, y2 - y1, x2 - x1, y2 - y1]).tolist()
     box: Box = (
         float(max(x1 - left, 0)),
         float(max(y1 - top, 0)),

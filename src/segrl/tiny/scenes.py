@@ -5,8 +5,9 @@ other shape) may touch, so that a box alone is not enough. `TinyScenes[i]` depen
 on `i` only.
 
 What a gold answer teaches, and what it leaves to the reward (`gold="loose"`): boxes are those of a
-hurried annotator (each side off by −10% to +45% of the box), points lie anywhere on the object, the
-negative point lies anywhere off it. Queries of the kinds in `UNDERSTOOD` name the right objects;
+hurried annotator (a margin of 0 to 45% of the object on every side, the same for one whole answer give
+or take 5%; `gold="uneven"` draws each side alone), points lie anywhere on the object, the negative
+point lies anywhere off it. Queries of the kinds in `UNDERSTOOD` name the right objects;
 for the other kinds the gold answer names objects at random, so that the policy can speak of them
 without having understood. `gold="tight"` gives the right objects, tight boxes and useful points.
 """
@@ -117,7 +118,7 @@ class TinyScenes(Sequence[Example]):
         n: int,
         seed: int,
         kinds: Sequence[str] = ("colour_shape",),
-        gold: Literal["loose", "tight"] = "loose",
+        gold: Literal["loose", "uneven", "tight"] = "loose",
     ) -> None:
         queries.check_kinds(kinds)
         self.n, self.seed, self.kinds, self.gold = n, seed, tuple(kinds), gold
