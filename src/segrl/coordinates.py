@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from segrl.errors import FrameError
 from segrl.types import ORIGINAL, Answer, Box, Frame, FrameKind, MaskPrompt, Point, Status
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def frame_size_wh(frame: Frame, image_wh: tuple[int, int]) -> tuple[float, float]:
@@ -69,10 +73,22 @@ def box_iou(one: Box, other: Box) -> float:
     >>> box_iou((0, 0, 2, 2), (1, 0, 3, 2))
     0.3333333333333333
     """
-    width, height = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
-    overlap = max(width, 0.0) * max(height, 0.0)
-    areas = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return overlap / (sum(areas) - overlap)
+    import numpy as np
+
+    return float(box_ious(np.array(one, dtype=float), np.array(other, dtype=float)))
+
+
+def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """`box_iou` of boxes `(…, 4)` with others, float64, the two broadcast against each other.
+
+    Row by row for `(N, 4)` and `(N, 4)`; `(M, N)` for `(M, 1, 4)` and `(N, 4)`. At least one of two boxes has an area.
+    """
+    import numpy as np
+
+    low, high = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
+    overlap = np.clip(high - low, 0, None).prod(axis=-1)
+    areas = [(side[..., 2:] - side[..., :2]).prod(axis=-1) for side in (boxes, others)]
+    return np.asarray(overlap / (areas[0] + areas[1] - overlap))
 
 
 def to_original(answer: Answer, image_wh: tuple[int, int]) -> Answer:

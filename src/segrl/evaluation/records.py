@@ -71,14 +71,10 @@ class EvalRecord:
     def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        prompts = [
-            {"box_xyxy": prompt.box_xyxy, "points_xy": prompt.points_xy, "labels": prompt.labels}
-            for prompt in self.prompts
-        ]
         own = {
             "tags": dict(self.tags),
             "status": self.status.value,
-            "prompts": prompts,
+            "prompts": [prompt.to_json() for prompt in self.prompts],
             "measures": dict(self.measures),
         }
         return plain | own
@@ -86,14 +82,9 @@ class EvalRecord:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> EvalRecord:
         """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is no record."""
-        status, prompts = Status(row["status"]), tuple(map(_prompt, row["prompts"]))
+        prompts = tuple(MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"])
+        status = Status(row["status"])
         return cls(**{**row, "status": status, "prompts": prompts, "samples": tuple(row.get("samples", ()))})
-
-
-def _prompt(row: Mapping[str, Any]) -> MaskPrompt:
-    box = row["box_xyxy"]
-    points = tuple((x, y) for x, y in row["points_xy"])
-    return MaskPrompt(None if box is None else tuple(box), points, tuple(row["labels"]), ORIGINAL)
 
 
 def write_jsonl(records: Iterable[EvalRecord], path: Path) -> None:

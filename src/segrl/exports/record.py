@@ -73,7 +73,7 @@ class ImageRecord:
                 **{
                     **answer,
                     "status": Status(answer["status"]),
-                    "prompts": tuple(map(_prompt, answer["prompts"])),
+                    "prompts": tuple(MaskPrompt.from_json(prompt, ORIGINAL) for prompt in answer["prompts"]),
                     "masks": tuple(answer["masks"]),
                 }
             )
@@ -97,15 +97,6 @@ def _answer_json(found: Found) -> dict[str, Any]:
         "text": found.text,
         "reasoning": found.reasoning,
         "detail": found.detail,
-        "prompts": [
-            {"box_xyxy": prompt.box_xyxy, "points_xy": prompt.points_xy, "labels": prompt.labels}
-            for prompt in found.prompts
-        ],
+        "prompts": [prompt.to_json() for prompt in found.prompts],
         "masks": list(found.masks),
     }
-
-
-def _prompt(row: Mapping[str, Any]) -> MaskPrompt:
-    box = row["box_xyxy"]
-    points = tuple((x, y) for x, y in row["points_xy"])
-    return MaskPrompt(None if box is None else tuple(box), points, tuple(row["labels"]), ORIGINAL)

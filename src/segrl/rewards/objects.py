@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segrl.coordinates import box_ious
 from segrl.masks import mask_to_box
 from segrl.rewards.rollout import Rollout
 from segrl.rewards.terms import check_tiers, settled
@@ -37,7 +38,7 @@ def matching(rollout: Rollout, *, over: str = "mask", tiers: Tiers | None = None
     verdict = settled(rollout)
     if verdict is not None:
         return top * verdict
-    pairs_MN = _mask_ious(rollout) if over == "mask" else _box_ious(_boxes(rollout), _target_boxes(rollout))
+    pairs_MN = _mask_ious(rollout) if over == "mask" else box_ious(_boxes(rollout)[:, None], _target_boxes(rollout))
     if tiers is not None:
         pairs_MN = np.max([np.where(pairs_MN > bound, float(pay), 0.0) for bound, pay in tiers], axis=0)
     return _best_mean(pairs_MN)
@@ -66,7 +67,7 @@ def matching_box_point(rollout: Rollout, *, iou_threshold: float = 0.5, box_dist
     boxes_M4, targets_N4 = _boxes(rollout), _target_boxes(rollout)
     height, width = rollout.targets.shape[1:]
     edges_MN4 = np.abs(boxes_M4[:, None] - targets_N4) / np.array([width, height, width, height])
-    pairs_MN = (_box_ious(boxes_M4, targets_N4) > iou_threshold).astype(float)
+    pairs_MN = (box_ious(boxes_M4[:, None], targets_N4) > iou_threshold).astype(float)
     pairs_MN += edges_MN4.mean(axis=-1) < box_distance
     pairs_MN += np.array([[_points_at(prompt, target) for target in _targets(rollout)] for prompt in _prompts(rollout)])
     return _best_mean(pairs_MN)
@@ -118,15 +119,6 @@ def _boxes(rollout: Rollout) -> np.ndarray:
 
 def _target_boxes(rollout: Rollout) -> np.ndarray:
     return np.array([mask_to_box(target) for target in _targets(rollout)], dtype=float).reshape(-1, 4)
-
-
-def _box_ious(boxes_M4: np.ndarray, targets_N4: np.ndarray) -> np.ndarray:
-    """IoU of every box with every target box, `(M, N)` float64; maxima are exclusive, so no pixel is added."""
-    low = np.maximum(boxes_M4[:, None, :2], targets_N4[:, :2])
-    high = np.minimum(boxes_M4[:, None, 2:], targets_N4[:, 2:])
-    both_MN = np.clip(high - low, 0, None).prod(axis=-1)
-    area_M, area_N = ((b[:, 2:] - b[:, :2]).prod(axis=-1) for b in (boxes_M4, targets_N4))
-    return np.asarray(both_MN / (area_M[:, None] + area_N - both_MN))
 
 
 def _points_at(prompt: MaskPrompt, target: np.ndarray) -> bool:

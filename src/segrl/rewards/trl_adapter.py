@@ -16,7 +16,7 @@ from segrl.coordinates import lies_outside
 from segrl.masks import from_rle, to_rle
 from segrl.rewards.engine import Completions, RewardBatch, RewardEngine
 from segrl.rewards.rollout import Rollout
-from segrl.types import MaskPrompt, Status
+from segrl.types import Status
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -177,7 +177,7 @@ class TrlRewards:
                 "outside": self._outside(rollout, columns["original"][i].size),
                 "truncated": rollout.truncated,
                 "tokens": rollout.n_tokens,
-                "prompts": [prompt_dict(prompt) for prompt in rollout.answer.prompts],
+                "prompts": [prompt.to_json() for prompt in rollout.answer.prompts],
                 "mask": to_rle(rollout.segmentation.union.cpu().numpy()),
                 "iou": rollout.score.iou,
                 "terms": terms,
@@ -191,12 +191,6 @@ class TrlRewards:
         frame = road.frame_for(image_wh)
         answer = road.answer_format.parse(rollout.text, truncated=rollout.truncated, frame=frame)
         return any(lies_outside(prompt, image_wh) for prompt in answer.prompts)
-
-
-def prompt_dict(prompt: MaskPrompt) -> dict[str, Any]:
-    """A mask prompt in original pixels as JSON: `box_xyxy` (or null), `points_xy`, `labels`."""
-    box = None if prompt.box_xyxy is None else list(prompt.box_xyxy)
-    return {"box_xyxy": box, "points_xy": [list(p) for p in prompt.points_xy], "labels": list(prompt.labels)}
 
 
 def completions_sha(completion_ids: Sequence[Sequence[int]]) -> str:

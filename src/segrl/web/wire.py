@@ -149,11 +149,6 @@ def _mask_bodies(masks: np.ndarray, scores: np.ndarray | None, mask_format: Mask
     return [_mask_body(mask, score, mask_format) for mask, score in zip(masks, told, strict=True)]
 
 
-def prompt_body(prompt: MaskPrompt) -> dict[str, Any]:
-    """A mask prompt in original pixels as a Prompt."""
-    return {"box_xyxy": prompt.box_xyxy, "points_xy": prompt.points_xy, "labels": prompt.labels}
-
-
 def segment_body(image_id: str, image: Image.Image, results: Sequence[Result], mask_format: MaskFormat) -> bytes:
     """The JSON of a SegmentResponse."""
     answers = [
@@ -163,7 +158,7 @@ def segment_body(image_id: str, image: Image.Image, results: Sequence[Result], m
             "detail": result.answer.detail,
             "reasoning": result.reasoning,
             "text": result.text,
-            "prompts": [prompt_body(prompt) for prompt in result.prompts],
+            "prompts": [prompt.to_json() for prompt in result.prompts],
             "masks": _mask_bodies(result.masks, result.scores, mask_format),
         }
         for result in results

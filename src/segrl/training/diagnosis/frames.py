@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segrl.coordinates import box_ious
 from segrl.training.diagnosis.facts import GroupFacts
 
 QUARTER, TRUE_QUARTER = 0.6, 0.3
@@ -59,19 +60,11 @@ def _factor(groups: Sequence[GroupFacts], enough: int) -> str | None:
     if len(pairs) < enough:
         return None
     said, true = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
-    means = [float(np.mean(_ious(said * scale, true))) for scale in SCALES]
+    means = [float(np.mean(box_ious(said * scale, true))) for scale in SCALES]
     best = int(np.argmax(means))
-    as_is, scale = float(np.mean(_ious(said, true))), float(SCALES[best])
+    as_is, scale = float(np.mean(box_ious(said, true))), float(SCALES[best])
     if 1 / LIKE_ONE < scale < LIKE_ONE or means[best] < GOOD_IOU or means[best] - as_is < MUCH_BETTER:
         return None
     return (
         f"Times {scale:.1f} the boxes would meet the true ones with a mean IoU of {means[best]:.2f}, not {as_is:.2f}."
     )
-
-
-def _ious(boxes_N4: np.ndarray, others_N4: np.ndarray) -> np.ndarray:
-    """IoU row by row, `(N,)`."""
-    low, high = np.maximum(boxes_N4[:, :2], others_N4[:, :2]), np.minimum(boxes_N4[:, 2:], others_N4[:, 2:])
-    both = np.clip(high - low, 0, None).prod(axis=1)
-    areas = [(side[:, 2:] - side[:, :2]).prod(axis=1) for side in (boxes_N4, others_N4)]
-    return np.asarray(both / (areas[0] + areas[1] - both))

@@ -20,7 +20,7 @@ from segrl.web.demo import words
 from segrl.web.demo.shelf import Shelf
 from segrl.web.pictures import decode
 from segrl.web.refusals import Refused
-from segrl.web.wire import Prompt, prompt_body
+from segrl.web.wire import Prompt
 
 Picture = tuple[Image.Image, str]
 """An image and the query about it."""
@@ -72,7 +72,7 @@ class Panel:
         key = self.shelf.put(result)
         value: dict[str, Any] = {"files": f"files/{key}/", "size_wh": result.image.size, "masks": len(result.masks)}
         if not edited:
-            value["objects"] = [prompt_body(prompt) for prompt in result.prompts]
+            value["objects"] = [prompt.to_json() for prompt in result.prompts]
         text = gr.skip() if edited else result.text
         return words.of_result(result, edited=edited), text, value, result
 
