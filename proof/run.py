@@ -136,10 +136,10 @@ class Proof:
         from segrl.pipeline import make_road
 
         examples = list(self._examples())
-        policy, kinds = policies.load(model), len(self.rl.dataset.options["kinds"])
-        swapped = [replace(e, query=examples[(i + kinds) % len(examples)].query) for i, e in enumerate(examples)]
         section = self.rl.evaluation
         assert section is not None
+        policy, kinds = policies.load(model), len(section.dataset.options["kinds"])
+        swapped = [replace(e, query=examples[(i + kinds) % len(examples)].query) for i, e in enumerate(examples)]
         road = make_road(policy, segmenters.load("grabcut"))
         return evaluate(policy, road, swapped, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens)
 

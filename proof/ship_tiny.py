@@ -56,6 +56,7 @@ def card(run: Path, remark: str) -> str:
     recipe = RECIPE.read_text(encoding="utf-8")
     size = (policy_dir() / "model.safetensors").stat().st_size / 1e6
     rows = "\n".join(f"| {kind} | {taught} | {giou} |" for kind, taught, giou in _measured())
+    remark = f"{remark}\n\n" if remark else ""
     versions = ", ".join(f"{name} {start['versions'][name]}" for name in ("torch", "transformers", "trl"))
     return f"""# The tiny policy, cold-started
 
@@ -75,8 +76,8 @@ Measured by the same command on {HELD_OUT["n"]} held-out scenes (seed {HELD_OUT[
 | kind of query | taught | gIoU |
 | --- | --- | --- |
 {rows}
-{remark}
-The recipe:
+
+{remark}The recipe:
 
 ```yaml
 {recipe}```
