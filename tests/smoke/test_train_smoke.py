@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from segrl import pipeline
+from segrl.answers.seg_r1 import SegR1
 from segrl.errors import ModelError, RecipeError
 from segrl.files import read_rows
 from segrl.masks import from_rle
@@ -50,6 +52,23 @@ def grpo(policy: str, **trainer) -> dict:
 
 def quiet(line: str) -> None:
     """Nothing on the screen."""
+
+
+class Pointing(SegR1):
+    """An answer format of one's own, asked for in other words."""
+
+    name = "pointing"
+
+    def prompt(self, query: str) -> str:
+        return f"Point at {query}"
+
+
+def test_an_answer_format_of_ones_own_trains_and_is_loaded_with_the_policy(policy, tmp_path):
+    values = {**grpo(policy), "answer_format": {"python": "test_train_smoke.Pointing"}}
+    result = train(parse_recipe(values), tmp_path / "run", say=quiet, progress=False)
+    assert read_settings(result.model_dir).answer_format == "python:test_train_smoke.Pointing"
+    loaded = pipeline.load(str(result.model_dir), segmenter="box", device="cpu")
+    assert loaded.road.answer_format.prompt("the cup") == "Point at the cup"
 
 
 def test_sft_learns_the_completion_only_and_saves_a_policy(policy, tmp_path):

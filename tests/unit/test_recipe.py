@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from segrl.errors import RecipeError
+from segrl import answers
+from segrl.answers.seg_r1 import SegR1
+from segrl.errors import RecipeError, SegrlError
 from segrl.training.recipe import load_recipe, parse_recipe
 
 GRPO = {
@@ -100,6 +102,44 @@ def test_wrong_files(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+class Shouted(SegR1):
+    """An answer format of one's own."""
+
+    name = "shouted"
+    system = "Shout."
+
+    def read(self, body, frame):
+        return super().read(body.lower(), frame)
+
+
+shouted = Shouted()
+
+
+@pytest.mark.parametrize("path", ["test_recipe.Shouted", "test_recipe.shouted"])
+def test_an_answer_format_of_ones_own_by_import_path(path):
+    policy = {"path": "tiny", "system": "answer_format"}
+    recipe = parse_recipe({**GRPO, "policy": policy, "answer_format": {"python": path}})
+    assert (recipe.answer_format, recipe.policy.system) == (f"python:{path}", "Shout.")
+    assert parse_recipe(recipe.as_dict()) == recipe
+    assert answers.parse("<BBOX>[1,2,3,4]</BBOX>", recipe.answer_format).prompts[0].box_xyxy == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere.Format", "cannot import"),
+        ("Format", "cannot import"),
+        ("segrl.answers.Format", "cannot import"),
+        ("segrl.answers.names", "is no segrl.answers.AnswerFormat"),
+        ("segrl.answers.AnswerFormat", "abstract"),
+    ],
+)
+def test_wrong_answer_formats_of_ones_own(path, message):
+    with pytest.raises(SegrlError, match=message) as caught:
+        answers.get(f"python:{path}")
     assert "\n" not in str(caught.value)
 
 

@@ -10,6 +10,7 @@ import difflib
 
 from segrl.answers.base import AnswerFormat
 from segrl.answers.json_list import JsonList
+from segrl.answers.own import PREFIX, own_format
 from segrl.answers.points_only import PointsOnly
 from segrl.answers.sam_r1 import SamR1
 from segrl.answers.seg_r1 import SegR1
@@ -28,7 +29,12 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> AnswerFormat:
-    """The answer format called `name`. Raises SegrlError that names the nearest for one that does not exist."""
+    """The answer format called `name`, or `python:my_package.MyFormat` for one of one's own (`own_format`).
+
+    Raises SegrlError that names the nearest for one that does not exist.
+    """
+    if name.startswith(PREFIX):
+        return own_format(name)
     if name not in _FORMATS:
         near = difflib.get_close_matches(name, _FORMATS, n=1, cutoff=0.0)
         raise SegrlError(f"no answer format {name!r}: did you mean {near[0]!r}? There are {', '.join(_FORMATS)}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from segrl.answers.own import import_path
 from segrl.errors import RecipeError
 from segrl.rewards import objects, points, terms, texts
 from segrl.rewards.rollout import Rollout
@@ -98,9 +98,8 @@ def _build(name: str, value: Any) -> RewardTerm:
 
 
 def _import(name: str, path: str) -> TermFunction:
-    module, _, attribute = path.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function = import_path(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"rewards.{name}: cannot import {path!r} ({error})") from error
     if not callable(function):

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segrl import answers
+from segrl.answers.own import PREFIX as OWN_FORMAT
 from segrl.errors import RecipeError
 from segrl.rewards.registry import RewardTerm, build_terms, nearest
 
@@ -118,6 +119,7 @@ class ControlSection(_Section):
 class Recipe(_Section):
     """A validated recipe. `trainer` holds TRL's own options (GRPOConfig or SFTConfig), checked when the run starts.
 
+    answer_format: a name of `segrl.answers`, or `{python: my_package.MyFormat}`, a subclass of AnswerFormat.
     peft: options of peft's LoraConfig; the policy is then trained through adapters. quantization:
     options of transformers' BitsAndBytesConfig for the frozen weights under them (QLoRA). about: what
     the report says of the run in the recipe's own words.
@@ -160,12 +162,17 @@ class Recipe(_Section):
         policy = values.get("policy") if isinstance(values, dict) else None
         if not isinstance(policy, dict) or policy.get("system") != "answer_format":
             return values
-        name = values.get("answer_format")
-        if name not in answers.names():
+        name = format_name(values.get("answer_format"))
+        if name not in answers.names() and not str(name).startswith(OWN_FORMAT):
             raise RecipeError(
                 f"policy.system: answer_format needs an answer_format, one of {', '.join(answers.names())}"
             )
-        return {**values, "policy": {**policy, "system": answers.get(name).system or None}}
+        return {**values, "policy": {**policy, "system": answers.get(str(name)).system or None}}
+
+    @field_validator("answer_format", mode="before")
+    @classmethod
+    def _format_by_name(cls, value: Any) -> Any:
+        return format_name(value)
 
     @field_validator("policy", mode="before")
     @classmethod
@@ -207,6 +214,11 @@ class Recipe(_Section):
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain YAML values, defaults included."""
         return self.model_dump(mode="json")
+
+
+def format_name(value: Any) -> Any:
+    """The name of an answer format of one's own, `{python: my_package.MyFormat}`, as `segrl.answers.get` takes it."""
+    return f"{OWN_FORMAT}{value['python']}" if isinstance(value, dict) and set(value) == {"python"} else value
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
