@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from itertools import combinations
@@ -17,52 +18,23 @@ from typer.testing import CliRunner
 
 from segrl.cli.app import app
 from segrl.errors import RecipeError
-from segrl.plan import models, needs, setting_of, smallest_changes
-from segrl.plan.changes import CHANGES, _all
+from segrl.plan import models, needs, setting_of, settings_of, smallest_changes
+from segrl.plan.changes import CHANGES, _all, _sharding
 from segrl.plan.needs import GB, TRL, adapter_parameters, fits, peak
 from segrl.tiny.model import build
 from segrl.training.recipe import load_recipe
 from segrl.training.stages import load_stages
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-STAGES = [
-    pytest.param(stage, id=f"{path.stem}-{stage.name}".rstrip("-"))
-    for path in sorted(FOLDER.glob("*.yaml"))
-    for stage in load_stages(path)
-    if not stage.follows
-]
+RECIPES = sorted(FOLDER.glob("*.yaml"))
 
 
 def without_weights(model: models.PolicyModel):
     """The model in transformers, on the meta device."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
-    see = model.vision
-    vision = {
-        "depth": see.layers,
-        "hidden_size": see.width,
-        "intermediate_size": see.mlp,
-        "num_heads": 16,
-        "patch_size": see.patch,
-        "spatial_merge_size": see.merge,
-        "out_hidden_size": model.width,
-    }
-    if not model.is_qwen2_5:
-        indexes = list(range(1, 1 + see.deepstack))
-        vision |= {"num_position_embeddings": see.positions, "deepstack_visual_indexes": indexes}
-    text = {
-        "hidden_size": model.width,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head,
-        "intermediate_size": model.mlp,
-        "vocab_size": model.vocabulary,
-        "tie_word_embeddings": model.tied,
-    }
-    config = AutoConfig.for_model(model.family, text_config=text, vision_config=vision, tie_word_embeddings=model.tied)
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+        return AutoModelForImageTextToText.from_config(models.transformers_config(model))
 
 
 def count(model: torch.nn.Module) -> int:
@@ -143,19 +115,62 @@ def test_defaults_are_trls(tmp_path: Path):
     assert {name: getattr(config, name) for name in TRL} == TRL
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 @pytest.mark.parametrize(("gpus", "memory"), [(1, 24), (8, 80)])
-def test_every_shipped_recipe_is_planned_and_proposals_are_smallest(stage, gpus: int, memory: float):
-    setting = setting_of(stage.recipe, gpus, memory)
-    parts = needs(setting)
-    assert {"weights", "optimizer", "gradients", "activations"} <= {part.part for part in parts}
-    after = smallest_changes(setting)
-    if after is None:
-        return
-    assert fits(after)
-    for fewer in combinations(CHANGES, max(0, len(after.changed) - 1)):
-        if len(after.changed) > 0:
-            assert not any(fits(one) for one in _all(setting, fewer))
+def test_every_shipped_recipe_is_planned_and_proposals_are_smallest(path: Path, gpus: int, memory: float):
+    for setting in settings_of(load_stages(path), gpus, memory):
+        parts = needs(setting)
+        assert {"weights", "optimizer", "gradients", "activations"} <= {part.part for part in parts}
+        after = smallest_changes(setting)
+        if after is None:
+            continue
+        assert fits(after)
+        for fewer in combinations(CHANGES, max(0, len(after.changed) - 1)):
+            if len(after.changed) > 0:
+                assert not any(fits(one) for one in _all(setting, fewer))
+
+
+def test_a_stage_that_goes_on_is_as_large_as_the_one_before():
+    sizes = [one.policy.parameters for one in settings_of(load_stages(FOLDER / "seg_r1.yaml"), 8, 80)]
+    assert sizes == [PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"]] * 4
+
+
+P7 = PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"]
+TOKENS = 300 + 30 * 30 + 512  # text, 840 pixels in squares of 28, completion
+BY_HAND = {  # sam_r1 on eight GPUs: float32 under bfloat16 autocast, 4 completions at a time, 128 a rollout
+    "weights": 4 * P7,
+    "optimizer": 8 * P7,
+    "reference": 4 * P7,
+    "gradients": 4 * P7 + 4 * P7,  # and DDP's buckets
+    "autocast": 2 * P7,
+    "segmenter": 4 * 216_924_865,
+    "logits": 4 * 512 * 152_064 * (2 + 4 + 4),  # bfloat16, float32, and its gradient
+    "rollout cache": 128 * TOKENS * 2 * 28 * 4 * 128 * 2,  # keys and values, layers, heads, width, bfloat16
+    "embeddings": 16 * 4_194_304 * 4,
+}
+
+
+def test_parts_equal_a_computation_by_hand():
+    parts = {part.part: part.nbytes for part in needs(setting_of(load_recipe(FOLDER / "sam_r1.yaml"), 8, 80))}
+    assert {name: parts[name] for name in BY_HAND} == BY_HAND
+    sharded = setting_of(load_recipe(FOLDER / "sam_r1.yaml", [f"trainer.deepspeed={FOLDER / 'zero3.json'}"]), 8, 80)
+    assert {part.part: part.nbytes for part in needs(sharded)}["optimizer"] == P7
+    quantized = setting_of(load_recipe(FOLDER / "one_gpu_24gb.yaml"), 1, 24)
+    small = {part.part: part.nbytes for part in needs(quantized)}
+    linear, all_of_it = quantized.policy.linear_parameters, PUBLISHED["Qwen/Qwen2.5-VL-3B-Instruct"]
+    assert small["weights"] == pytest.approx(0.52 * linear + 2 * (all_of_it - linear))
+    # rank × (inputs + outputs) over q, k, v, o and the three of the MLP, in 36 layers
+    rows = 4 * 2048 + 2 * (2048 + 256) + 3 * (2048 + 11008)
+    assert small["optimizer"] == 8 * 32 * 36 * rows
+    assert "reference" not in small
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_the_sharding_that_is_proposed_is_there(stage: int):
+    path = FOLDER / f"zero{stage}.json"
+    assert json.loads(path.read_text())["zero_optimization"]["stage"] == stage
+    changed = [after.changed for after in _sharding(setting_of(load_recipe(FOLDER / "sam_r1.yaml"), 8, 80))]
+    assert (f"trainer.deepspeed=recipes/{path.name}",) in changed
 
 
 def test_what_each_shipped_one_gpu_recipe_is_for():
@@ -188,6 +203,8 @@ def test_the_command_says_what_to_change():
     assert "not compared with measured GPU memory" in done.stdout
     done = CliRunner().invoke(app, ["plan", str(FOLDER / "one_gpu_24gb.yaml"), "--memory", "24"])
     assert (done.exit_code, "fits 24 GB" in done.stdout) == (0, True)
+    done = CliRunner().invoke(app, ["plan", str(FOLDER / "seg_r1.yaml"), "--gpus", "8"])
+    assert [f"stage {name}" in done.stdout for name in ("cold_start", "pre_rl", "rl", "sod")] == [True] * 4
     done = CliRunner().invoke(app, ["plan", str(FOLDER / "sam_r1.yaml"), "--image", "big"])
     assert (done.exit_code, done.stderr) == (2, "segrl: --image is written 640x480, not big\n")
 

@@ -28,17 +28,16 @@ def plan(
     Not compared with measured GPU memory yet: a first guess. Needs no network and no GPU.
     """
     from segrl.errors import SegrlError
-    from segrl.plan import setting_of
+    from segrl.plan import settings_of
     from segrl.training.stages import load_stages
 
     size = re.fullmatch(r"(\d+)x(\d+)", image)
     if size is None or "0" in size.groups():
         raise SegrlError(f"--image is written 640x480, not {image}")
     image_wh = (int(size[1]), int(size[2]))
-    fit = [
-        _show(stage.name, setting_of(stage.recipe, gpus, memory, image_wh))
-        for stage in load_stages(recipe, overrides or ())
-    ]
+    stages = load_stages(recipe, overrides or ())
+    settings = settings_of(stages, gpus, memory, image_wh)
+    fit = [_show(stage.name, setting) for stage, setting in zip(stages, settings, strict=True)]
     typer.echo("\nreckoned from dimensions; not compared with measured GPU memory yet")
     if not all(fit):
         raise typer.Exit(1)

@@ -10,6 +10,6 @@ The reckoning has not been compared with measured GPU memory; take it for a firs
 from __future__ import annotations
 
 from segrl.plan.changes import Change, smallest_changes
-from segrl.plan.needs import Need, Setting, needs, setting_of
+from segrl.plan.needs import Need, Setting, needs, setting_of, settings_of
 
-__all__ = ["Change", "Need", "Setting", "needs", "setting_of", "smallest_changes"]
+__all__ = ["Change", "Need", "Setting", "needs", "setting_of", "settings_of", "smallest_changes"]

@@ -58,7 +58,7 @@ def _smaller_rollouts(s: Setting) -> Iterator[Setting]:
 def _sharding(s: Setting) -> Iterator[Setting]:
     if s.gpus > 1 and s.weights != "4bit":
         for stage in range(max(2, s.zero + 1), 4):
-            yield s.changing(f"trainer.deepspeed=zero{stage}.json", zero=stage)
+            yield s.changing(f"trainer.deepspeed=recipes/zero{stage}.json", zero=stage)
 
 
 def _half_segmenter(s: Setting) -> Iterator[Setting]:

@@ -6,14 +6,17 @@ moments, the reference, the segmenter) is added to the most that one phase takes
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from segrl.plan.models import PolicyModel, SegmenterModel, policy_model, segmenter_model
 from segrl.training.recipe import Recipe
+from segrl.training.stages import Stage
 
 GB = 10**9
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -134,13 +137,28 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
     )
 
 
+def settings_of(
+    stages: Sequence[Stage], gpus: int, memory_gb: float, image_wh: tuple[int, int] = IMAGE_WH
+) -> list[Setting]:
+    """The setting of each stage; one that goes on from the stage before has its policy's dimensions."""
+    found: list[Setting] = []
+    policy: Path | None = None
+    for stage in stages:
+        recipe = stage.resolved(policy)
+        policy = Path(recipe.policy.path)
+        found.append(setting_of(recipe, gpus, memory_gb, image_wh))
+    return found
+
+
 def _zero(trainer: Mapping[str, Any]) -> int:
-    """How much is sharded: FSDP's full shard is ZeRO-3; a DeepSpeed file's name or mapping says its stage."""
+    """How much is sharded: FSDP's full shard is ZeRO-3; a DeepSpeed file, its name or a mapping says its stage."""
     fsdp, deepspeed = str(trainer.get("fsdp") or ""), trainer.get("deepspeed")
     if "full_shard" in fsdp or fsdp == "True":
         return 3
     if "shard_grad_op" in fsdp:
         return 2
+    if isinstance(deepspeed, str) and Path(deepspeed).is_file():
+        deepspeed = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
     if isinstance(deepspeed, Mapping):
         return int(deepspeed.get("zero_optimization", {}).get("stage", 0))
     found = re.search(r"zero_?(\d)", str(deepspeed or ""))
