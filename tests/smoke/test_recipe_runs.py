@@ -33,6 +33,13 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
 def prepared(recipe: Recipe, place: Path) -> tuple[Recipe, list[str]]:
     policies = {"tiny": place / "tiny", "tiny-fresh": place / "tiny", "hub": place / "hub"}
     return ci(recipe, policies, place / "data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from pathlib import Path
@@ -17,6 +18,7 @@ from dataset_files import (
     save_json,
     save_mask,
 )
+from PIL import Image
 
 from segrl.policies import PolicySettings, write_settings
 from segrl.tiny.model import Shape, save
@@ -70,10 +72,17 @@ def _referring(root: Path, name: str, n: int) -> None:
 
 
 def _fcot(root: Path, n: int) -> None:
-    answer = "<think>A box.</think> <bbox>[192,192,576,576]</bbox>, <points>[[384,384]]</points>, <labels>[1]</labels>"
-    lines = []
-    for i in range(n):
-        save_image(root / "fcot" / f"{i}.jpg", WH)
-        line = {"image": f"fcot/{i}.jpg", "query": "Identify the box.", "mask": None, "answer": answer}
-        lines.append(json.dumps(line) + "\n")
-    (root / "fcot.jsonl").write_text("".join(lines), encoding="utf-8")
+    """A clone of the data set's page: parquet, the pictures within."""
+    import datasets
+
+    file = io.BytesIO()
+    Image.new("RGB", WH, (200, 90, 40)).save(file, "JPEG")
+    row = {
+        "image": {"bytes": file.getvalue(), "path": None},
+        "problem": "<image>Identify and segment all the primary objects in the image.",
+        "thinking": "<think>A box.</think>",
+        "solution": "<bbox>[6,4,18,12]</bbox>, <points>[[12,8]]</points>, <labels>[1]</labels>",
+    }
+    table = datasets.Dataset.from_list([row] * n).cast_column("image", datasets.Image())
+    (root / "FCoT" / "data").mkdir(parents=True)
+    table.to_parquet(root / "FCoT" / "data" / "train-00000-of-00001.parquet")
