@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,22 +66,22 @@ def test_a_healthy_run_has_no_findings():
     assert diagnose(steps(), groups()) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "changed"),
-    [
-        ("equal_rewards", {"frac_reward_zero_std": 0.7}),
-        ("format_never_right", {"status/ok": 0.01, "status/no_answer": 0.99, "rewards/format/mean": 0.0}),
-        ("format_never_right", {"rewards/format/mean": 0.0}),
-        ("cut_off", {"completions/clipped_ratio": 0.2}),
-        ("length_runs_away", {"completions/mean_length": 130.0}),
-        ("length_collapses", {"completions/mean_length": 20.0}),
-        ("entropy_low", {"entropy": 0.001}),
-        ("entropy_high", {"entropy": 5.0}),
-        ("kl_high", {"kl": 2.5}),
-        ("not_finite", {"grad_norm": None}),
-        ("clipped_tokens", {"clip_ratio/region_mean": 0.3}),
-    ],
-)
+SHOWN_BY_STEPS = [
+    ("equal_rewards", {"frac_reward_zero_std": 0.7}),
+    ("format_never_right", {"status/ok": 0.01, "status/no_answer": 0.99, "rewards/format/mean": 0.0}),
+    ("format_never_right", {"rewards/format/mean": 0.0}),
+    ("cut_off", {"completions/clipped_ratio": 0.2}),
+    ("length_runs_away", {"completions/mean_length": 130.0}),
+    ("length_collapses", {"completions/mean_length": 20.0}),
+    ("entropy_low", {"entropy": 0.001}),
+    ("entropy_high", {"entropy": 5.0}),
+    ("kl_high", {"kl": 2.5}),
+    ("not_finite", {"grad_norm": None}),
+    ("clipped_tokens", {"clip_ratio/region_mean": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("name", "changed"), SHOWN_BY_STEPS)
 def test_steps_that_show_it(name, changed):
     (finding,) = diagnose(steps(**changed), groups())
     assert finding.name == name
@@ -97,6 +99,14 @@ def test_the_evidence_names_the_most_frequent_fault():
     assert "bad_syntax (80%)" in finding.evidence
 
 
+def test_every_documented_finding_is_shown_by_a_log_here():
+    page = Path(__file__).parents[2].joinpath("docs", "diagnosis.md").read_text(encoding="utf-8")
+    table = page.split("## What is looked for")[1].split("\n## ")[0]
+    documented = {name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
+    shown = {name for name, _ in (*SHOWN_BY_STEPS, *SHOWN_BY_GROUPS)} | {name for *_, name in SHOWN_BY_POINTS}
+    assert documented == shown
+
+
 def test_too_few_rows_say_nothing():
     assert diagnose(steps(4, frac_reward_zero_std=1.0, entropy=0.0), []) == []
     assert diagnose([], []) == []
@@ -110,19 +120,19 @@ def test_supervised_logs_are_not_judged():
 MIRRORED = (0.05, 0.05, 0.35, 0.45)
 
 
-@pytest.mark.parametrize(
-    ("name", "changed"),
-    [
-        ("always_right", {"iou": 0.95, "terms": {"iou": 0.95}}),
-        ("always_wrong", {"iou": 0.01, "terms": {"iou": 0.01}}),
-        ("wrong_frame", {"boxes": (tuple(v / 2.5 for v in BOX),)}),
-        ("wrong_frame", {"boxes": (MIRRORED,)}),
-        ("wrong_frame", {"outside": True}),
-        ("wrong_frame", {"status": "bad_values", "boxes": (), "outside": True, "area": 0.0}),
-        ("pays_empty", None),
-        ("pays_full", None),
-    ],
-)
+SHOWN_BY_GROUPS = [
+    ("always_right", {"iou": 0.95, "terms": {"iou": 0.95}}),
+    ("always_wrong", {"iou": 0.01, "terms": {"iou": 0.01}}),
+    ("wrong_frame", {"boxes": (tuple(v / 2.5 for v in BOX),)}),
+    ("wrong_frame", {"boxes": (MIRRORED,)}),
+    ("wrong_frame", {"outside": True}),
+    ("wrong_frame", {"status": "bad_values", "boxes": (), "outside": True, "area": 0.0}),
+    ("pays_empty", None),
+    ("pays_full", None),
+]
+
+
+@pytest.mark.parametrize(("name", "changed"), SHOWN_BY_GROUPS)
 def test_groups_that_show_it(name, changed):
     some = groups(**changed) if changed is not None else paying({"pays_empty": 0.0, "pays_full": 1.0}[name])
     (finding,) = diagnose(steps(), some)
@@ -176,7 +186,10 @@ def test_a_kind_of_query_that_is_always_wrong_is_named():
     assert diagnose(steps(), some[:4]) == []
 
 
-@pytest.mark.parametrize(("first", "last", "name"), [(2, 9, "points_run_away"), (4, 1, "points_collapse")])
+SHOWN_BY_POINTS = [(2, 9, "points_run_away"), (4, 1, "points_collapse")]
+
+
+@pytest.mark.parametrize(("first", "last", "name"), SHOWN_BY_POINTS)
 def test_numbers_of_points_run(first, last, name):
     assert names(diagnose(steps(), groups(n_points=first) + groups(n_points=last))) == [name]
     assert diagnose(steps(), groups(n_points=first) + groups(n_points=first + 1)) == []
