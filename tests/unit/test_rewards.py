@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -168,6 +170,14 @@ def test_engine_scores_texts_and_weighs_terms():
     assert batch.values["no_target"] == [None, None]
     assert batch.totals == pytest.approx([1.0, 0.0])
     assert [r.score.status for r in batch.rollouts] == [Status.OK, Status.NO_ANSWER]
+
+
+def test_a_group_is_scored_together(monkeypatch):
+    module = importlib.import_module("segrl.scoring.score")
+    groups, whole = [], module._score_group
+    monkeypatch.setattr(module, "_score_group", lambda group, *rest: groups.append(len(group)) or whole(group, *rest))
+    engine({"iou": 1}).score(completions(*[GOOD] * 8))
+    assert groups == [8]
 
 
 def test_a_term_of_ones_own_by_import_path():

@@ -66,7 +66,9 @@ class RewardEngine:
         segmentations = self.road.read(
             batch.texts, batch.images, image_ids=list(batch.image_ids), truncated=list(batch.truncated)
         )
-        truths = [np.asarray(targets.any(axis=0)) for targets in batch.targets]
+        different = {id(targets): targets for targets in batch.targets}
+        unions = {key: np.asarray(targets.any(axis=0)) for key, targets in different.items()}
+        truths = [unions[id(targets)] for targets in batch.targets]  # one object a group, which is scored together
         scores = scoring.score(segmentations, truths, list(batch.ignores))
         return [
             Rollout(

@@ -192,18 +192,20 @@ class SamSegmenter:
         return [(logits[i, k], scores[i, k]) for i, k in enumerate(best.tolist())]
 
     def _features(self, embeddings: Sequence[Embedding], jobs: Sequence[_Job]) -> dict[str, torch.Tensor]:
-        """The embeddings that the jobs ask about, each tensor with the jobs first."""
+        """The embeddings that the jobs ask about, each tensor with the jobs first; each brought to the device once."""
         import torch
 
         images = [job.image for job in jobs]
         first = embeddings[images[0]].tensors
-        if len(set(images)) == 1:
+        different = list(dict.fromkeys(images))
+        if len(different) == 1:
             return {
                 name: tensor.to(self.device, self.dtype).expand(len(jobs), *tensor.shape)
                 for name, tensor in first.items()
             }
+        rows = torch.tensor([different.index(i) for i in images], device=self.device)
         return {
-            name: torch.stack([embeddings[i].tensors[name].to(self.device, self.dtype) for i in images])
+            name: torch.stack([embeddings[i].tensors[name].to(self.device, self.dtype) for i in different])[rows]
             for name in first
         }
 
