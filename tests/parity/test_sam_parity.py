@@ -104,17 +104,17 @@ def check(
 def test_masks_equal_the_plain_path(checkpoint, kind, multimask):
     path = checkpoint(kind)
     segmenter = segmenters.load(str(path), multimask=multimask, device="cpu", encode_batch=2, decode_batch=3)
-    images = [photo(48, 32), photo(33, 57, 1), photo(320, 200, 2)]
+    images = [photo(32, 32), photo(33, 57, 1), photo(320, 200, 2)]
     check(segmenter, Plain(path), images, [prompts_for(image) for image in images], multimask)
 
 
-@pytest.mark.parametrize("kind", ["sam", "sam2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_masks_of_a_large_photograph(checkpoint, kind):
     path, image = checkpoint(kind), photo(4000, 3000)
     check(segmenters.load(str(path), device="cpu"), Plain(path), [image], [prompts_for(image)[2:3]])
 
 
-@pytest.mark.parametrize("kind", ["sam", "sam2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_logits_of_an_earlier_turn(checkpoint, kind):
     path, image = checkpoint(kind), photo(50, 70)
     segmenter = segmenters.load(str(path), device="cpu")

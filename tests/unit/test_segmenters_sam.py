@@ -17,6 +17,8 @@ from segrl.segmenters.loading import default_device
 from segrl.segmenters.memory import Batcher
 from segrl.segmenters.protocol import Embedding
 from segrl.segmenters.random_weights import save_random
+from segrl.training import parse_recipe
+from segrl.training.parts import load_policy, load_road
 from segrl.types import ORIGINAL, RELATIVE_1000, Answer, MaskPrompt, Status
 
 BOX = MaskPrompt((2, 2, 20, 15), frame=ORIGINAL)
@@ -144,6 +146,42 @@ def test_one_image_that_does_not_fit_is_named(sam2, monkeypatch):
     answers = [Answer(Status.OK, (BOX,))] * 2
     with pytest.raises(ModelError, match=r"^image b: an image of 30×20 does not fit.*segmenter\.dtype"):
         segmenters.segment(segmenter, [image(76), image(77)], answers, image_ids=["a", "b"])
+
+
+def test_decoding_that_runs_out_of_memory_goes_on_in_smaller_batches(sam2, monkeypatch, caplog):
+    segmenter = fresh(sam2, decode_batch=4, cache_bytes=0)
+    embeddings, prompts = segmenter.encode([image(1)]), [[MaskPrompt((x, 2, 20, 15), frame=ORIGINAL) for x in range(5)]]
+    plain = segmenter.decode(embeddings, prompts)[0]
+    decode, fits = segmenter._decode_batch, 2
+
+    def limited(embeddings, jobs):
+        if len(jobs) > fits:
+            raise torch.OutOfMemoryError
+        return decode(embeddings, jobs)
+
+    monkeypatch.setattr(segmenter, "_decode_batch", limited)
+    assert torch.equal(segmenter.decode(embeddings, prompts)[0], plain)
+    assert caplog.text.count("decoding prompts in batches of 2 from here on, not 4") == 1
+    fits = 0
+    with pytest.raises(ModelError, match=r"a prompt on an image of 30×20 does not fit.*segmenter\.device"):
+        segmenter.decode(embeddings, prompts)
+
+
+def test_a_recipe_names_the_segmenters_device(monkeypatch):
+    asked = []
+    monkeypatch.setattr(segmenters.loading, "load_sam", lambda name, device=None: asked.append((name, device)))
+    recipe = parse_recipe(
+        {
+            "method": "grpo",
+            "policy": "tiny",
+            "dataset": "tiny",
+            "answer_format": "seg-r1",
+            "rewards": {"iou": 1},
+            "segmenter": {"name": "facebook/sam2.1-hiera-large", "device": "cuda:7"},
+        }
+    )
+    load_road(recipe, load_policy(recipe).reader)
+    assert asked == [("facebook/sam2.1-hiera-large", "cuda:7")]
 
 
 def test_the_device_follows_the_process(monkeypatch):
