@@ -93,6 +93,41 @@ def test_a_mask_of_another_size_is_named(tmp_path):
         datasets.load("folder", root=tmp_path)[1]
 
 
+def test_a_mask_drawn_on_a_turned_photograph_or_at_another_scale_fits(tmp_path):
+    make_folder(tmp_path, n=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored 12 wide and 8 high, shown turned a quarter to the right
+    Image.new("RGB", (12, 8)).save(tmp_path / "images" / "turned.jpg", exif=exif)
+    Image.new("RGB", (24, 16)).save(tmp_path / "images" / "wide.png")
+    values = np.zeros((8, 12))
+    values[0, 0], values[7, 11] = 1, 2
+    for stem in ("turned", "wide"):
+        save_mask(values, tmp_path / "masks" / f"{stem}.png")
+    _, turned, wide = datasets.load("folder", root=tmp_path)
+    assert [np.argwhere(mask).tolist() for mask in turned.targets] == [[[0, 7]], [[11, 0]]]
+    assert wide.targets.shape == (2, 16, 24)
+    assert np.argwhere(wide.targets[1]).tolist() == [[14, 22], [14, 23], [15, 22], [15, 23]]
+
+
+def test_all_sets_are_indexed_alike(tmp_path):
+    make_folder(tmp_path, n=4)
+    folder = {"name": "folder", "root": str(tmp_path)}
+    whole = datasets.load(**folder)
+    for examples in (
+        whole,
+        datasets.load(**folder, sample={"n": 4}),
+        datasets.load("joined", sets=[{**folder, "sample": {"n": 4}}]),
+        datasets.load("joined", sets=[folder], sample={"n": 4}),
+    ):
+        names = [example.id.rpartition("/")[2] for example in examples]
+        assert names == ["p0", "p1", "p2", "p3"]
+        assert [example.id.rpartition("/")[2] for example in examples[1:-1]] == names[1:-1]
+        assert examples[-1].id == examples[3].id
+        for beyond in (4, -5):
+            with pytest.raises(IndexError):
+                examples[beyond]
+
+
 def test_broken_files_are_named(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "images" / "p0.png").write_bytes(b"no image")

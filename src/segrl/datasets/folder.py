@@ -7,8 +7,9 @@ One row, as it stands on disk (a street photograph with two people in it):
 
 and as an example: query "people" (an option of the data set), targets `(2, 536, 559)`.
 
-Every image has a mask of the same stem and the same size, and the other way round; anything else
-is an error that names the file. A mask is read by its values (`mask_values`): "auto" takes a mask
+Every image has a mask of the same stem, and the other way round, and sizes agree (`fitting` says what else is
+taken: a mask drawn on the stored pixels of a turned photograph, another scale); anything else is an error that
+names the file. A mask is read by its values (`mask_values`): "auto" takes a mask
 that holds one value beside 0 as one target (0/255, 0/1), and otherwise every value above 0 as a target
 of its own, the lowest first; a mask of zeros says that nothing is there. Nothing is filtered out.
 """
@@ -16,13 +17,17 @@ of its own, the lowest first; a mask of zeros says that nothing is there. Nothin
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 
+from segrl.datasets.annotations import stack
+from segrl.datasets.fitting import fit_mask
 from segrl.datasets.images import content_id, read_image
+from segrl.datasets.rows import Rows, files_by_stem
 from segrl.errors import DataError
 from segrl.masks import read_index_png
 from segrl.types import Example
@@ -34,14 +39,23 @@ MANY_VALUES = 100
 MaskValues = Literal["auto", "binary", "instances"]
 
 
-class Folder(Sequence[Example]):
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image file with its mask file."""
+
+    stem: str
+    image: Path
+    mask: Path
+
+
+class Folder(Rows[Pair]):
     """Images and masks matched by stem, sorted by it; files are opened when an example is asked for.
 
     root: the folder. images, masks: its two sub-folders. query: the request that goes with every
     image. split and part: a seeded split (`{"train": 120, "seed": 0}`) and which side of it to
     read, "train" or "test". mask_values: "binary" (over half of the range is the target), "instances"
-    (one target per value) or "auto". image_id is made from the pixels, id from the stem.
-    Raises DataError if a folder is missing or empty, or an image or mask has no partner.
+    (one target per value) or "auto". sample: a seeded subset, see Rows. image_id is made from the pixels,
+    id from the stem. Raises DataError if a folder is missing or empty, or an image or mask has no partner.
     """
 
     def __init__(
@@ -54,44 +68,37 @@ class Folder(Sequence[Example]):
         split: Mapping[str, int] | None = None,
         part: str | None = None,
         mask_values: MaskValues = "auto",
+        sample: Mapping[str, int] | None = None,
     ) -> None:
         if mask_values not in ("auto", "binary", "instances"):
             raise DataError(f"mask_values is auto, binary or instances, not {mask_values!r}")
         self.query, self._mask_values = query, mask_values
-        image_files, mask_files = (_by_stem(Path(root), name) for name in (images, masks))
+        image_files, mask_files = (_files(Path(root), name) for name in (images, masks))
         for stem in image_files.keys() - mask_files.keys():
             raise DataError(f"{image_files[stem]} has no mask {Path(root) / masks / stem}.png")
         for stem in mask_files.keys() - image_files.keys():
             raise DataError(f"the mask {mask_files[stem]} has no image in {Path(root) / images}")
         stems = _choose(sorted(image_files), split, part)
-        self._rows = [(stem, image_files[stem], mask_files[stem]) for stem in stems]
+        super().__init__([Pair(stem, image_files[stem], mask_files[stem]) for stem in stems], str(root), sample)
 
     @property
     def stems(self) -> tuple[str, ...]:
         """The stems of the files, in the order of the examples."""
-        return tuple(stem for stem, _, _ in self._rows)
+        return tuple(row.stem for row in self.rows)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """The example, read from disk. Raises DataError naming the file that cannot be used."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        stem, image_path, mask_path = self._rows[index]
-        image = read_image(image_path)
-        values = read_index_png(mask_path)
-        if values.shape != (image.height, image.width):
-            raise DataError(
-                f"the mask {mask_path} is {values.shape[1]}×{values.shape[0]} pixels "
-                f"but its image {image_path.name} is {image.width}×{image.height}"
-            )
-        targets = split_targets(values, self._mask_values, mask_path)
-        return Example(id=stem, image_id=content_id(image), image=image, query=self.query, targets=targets)
+    def read(self, row: Pair) -> Example:
+        """See Rows."""
+        image = read_image(row.image)
+        values = read_index_png(row.mask)
+        drawn = split_targets(values, self._mask_values, row.mask)
+        fitted = [fit_mask(mask, image.size, row.image, str(row.mask)) for mask in (*drawn, values > 0)]
+        return Example(
+            id=row.stem,
+            image_id=content_id(image),
+            image=image,
+            query=self.query,
+            targets=stack(fitted[:-1], (image.height, image.width)),
+        )
 
 
 def split_targets(values: np.ndarray, mask_values: MaskValues, path: Path) -> np.ndarray:
@@ -111,18 +118,12 @@ def split_targets(values: np.ndarray, mask_values: MaskValues, path: Path) -> np
     return np.stack([values == value for value in present]) if present else np.zeros((0, *values.shape), dtype=bool)
 
 
-def _by_stem(root: Path, name: str) -> dict[str, Path]:
-    """The image files of a sub-folder by stem; hidden files and other suffixes are passed over."""
+def _files(root: Path, name: str) -> dict[str, Path]:
+    """The image files of a sub-folder by stem."""
     folder = root / name
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: a data set of this kind needs it (options images and masks)")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in files:
-            raise DataError(f"{files[path.stem]} and {path.name} have the same stem: keep one of them")
-        files[path.stem] = path
+    files = files_by_stem(folder, IMAGE_SUFFIXES)
     if not files:
         raise DataError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return files

@@ -26,7 +26,7 @@ from segrl.datasets.annotations import stack
 from segrl.datasets.fitting import fit_mask
 from segrl.datasets.image_mask_layouts import LAYOUTS, Layout, Pair
 from segrl.datasets.images import content_id, read_image
-from segrl.datasets.rows import Rows, distinct
+from segrl.datasets.rows import Rows, distinct, files_by_stem
 from segrl.errors import DataError
 from segrl.masks import read_index_png
 from segrl.types import Example
@@ -120,15 +120,8 @@ def _match(base: Path, pair: Pair) -> Iterator[Masked]:
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...], pair: Pair) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        is_other = path.suffix.lower() not in suffixes or path.name.startswith(".")
-        if is_other or not path.stem.startswith(pair.only) or path.stem in pair.skip:
-            continue
-        if path.stem in files:
-            raise DataError(f"{files[path.stem]} and {path.name} have the same stem: keep one of them")
-        files[path.stem] = path
-    return files
+    files = files_by_stem(folder, suffixes, pair.only)
+    return {stem: path for stem, path in files.items() if stem not in pair.skip}
 
 
 def _refuse(files: Mapping[str, Path], stems: set[str], lack: str) -> None:

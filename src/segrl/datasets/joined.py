@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+from segrl.datasets.rows import Examples
 from segrl.errors import DataError
 from segrl.types import Example
 
 
-class Joined(Sequence[Example]):
+class Joined(Examples):
     """The examples of all `sets`. Raises DataError for no sets, an entry without a name, and as each set does."""
 
     def __init__(self, sets: Sequence[Mapping[str, Any]], root: Path | str | None = None) -> None:
@@ -36,15 +37,8 @@ class Joined(Sequence[Example]):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """The example, read from disk by its own set."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def example(self, place: int) -> Example:
+        """See Examples; each set reads its own."""
         which = bisect_right(self._ends, place)
         example = self._sets[which][place - self._ends[which] + len(self._sets[which])]
         return replace(example, id=f"{self._names[which]}/{example.id}")

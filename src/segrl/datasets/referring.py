@@ -14,9 +14,9 @@ any number of objects, and `[-1]` says that nothing in the image matches.
 
     root/refcoco/refs(unc).p    root/refcoco/instances.json    root/images/mscoco/images/train2014/
 
-Every expression is an example of its own; the cleaned text (`sent`) is the query, as in the authors'
-evaluation, and `raw` stays in `meta`. Nothing is filtered but, in gRefCOCO, crowd annotations among
-the objects of an expression, which its authors leave out of the truth too.
+Every expression is an example of its own; the cleaned text (`sent`) is the query, as in LISA's evaluation
+and those after it, and `raw`, which gRefCOCO's authors ask with, stays in `meta`. Nothing is filtered but, in
+gRefCOCO, crowd annotations among the objects of an expression, which its authors leave out of the truth too.
 """
 
 from __future__ import annotations

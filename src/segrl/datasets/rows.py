@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, overload
 
@@ -25,7 +25,24 @@ Row = TypeVar("Row", bound=HasImage)
 Item = TypeVar("Item")
 
 
-class Rows(Sequence[Example], Generic[Row]):
+class Examples(Sequence[Example]):
+    """A sequence of examples that are made when they are asked for; a slice is a list of them."""
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """The example, read from disk. Raises DataError naming the file or row that cannot be used."""
+        places = range(len(self))[index]
+        return self.example(places) if isinstance(places, int) else [self.example(place) for place in places]
+
+    @abstractmethod
+    def example(self, place: int) -> Example:
+        """The example that stands at `place`, which lies in [0, n)."""
+
+
+class Rows(Examples, Generic[Row]):
     """Examples made from rows; an image and its masks are read when the example is asked for.
 
     rows: light descriptions, one per example, in the order of the examples. sample: `{"n": 3000,
@@ -47,15 +64,9 @@ class Rows(Sequence[Example], Generic[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """The example, read from disk. Raises DataError naming the file that cannot be used."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self.read(self.rows[index])
+    def example(self, place: int) -> Example:
+        """See Examples."""
+        return self.read(self.rows[place])
 
     @abstractmethod
     def read(self, row: Row) -> Example:
@@ -80,7 +91,7 @@ def choose_sample(rows: Sequence[Item], sample: Mapping[str, int] | None) -> lis
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
-class Subset(Sequence[Example]):
+class Subset(Examples):
     """Some examples of a set, in its order: `choose_sample` for readers that have no sample of their own."""
 
     def __init__(self, examples: Sequence[Example], sample: Mapping[str, int]) -> None:
@@ -89,15 +100,24 @@ class Subset(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """The example, read by the set."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self._examples[self._places[index]]
+    def example(self, place: int) -> Example:
+        """See Examples."""
+        return self._examples[self._places[place]]
+
+
+def files_by_stem(folder: Path, suffixes: Collection[str], starts_with: str = "") -> dict[str, Path]:
+    """The files of a folder by stem, sorted by name; hidden ones, other suffixes and other beginnings are passed over.
+
+    Raises DataError naming two files of one stem.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.stem.startswith(starts_with):
+            continue
+        if path.stem in files:
+            raise DataError(f"{files[path.stem]} and {path.name} have the same stem: keep one of them")
+        files[path.stem] = path
+    return files
 
 
 def require_files(paths: Iterable[Path]) -> None:

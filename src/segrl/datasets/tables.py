@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from PIL import Image
 
 from segrl.datasets.images import ImageBytes, read_image
-from segrl.datasets.rows import choose_sample
+from segrl.datasets.rows import Examples, choose_sample
 from segrl.errors import DataError
 from segrl.types import Example
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class TableRows(Sequence[Example]):
+class TableRows(Examples):
     """The rows of one split of a table; an image is read when its example is asked for.
 
     root: a folder that `datasets` saved (`save_to_disk`), a folder with parquet files (for instance a
@@ -50,16 +50,10 @@ class TableRows(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """The example. Raises DataError naming the row that cannot be used."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = self._places[index]
-        return self.read(place, self.table[place])
+    def example(self, place: int) -> Example:
+        """See Examples."""
+        row = self._places[place]
+        return self.read(row, self.table[row])
 
     @abstractmethod
     def read(self, place: int, row: Mapping[str, Any]) -> Example:
