@@ -20,6 +20,7 @@ import yaml
 
 from segrl.datasets.image_mask_layouts import LAYOUTS
 from segrl.errors import DataError, SegrlError
+from segrl.evaluation.looks import PLAIN
 from segrl.files import write_atomically
 
 HERE = Path(__file__).parent
@@ -60,7 +61,7 @@ def read_run(published: Mapping[str, Any], key: str, run: Path) -> dict[str, Any
         raise DataError(f"there is no table {key!r}; there are {', '.join(tables)} and general.base, .SFT and .RL")
     summary = _read(run / "summary.json")
     dataset, decoding = summary["run"]["dataset"], summary["run"]["decoding"]
-    if decoding.get("test_time") != "plain":
+    if decoding["test_time"] != PLAIN:
         raise DataError(f"{run} was decoded with test-time options ({decoding['test_time']}): it has no column here")
     for row in tables[key]["rows"]:
         if row["dataset"] == dataset["name"] and row["options"] == _default_split(row, dataset["options"]):

@@ -29,9 +29,19 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+def plain_rim(mask: np.ndarray) -> np.ndarray:
+    """What as many erosions take off a mask as 2% of the diagonal have pixels, one 3×3 step at a time."""
+    inner = mask
+    for _ in range(round(0.02 * np.hypot(*mask.shape))):
+        padded = np.pad(inner, 1)
+        shifts = [padded[y : y + mask.shape[0], x : x + mask.shape[1]] for y in range(3) for x in range(3)]
+        inner = np.logical_and.reduce(shifts)
+    return mask & ~inner
+
+
 def plain(path: Path) -> dict[str, float]:
     """The headline metrics from the masks alone, one sample at a time."""
-    ious, unions, both, recalls, n_right, t_right, boxes = [], [], [], [], [], [], []
+    ious, unions, both, recalls, n_right, t_right, boxes, rims = [], [], [], [], [], [], [], []
     for record in read_jsonl(path):
         truth, mask = from_rle(record.truth), from_rle(record.mask)
         failed, is_there = record.status.is_failure, bool(truth.any())
@@ -46,10 +56,13 @@ def plain(path: Path) -> dict[str, float]:
         both.append(inter)
         unions.append(union)
         if is_there:
+            lines = plain_rim(truth), plain_rim(mask)
+            rims.append(0.0 if failed else (lines[0] & lines[1]).sum() / (lines[0] | lines[1]).sum())
             recalls.append(inter / int(truth.sum()))
             t_right.append(record.status is Status.OK)
             boxes.append(not failed and record.status is Status.OK and box_iou(record, truth) > 0.5)
         else:
+            rims.append(iou)
             n_right.append(record.status is Status.NO_TARGET)
     return {
         "giou": mean(ious),
@@ -58,6 +71,7 @@ def plain(path: Path) -> dict[str, float]:
         "n_acc": mean(n_right),
         "t_acc": mean(t_right),
         "box_acc": mean(boxes),
+        "boundary_iou": mean(rims),
         **{f"pr@{k}": mean([iou >= k for iou in ious]) for k in (0.5, 0.6, 0.7, 0.8, 0.9)},
     }
 
@@ -111,6 +125,11 @@ def test_variants_are_named_and_beside_ours(finished):
     said = found["variants"]["failures_say_nothing_there"]["metrics"]["giou"]["value"]
     assert said == pytest.approx(mean(forgiving))
     assert said > found["metrics"]["giou"]["value"]
+    there = [record.iou for record in records if record.target_area]
+    targets = found["variants"]["requests_with_a_target"]
+    assert targets["n"] == len(there)
+    assert targets["metrics"]["giou"]["value"] == pytest.approx(mean(there))
+    assert targets["metrics"]["pr@0.7"]["value"] == pytest.approx(mean([iou >= 0.7 for iou in there]))
     first = {record.image_id: record.iou for record in reversed(records)}
     assert found["variants"]["first_request_of_each_image"]["n"] == len(first) < 60
 
@@ -126,6 +145,8 @@ def test_the_summary_says_how_it_was_measured(finished):
     assert {"python", "torch", "segrl"} <= run_facts["versions"].keys()
     assert summary["speed"]["samples"] == 60
     assert summary["speed"]["samples_per_second"] > 0
+    assert summary["speed"]["policy_seconds_per_answer"] == {"value": 0.0, "ci95": [0.0, 0.0]}
+    assert summary["metrics"]["tokens"] == {"value": 0.0, "ci95": [0.0, 0.0]}
 
 
 def test_a_majority_of_masks_decides(tmp_path):

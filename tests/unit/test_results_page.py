@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from dataset_files import save_image, save_json
 
 from segrl.datasets import NAMES
 from segrl.errors import DataError
+from segrl.evaluation import EvalSettings, Share, run
+from segrl.evaluation.looks import PLAIN
 from segrl.metrics import CATALOGUE
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,7 +33,7 @@ results = load_script()
 PUBLISHED = yaml.safe_load((DOCS / "results.yaml").read_text(encoding="utf-8"))
 
 
-def save_run(place: Path, dataset: str, options: dict[str, Any], test_time: str = "plain") -> Path:
+def save_run(place: Path, dataset: str, options: dict[str, Any], test_time: str = PLAIN) -> Path:
     place.mkdir()
     metrics = {"giou": {"value": 0.6123, "ci95": [0.6, 0.6251]}, "ciou": {"value": 0.55, "ci95": None}}
     run = {"dataset": {"name": dataset, "options": options, "examples": 779}, "decoding": {"test_time": test_time}}
@@ -69,15 +72,26 @@ def test_a_run_fills_the_row_of_its_data_set(tmp_path: Path) -> None:
     assert line in page
 
 
+def test_an_evaluation_fills_its_row(tmp_path: Path) -> None:
+    save_image(tmp_path / "ReasonSeg" / "test" / "a.jpg")
+    shape = {"label": "target", "points": [[2, 1], [7, 1], [7, 5], [2, 5]]}
+    save_json(tmp_path / "ReasonSeg" / "test" / "a.json", {"text": ["?"], "is_sentence": False, "shapes": [shape]})
+    options = {"root": str(tmp_path), "split": "test"}
+    settings = EvalSettings("oracle", "reasonseg", segmenter="box", dataset_options=options)
+    assert run(settings, tmp_path / "run", share=Share())
+    results.main([f"sam-r1-7b={tmp_path / 'run'}"], tmp_path)
+    assert "| ReasonSeg test | 60.2 | 54.3 | 100.0 | 100.0 | 1 |" in (tmp_path / "results.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("key", "dataset", "options", "test_time", "hint"),
     [
-        ("sam-r1", "reasonseg", {"split": "test"}, "plain", "no table 'sam-r1'"),
-        ("sam-r1-7b", "reasonseg", {"split": "train"}, "plain", "no row of sam-r1-7b"),
-        ("sam-r1-7b", "reasonseg", {"split": "test", "sample": {"n": 9}}, "plain", "no row"),
+        ("sam-r1", "reasonseg", {"split": "test"}, PLAIN, "no table 'sam-r1'"),
+        ("sam-r1-7b", "reasonseg", {"split": "train"}, PLAIN, "no row of sam-r1-7b"),
+        ("sam-r1-7b", "reasonseg", {"split": "test", "sample": {"n": 9}}, PLAIN, "no row"),
         ("sam-r1-7b", "reasonseg", {"split": "test"}, "vote of 8", "test-time options"),
-        ("general.base", "reasonseg", {}, "plain", "general.json"),
-        ("general.ours", "reasonseg", {}, "plain", "base, SFT, RL"),
+        ("general.base", "reasonseg", {}, PLAIN, "general.json"),
+        ("general.ours", "reasonseg", {}, PLAIN, "base, SFT, RL"),
     ],
 )
 def test_runs_that_belong_nowhere(

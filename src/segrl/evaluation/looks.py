@@ -31,6 +31,9 @@ CONTEXT = 2.0
 SMALLEST = 1 / 3
 """Sides of the region at least, as a share of the image's."""
 
+PLAIN = "plain decoding"
+"""What run.json says of a result without test-time options."""
+
 WHOLE = 0.8
 """A region that holds more of the image than this shows nothing new, and is not looked at again."""
 

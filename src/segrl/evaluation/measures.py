@@ -19,9 +19,9 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
     """Numbers of one answer by name.
 
     `pixels`: pixels of the image that count (not `ignore`). `targets`: number of targets. `ref_id`: the
-    data set's own number of the object, if it has one. For an answer with status OK about a target
-    that is there: `boundary_iou`, and with `saliency` `weighted_f`. Where a target is there:
-    `box_iou`, IoU of the answer's box with the true one, 0 without an answer. `named_iou`: where the
+    data set's own number of the object, if it has one. Where a target is there, 0 each for any answer but
+    an OK one: `box_iou`, IoU of the answer's box with the true one, and `boundary_iou`. With `saliency`
+    `weighted_f`, 0 also where nothing is there. `named_iou`: where the
     data set can tell which objects a reasoning names (`meta["named"]`, reasoning → `(H, W)` bool mask or
     None), IoU of the answer's mask with those.
     """
@@ -38,7 +38,7 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
         mask = segmentation.union.cpu().numpy()
         counted = mask if keep is None else mask & keep
         found["box_iou"] = _box_iou(example, segmentation, mask) if is_ok else 0.0
-        found |= _drawn(counted, truth, saliency) if is_ok else {}
+        found |= _drawn(counted, truth, saliency) if is_ok else {"boundary_iou": 0.0}
     if saliency:
         found.setdefault("weighted_f", 0.0)
     return found | _agreement(example, segmentation)

@@ -91,7 +91,7 @@ def chosen(columns: Columns, rows: np.ndarray) -> Columns:
 
 
 def _variants(table: Table) -> dict[str, Any]:
-    """gIoU and cIoU as other published protocols have them; each is named for what it does (docs/protocol.md)."""
+    """gIoU, cIoU and where it matters precision as other published protocols have them (docs/protocol.md)."""
     overlaps = [metric for metric in CATALOGUE if metric.name in ("giou", "ciou")]
     read = table.columns["failed"] == 0
     first_of_image = _first_of(table.images)
@@ -99,6 +99,10 @@ def _variants(table: Table) -> dict[str, Any]:
     refs = table.columns["ref_id"]
     if not np.isnan(refs).any():
         found["first_request_of_each_object"] = _part(table, _first_of(refs.tolist()), overlaps)
+    there = table.columns["target_area"] > 0
+    if not there.all():
+        precisions = [metric for metric in CATALOGUE if metric.name.startswith("pr@")]
+        found["requests_with_a_target"] = _part(table, there, [*overlaps, *precisions])
     found["failures_left_out"] = _part(table, read, overlaps)
     forgiving = dataclasses.replace(table, columns=_as_no_target(table.columns))
     found["failures_say_nothing_there"] = _part(forgiving, np.ones(len(table), dtype=bool), overlaps)

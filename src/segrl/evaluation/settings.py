@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segrl import answers, datasets, policies
 from segrl.errors import DataError, SegrlError
 from segrl.evaluation.evaluate import window_size
-from segrl.evaluation.looks import Decoding
+from segrl.evaluation.looks import PLAIN, Decoding
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
 from segrl.masks import to_rle
 from segrl.pipeline import DEFAULT_SEGMENTER, WEIGHTLESS, make_road
@@ -179,7 +179,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
             "options": dict(settings.segmenter_options),
             "weights": None if settings.segmenter_name in WEIGHTLESS else weights_fingerprint(settings.segmenter_name),
         },
-        "decoding": {**vars(settings.decoding), "test_time": settings.decoding.title or "plain decoding"},
+        "decoding": {**vars(settings.decoding), "test_time": settings.decoding.title or PLAIN},
         "measures": {"saliency": settings.wants_saliency},
         "device": _device(settings.threads),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
