@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from eval_samples import write_examples
@@ -34,12 +35,24 @@ def test_the_table_says_what_a_newcomer_needs(scripted):
     found = json.loads((root / "a" / "metrics.json").read_text())
     assert found["metrics"]["giou"].keys() == {"value", "ci95"}
     assert (found["n"], found["images"]) == (12, 6)
+    assert re.fullmatch(r"speed   [\d.]+ samples a second over 12, at most \d+ MiB in a process", said.splitlines()[-1])
 
 
 def test_the_same_command_again_shows_the_same(scripted):
     root, common, said = scripted
     again = segrl(*common, "--policy", "scripted", "--texts", root / "script.jsonl", "--out", root / "a")
     assert (again[0], again[1][again[1].index("jsonl") :]) == (0, said[said.index("jsonl") :])
+
+
+def test_a_sample_is_seeded_and_written_down(scripted, tmp_path):
+    _, common, _ = scripted
+    seeded = ("--policy", "oracle", "sample={n: 5, seed: 3}")
+    for name in ("a", "b"):
+        assert segrl(*common, *seeded, "--out", tmp_path / name)[0] == 0
+    first, second = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("a", "b"))
+    assert first["dataset"]["options"] == {"sample": {"n": 5, "seed": 3}}
+    assert first == second
+    assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
 
 
 def test_compare_and_report(scripted, tmp_path):
@@ -49,6 +62,11 @@ def test_compare_and_report(scripted, tmp_path):
     assert code == 0
     assert "differs policy.name" in said
     assert json.loads((tmp_path / "c.json").read_text())["metrics"]["giou"]["difference"] > 0
+    code, said = segrl("compare", root / "a", tmp_path / "b", root / "a", "--out", tmp_path / "d.json")
+    assert code == 0
+    assert "best of checkpoints" in said
+    assert json.loads((tmp_path / "d.json").read_text())["best_of_checkpoints"]["giou"]["run"] == str(tmp_path / "b")
+    assert segrl("compare", root / "a") == (2, "segrl: name two evaluations to compare, or more\n")
     (tmp_path / "b" / "report.html").unlink()
     assert segrl("report", tmp_path / "b")[0] == 0
     assert (tmp_path / "b" / "report.html").exists()
@@ -64,6 +82,10 @@ def test_compare_and_report(scripted, tmp_path):
         (("--policy", "scripted"), "--texts"),
         (("--policy", "scripted", "--texts", "/nowhere"), "/nowhere"),
         (("--policy", "oracle", "query"), "KEY=VALUE"),
+        (("--policy", "oracle", "policy.n_points=many"), "counts of points"),
+        (("--policy", "oracle", "--answer-format", "points-only", "policy.n_points=0"), "a box without points"),
+        (("--policy", "oracle", "--base", "b"), "--base goes with --suite general"),
+        (("--policy", "oracle", "--suite", "genral"), "there is general"),
     ],
 )
 def test_mistakes_are_one_line(scripted, tmp_path, arguments, said):

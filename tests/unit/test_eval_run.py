@@ -13,7 +13,17 @@ import pytest
 from eval_samples import write_examples
 
 from segrl.errors import SegrlError
-from segrl.evaluation import Decoding, EvalDir, EvalSettings, Share, compare_runs, read_jsonl, run, run_on_processes
+from segrl.evaluation import (
+    Decoding,
+    EvalDir,
+    EvalSettings,
+    Share,
+    best_of_checkpoints,
+    compare_runs,
+    read_jsonl,
+    run,
+    run_on_processes,
+)
 from segrl.evaluation import journal as journals
 from segrl.report.evaluation import write_evaluation
 
@@ -187,6 +197,23 @@ def test_compare_pairs_runs_and_refuses_others(whole, tmp_path):
         compare_runs(directory.path, tmp_path / "other")
     with pytest.raises(SegrlError, match=r"run\.json is not there"):
         compare_runs(directory.path, tmp_path / "nowhere")
+
+
+def test_the_best_of_checkpoints_is_a_variant_with_its_run_named(whole, tmp_path):
+    settings, directory = whole
+    oracle = dataclasses.replace(settings, policy="oracle", texts=None, saliency=True)
+    run(oracle, tmp_path / "oracle", share=Share())
+    run(dataclasses.replace(settings, saliency=True), tmp_path / "script", share=Share())
+    runs = [tmp_path / "script", tmp_path / "oracle", directory.path]
+    found = best_of_checkpoints(runs)
+    assert list(found["runs"]) == [str(path) for path in runs]
+    assert found["runs"][str(runs[2])]["giou"] == json.loads(directory.metrics.read_text())["metrics"]["giou"]
+    assert found["best_of_checkpoints"]["giou"] == {"value": 1.0, "run": str(runs[1])}
+    assert "mae" not in found["best_of_checkpoints"]  # the third run did not measure it
+    assert best_of_checkpoints(runs[:2])["best_of_checkpoints"]["mae"] == {"value": 0.0, "run": str(runs[1])}
+    run(write_examples(tmp_path, N, query="something else"), tmp_path / "other", share=Share())
+    with pytest.raises(SegrlError, match="other examples"):
+        best_of_checkpoints([*runs, tmp_path / "other"])
 
 
 def test_the_page_shows_answers_and_every_failure(whole):

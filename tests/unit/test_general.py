@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from segrl.errors import ModelError, SegrlError
-from segrl.evaluation.general import BENCHMARKS, command, environment, general, read_results
+from segrl.evaluation.general import BENCHMARKS, command, environment, general, read_general, read_results
 
 FAKE = """#!{python}
 import json, os, pathlib, sys
 words = sys.argv[1:]
+if words[0] == "-c":
+    sys.exit(0)
 with open({log!r}, "a") as log:
     log.write(json.dumps([words, "PYTHONPATH" in os.environ]) + "\\n")
 if words[:2] == ["-m", "pip"]:
@@ -109,7 +111,8 @@ def test_a_run_that_fails_is_told_in_one_line(fake: Any, checkpoint: str, tmp_pa
     assert "\n" not in str(raised.value)
     assert "loading" in (tmp_path / "out" / "checkpoint" / "lmms_eval.log").read_text()
     general(checkpoint, tmp_path / "out", python=fake(), say=lambda line: None)
-    with pytest.raises(SegrlError, match="cannot be run"):
+    assert read_general(tmp_path / "out") is not None
+    with pytest.raises(SegrlError, match="has no lmms-eval"):
         general(checkpoint, tmp_path / "other", python=tmp_path / "no-python", say=lambda line: None)
 
 
@@ -142,6 +145,8 @@ def test_the_environment_is_made_once(fake: Any, tmp_path: Path) -> None:
     for _ in range(2):
         assert environment(place, maker="true", say=lambda line: None) == place / "bin" / "python"
     assert [words[:3] for words, _ in calls(tmp_path)] == [["-m", "pip", "install"]]
+    with pytest.raises(SegrlError, match="cannot be run"):
+        environment(tmp_path / "other", maker=str(tmp_path / "no-python"), say=lambda line: None)
     (place / "segrl-installed").unlink()
     fake(place=place / "bin" / "python", pip=1)
     with pytest.raises(SegrlError, match=r"cannot be installed .*status 1\): downloading"):

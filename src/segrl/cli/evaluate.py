@@ -7,11 +7,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from segrl.cli import eval_options as given
 from segrl.cli.options import key_values
+from segrl.cli.suite import Suite
+from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
     from segrl.evaluation import EvalRecord, EvalSettings
@@ -21,64 +24,55 @@ EVERY_SECONDS = 10.0
 
 
 def evaluate(
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="A data set, for instance folder, refcoco or cod10k.")],
-    policy: Annotated[
-        str,
-        typer.Option(
-            metavar="P",
-            help="tiny, a checkpoint's directory, a name on the hub, openai:MODEL@ADDRESS; "
-            "oracle answers from the ground truth, scripted replays --texts.",
-        ),
-    ] = "tiny",
-    segmenter: Annotated[
-        str | None, typer.Option(metavar="S", help="grabcut, box, or a model of the SAM family [default: by policy]")
-    ] = None,
-    root: Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the run is kept and gone on with [default: runs/eval/NAME-P-S]"),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Options of the data set (query=people, split=val), policy.KEY=VALUE, segmenter.KEY=VALUE.",
-        ),
-    ] = None,
-    texts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help='For scripted: JSON lines {"id": …, "text": …}.')
-    ] = None,
-    answer_format: Annotated[str | None, typer.Option(metavar="F", help="Read answers in this format.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes; the numbers are those of one.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences at once; above 1 answers may change.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
-    samples: Annotated[int, typer.Option(min=1, help="Answers that vote over the mask.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
-    second_look: Annotated[bool, typer.Option("--second-look", help="Ask again about the region found.")] = False,
-    saliency: Annotated[
-        bool | None, typer.Option(help="E, F and weighted F measures and MAE [default: for the sets of that field]")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each process on the CPU.")] = 1,
+    dataset: given.Dataset = None,
+    policy: given.PolicyName = "tiny",
+    segmenter: given.SegmenterName = None,
+    root: given.Root = None,
+    out: given.Out = None,
+    options: given.KeyValues = None,
+    texts: given.Texts = None,
+    answer_format: given.Format = None,
+    processes: given.Processes = 1,
+    batch_size: given.BatchSize = 1,
+    max_new_tokens: given.MaxNewTokens = 512,
+    samples: given.Samples = 1,
+    temperature: given.Temperature = 0.0,
+    seed: given.Seed = 0,
+    second_look: given.SecondLook = False,
+    saliency: given.Saliency = None,
+    threads: given.Threads = 1,
+    suite: given.SuiteName = None,
+    base: given.Base = None,
+    lmms_python: given.LmmsPython = None,
+    install: given.Install = False,
+    limit: given.Limit = None,
 ) -> None:
     """Measure a policy on a data set: a table, metrics.json and a page; the same command goes on after a stop."""
     from segrl.evaluation import Decoding, EvalSettings
 
-    own, of_policy, of_segmenter = _sorted_options(key_values(options or ()))
-    settings = EvalSettings(
-        policy=policy,
-        dataset=dataset,
-        segmenter=segmenter,
-        policy_options=of_policy,
-        dataset_options=({} if root is None else {"root": root}) | own,
-        segmenter_options=of_segmenter,
-        texts=None if texts is None else str(texts),
-        answer_format=answer_format,
-        decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look),
-        saliency=saliency,
-        threads=threads,
-    )
-    _measure(settings, out or _default_out(settings), processes)
+    asked = Suite(suite, base, lmms_python, install, limit)
+    asked.check()
+    if dataset is not None:
+        own, of_policy, of_segmenter = _sorted_options(key_values(options or ()))
+        settings = EvalSettings(
+            policy=policy,
+            dataset=dataset,
+            segmenter=segmenter,
+            policy_options=of_policy,
+            dataset_options=({} if root is None else {"root": root}) | own,
+            segmenter_options=of_segmenter,
+            texts=None if texts is None else str(texts),
+            answer_format=answer_format,
+            decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look),
+            saliency=saliency,
+            threads=threads,
+        )
+        out = out or _default_out(settings)
+        _measure(settings, out, processes)
+    elif suite is None:
+        raise SegrlError("what is to be measured? Name a data set with --dataset, or give --suite general")
+    if suite is not None:
+        asked.run(policy, out, batch_size=batch_size, processes=processes)
 
 
 def _sorted_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -112,8 +106,7 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
     directory = EvalDir(out)
     if not directory.report.exists():
         _write_page(settings, out)
-    _show(summary_of(directory))
-    typer.echo(f"metrics {directory.metrics}\nreport  {directory.report}")
+    _show(summary_of(directory), f"metrics {directory.metrics}\nreport  {directory.report}")
 
 
 def _quieten() -> None:
@@ -123,22 +116,23 @@ def _quieten() -> None:
 
 def _write_page(settings: EvalSettings, out: Path) -> None:
     from segrl import datasets
-    from segrl.report.evaluation import keep_pictures, write_evaluation
+    from segrl.report.evaluation import keep_pictures, write_page
 
     keep_pictures(out, datasets.load(settings.dataset, **settings.dataset_options))
-    write_evaluation(out)
+    write_page(out)
 
 
-def _show(summary: Mapping[str, Any]) -> None:
+def _show(summary: Mapping[str, Any], files: str) -> None:
+    """The tables, where the files are, and in the last line how fast it went."""
     from rich.console import Console
 
-    from segrl.cli.evaluation_tables import lines_of, tables_of
+    from segrl.cli.evaluation_tables import answers_line, speed_line, tables_of
 
     console = Console()
     for table in tables_of(summary):
         console.print(table)
-    for line in lines_of(summary):
-        console.print(line, highlight=False, soft_wrap=True)
+    for line in (answers_line(summary), files, speed_line(summary)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 class _Counting:

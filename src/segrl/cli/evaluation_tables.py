@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -49,16 +50,35 @@ def _parts(slices: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What became of the answers, and how fast it went."""
+def answers_line(summary: Mapping[str, Any]) -> str:
+    """What became of the answers."""
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary["statuses"].items())
     failed = sum(summary["failures"].values())
-    yield f"answers {counts}" + (f"; {failed} could not be read and score 0" if failed else "")
+    return f"answers {counts}" + (f"; {failed} could not be read and score 0" if failed else "")
+
+
+def speed_line(summary: Mapping[str, Any]) -> str:
+    """How fast it went, over the time in which processes that came to their end worked."""
     speed = summary["speed"]
-    if speed["samples_per_second"] is not None:
-        many = f" on {speed['processes']} processes" if speed["processes"] > 1 else ""
-        memory = f", at most {speed['peak_memory_mib']:.0f} MiB in a process" if speed["peak_memory_mib"] else ""
-        yield f"speed   {speed['samples_per_second']:.1f} samples a second{many}{memory}"
+    if speed["samples_per_second"] is None:
+        return "speed   unknown: every process was stopped before its end"
+    many = f" on {speed['processes']} processes" if speed["processes"] > 1 else ""
+    memory = f", at most {speed['peak_memory_mib']:.0f} MiB in a process" if speed["peak_memory_mib"] else ""
+    return f"speed   {speed['samples_per_second']:.1f} samples a second over {speed['samples']}{many}{memory}"
+
+
+def general_table(found: Mapping[str, Any]) -> Table:
+    """General ability: each benchmark's score, the base's, and the change."""
+    run = found["run"]
+    of_base = f" · base {run['base']}" if run["base"] else ""
+    table = Table(title=f"general ability · {run['checkpoint']}{of_base}", title_justify="left")
+    table.add_column("benchmark", no_wrap=True)
+    for column in ("score", "base", "change"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, one in found["benchmarks"].items():
+        change = "–" if one["change"] is None else f"{one['change']:+.1f}"
+        table.add_row(name, *("–" if one[key] is None else f"{one[key]:.1f}" for key in ("value", "base")), change)
+    return table
 
 
 def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Iterator[Table]:
@@ -82,6 +102,21 @@ def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Itera
             for name, part in rows.items():
                 parts.add_row(f"  {name}", str(part["n"]), *_change(part["metrics"]["giou"], False))
         yield parts
+
+
+def checkpoints_table(found: Mapping[str, Any]) -> Table:
+    """Every measure of several runs, and the best of each."""
+    names = [Path(run).name for run in found["runs"]]
+    table = Table(title=f"{found['n']} requests, {found['images']} images", title_justify="left")
+    table.add_column("measure", no_wrap=True)
+    for column in (*names, "best of checkpoints"):
+        table.add_column(column, justify="right")
+    for metric in CATALOGUE:
+        best = found["best_of_checkpoints"].get(metric.name)
+        if best and best["value"] is not None and metric.name not in LEFT_OUT:
+            values = [number(metrics[metric.name]["value"]) for metrics in found["runs"].values()]
+            table.add_row(metric.title, *values, f"{number(best['value'])} ({Path(best['run']).name})")
+    return table
 
 
 def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:

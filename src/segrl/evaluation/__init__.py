@@ -4,11 +4,13 @@ evaluate                  examples → records, over the one road
 evaluate_gold             the same with gold mask prompts for answers: the ceiling
 EvalSettings, run         a whole evaluation in a directory that can be gone on with; run_on_processes on several
 compare_runs              two such directories: what changed
+best_of_checkpoints       several of them: what each measured, and the best of each metric
 write_jsonl, read_jsonl   records to and from a file
 pointing                  records → how the policy points
 summarize, compare        records → the numbers of `segrl.metrics`
 """
 
+from segrl.evaluation.checkpoints import best_of_checkpoints
 from segrl.evaluation.comparison import compare_runs
 from segrl.evaluation.evaluate import OnProgress, compare, evaluate, summarize
 from segrl.evaluation.gold import evaluate_gold
@@ -27,6 +29,7 @@ __all__ = [
     "EvalSettings",
     "OnProgress",
     "Share",
+    "best_of_checkpoints",
     "compare",
     "compare_runs",
     "evaluate",

@@ -24,8 +24,8 @@ def compare_runs(run_a: Path | str, run_b: Path | str) -> dict[str, Any]:
     if a directory holds no finished evaluation, or the two hold other examples.
     """
     dirs = [EvalDir(Path(run)) for run in (run_a, run_b)]
-    a, b = tables = [_read(directory) for directory in dirs]
-    _check_same(a, b, dirs)
+    a, b = tables = [read_finished(directory) for directory in dirs]
+    check_same(a, b, dirs)
     metrics = [metric for metric in applicable(a.columns) if metric in applicable(b.columns)]
     everything = np.ones(len(a), dtype=bool)
     return {
@@ -41,14 +41,15 @@ def compare_runs(run_a: Path | str, run_b: Path | str) -> dict[str, Any]:
     }
 
 
-def _read(directory: EvalDir) -> Table:
+def read_finished(directory: EvalDir) -> Table:
+    """The numbers of an evaluation. Raises DataError if there is none, or it is not finished."""
     directory.description()
     if not directory.records.exists():
         raise DataError(f"the evaluation in {directory.path} is not finished: start its command again, it goes on")
     return read_table(directory.records)
 
 
-def _check_same(a: Table, b: Table, dirs: Sequence[EvalDir]) -> None:
+def check_same(a: Table, b: Table, dirs: Sequence[EvalDir]) -> None:
     """Raises DataError, naming the first example that differs."""
     if len(a) != len(b):
         found = f"{dirs[0].path} has {len(a)}, {dirs[1].path} has {len(b)}"

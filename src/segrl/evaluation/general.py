@@ -1,7 +1,7 @@
 """General ability: MMBench, MME, POPE and AI2D through lmms-eval, a program in an environment of its own.
 
-Its pins clash with ours, so it is never imported: segrl makes a virtual environment for it, builds the
-command, and reads the results file that it leaves:
+Its pins clash with ours, so it is never imported: it lives in a virtual environment of its own, which segrl makes
+when it is told to; segrl builds the command, and reads the results file that it leaves:
 
     OUT/checkpoint/…/20261122_120000_results.json
     {"results": {"mme": {"alias": "mme", "mme_perception_score,none": 1581.2, "…_stderr,none": "N/A", …}, …}}
@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segrl.errors import ModelError, SegrlError
+from segrl.errors import DataError, ModelError, SegrlError
 from segrl.files import write_atomically
 
 REQUIREMENT = "lmms_eval>=0.7"
 """What is installed into the environment."""
+
+RESULT = "general.json"
+"""The file that the suite leaves."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def general(
     *,
     base: str | None = None,
     python: Path | str | None = None,
+    install: bool = False,
     limit: int | None = None,
     batch_size: int = 1,
     processes: int = 1,
@@ -75,10 +79,12 @@ def general(
 
     checkpoint, base: a directory or a name on the hub. out: everything is written under it; a checkpoint
     whose results are there with the same settings is not run again. python: of an environment that has
-    lmms-eval; without it one is made in the user's cache. limit: only so many samples of each task.
+    lmms-eval, by default the one in the user's cache; install: make that one if it is not there.
+    limit: only so many samples of each task.
     processes: GPUs to share the work. The result:
     `{"benchmarks": {"MME": {"value": …, "base": …, "change": …}, …}, "run": {…}}`, numbers None where
-    there is none. Raises SegrlError, one line, for a checkpoint that lmms-eval cannot run and a run that failed.
+    there is none. Raises SegrlError, one line, where lmms-eval is not there (saying how it is made), for a
+    checkpoint that it cannot run, and a run that failed.
     """
     for name in benchmarks:
         if name not in BENCHMARKS:
@@ -89,14 +95,25 @@ def general(
         for part, name in (("checkpoint", checkpoint), ("base", base))
         if name is not None
     }
-    executable = Path(python) if python is not None else environment(default_environment(), say=say)
+    executable = _python(None if python is None else Path(python), install, say)
     found = {part: _scores_of(executable, words, place / part, say) for part, words in commands.items()}
     result = {
         "benchmarks": {name: _compared(found, name) for name in benchmarks},
         "run": {"checkpoint": checkpoint, "base": base, "commands": commands, "tasks": found},
     }
-    write_atomically(place / "general.json", json.dumps(result, indent=1) + "\n")
+    write_atomically(place / RESULT, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def read_general(place: Path) -> dict[str, Any] | None:
+    """What the suite left in a directory; None where it was not run. Raises DataError for a broken file."""
+    path = place / RESULT
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
 
 
 def command(
@@ -109,6 +126,8 @@ def command(
     processes: int = 1,
 ) -> list[str]:
     """The words behind `python` that run lmms-eval on a checkpoint. Raises ModelError for one that it cannot run."""
+    if checkpoint.startswith("openai:"):
+        raise ModelError(f"lmms-eval runs a model itself: give a checkpoint or a name on the hub, not {checkpoint}")
     if "," in checkpoint or "=" in checkpoint:
         raise ModelError(f"lmms-eval cannot take a name with a comma or an equals sign: {checkpoint}")
     launched = ["-m", "lmms_eval"]
@@ -132,6 +151,41 @@ def _lmms_model(checkpoint: str) -> str:
     return LMMS_MODELS[model_type]
 
 
+def _python(given: Path | None, install: bool, say: Say) -> Path:
+    """The Python that has lmms-eval. Raises SegrlError saying how to get it where there is none."""
+    if given is not None:
+        if not _has_lmms_eval(given):
+            raise SegrlError(f"{given} has no lmms-eval: install it there with {given} -m pip install '{REQUIREMENT}'")
+        return given
+    place = default_environment()
+    if install:
+        return environment(place, say=say)
+    if not _has_lmms_eval(_python_in(place)):
+        raise SegrlError(
+            f"lmms-eval is not there: --install makes an environment for it in {place} (a few GB, once), "
+            "or --lmms-python names the Python of one that has it"
+        )
+    return _python_in(place)
+
+
+def _has_lmms_eval(python: Path) -> bool:
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('lmms_eval') is None)"
+    try:
+        return subprocess.run([str(python), "-c", look], env=_clean(), capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _python_in(place: Path) -> Path:
+    return place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _clean() -> dict[str, str]:
+    """The environment's variables without those that would lend our packages to another Python."""
+    ours = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    return {key: value for key, value in os.environ.items() if key not in ours}
+
+
 def default_environment() -> Path:
     """Where the environment lies unless another is given."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -143,7 +197,7 @@ def environment(place: Path, *, maker: str = sys.executable, say: Say = print) -
 
     A marker written last says that it is whole. Raises SegrlError if it cannot be made.
     """
-    python = place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    python = _python_in(place)
     marker = place / "segrl-installed"
     if marker.is_file() and marker.read_text(encoding="utf-8").strip() == REQUIREMENT:
         return python
@@ -158,11 +212,9 @@ def environment(place: Path, *, maker: str = sys.executable, say: Say = print) -
 
 def _run(words: Sequence[str], log: Path, fault: str) -> None:
     """Runs a program with its output in `log`. Raises SegrlError with the last line of it."""
-    ours = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    clean = {key: value for key, value in os.environ.items() if key not in ours}
     try:
         with log.open("ab") as file:
-            status = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=clean, check=False).returncode
+            status = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=_clean(), check=False).returncode
     except OSError as error:
         raise SegrlError(f"{fault}: {words[0]} cannot be run ({error.strerror})") from error
     if status != 0:
@@ -179,8 +231,9 @@ def _scores_of(python: Path, words: Sequence[str], out: Path, say: Say) -> dict[
     if not (done.is_file() and json.loads(done.read_text(encoding="utf-8")) == list(words)):
         for old in out.rglob("*_results.json"):
             old.unlink()
-        say(f"lmms-eval: {' '.join(words)}")
-        _run([str(python), *words], out / "lmms_eval.log", "lmms-eval failed")
+        log = out / "lmms_eval.log"
+        say(f"lmms-eval: {' '.join(words)}\nit takes hours on the whole sets; what it says goes to {log}")
+        _run([str(python), *words], log, "lmms-eval failed")
         read_results(out)
         write_atomically(done, json.dumps(list(words)) + "\n")
     return read_results(out)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl import answers
 from segrl.datasets.gold import gold_answer
-from segrl.errors import DataError
+from segrl.errors import DataError, SegrlError
 from segrl.policies import Completion, Policy, PolicySettings, frame_rule
 from segrl.types import Example, Frame
 
@@ -64,16 +64,20 @@ def oracle(answer_format: str = "seg-r1", *, n_points: int = 2, n_negatives: int
     """Ideal answers made from the targets, in whole original pixels: the ceiling of a segmenter on a data set.
 
     One box per target with `n_points` foreground and `n_negatives` background points, written and read
-    as any answer is; "nothing there" where there is no target. Raises DataError for a target without a
-    pixel when its turn comes.
+    as any answer is; "nothing there" where there is no target. Raises SegrlError for counts that are none, and
+    when its turn comes for a target without a pixel and for what the format cannot say.
     """
+    if any(type(count) is not int or count < 0 for count in (n_points, n_negatives)):
+        raise SegrlError(f"the oracle takes counts of points, not n_points={n_points!r}, n_negatives={n_negatives!r}")
     written = answers.get(answer_format)
     rule = frame_rule("", PolicySettings(frame="original"))
 
     def policy_for(examples: Sequence[Example]) -> Policy:
         gold = (gold_answer(example, n_points=n_points, n_negatives=n_negatives) for example in examples)
-        groups = tuple((Completion(written.render(prompts)),) for prompts in gold)
-        return Replay(written.name, rule, groups)
+        try:
+            return Replay(written.name, rule, tuple((Completion(written.render(prompts)),) for prompts in gold))
+        except ValueError as error:
+            raise SegrlError(f"the oracle cannot write its answer: {error}") from error
 
     return policy_for
 

@@ -6,6 +6,7 @@ sessions.jsonl    when each process worked, on how many examples, and its peak m
 records.jsonl     one record per example, in the order of the data set, once all are there
 metrics.json      every metric with its interval, slices, variants, failures; depends on the records alone
 summary.json      the same with run.json and the speed
+general.json      the model's general ability, where `--suite general` measured it
 report.html       the page, with evaluation/images/ for its pictures
 """
 

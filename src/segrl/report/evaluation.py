@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from segrl.evaluation import EvalDir, EvalRecord
+from segrl.evaluation.general import read_general
 from segrl.evaluation.result import summary_of
 from segrl.evaluation.slices import TITLES
 from segrl.evaluation.table import Table, iter_records, read_table
@@ -78,6 +79,20 @@ def _kept(directory: EvalDir) -> Pictures:
     return Pictures(directory.path / "evaluation" / "images")
 
 
+def write_page(path: Path | str) -> Path:
+    """Writes report.html for what was measured in `path`, an evaluation, general ability or both; returns its path.
+
+    Raises DataError if there is neither, or the evaluation is not finished.
+    """
+    directory = EvalDir(Path(path))
+    general = read_general(directory.path)
+    if general is None or directory.run.exists():
+        return write_evaluation(path)
+    page = environment().get_template("general.html.jinja").render(general=general, style=_style())
+    write_atomically(directory.report, page)
+    return directory.report
+
+
 def write_evaluation(path: Path | str) -> Path:
     """Writes report.html for the finished evaluation in `path`; returns the page's path.
 
@@ -128,9 +143,14 @@ def _render(
             groups=groups,
             failures=failures,
             pictures=_pictures(directory, groups),
-            style=resources.files("segrl.report").joinpath("page/style.css").read_text(encoding="utf-8"),
+            general=read_general(directory.path),
+            style=_style(),
         )
     )
+
+
+def _style() -> str:
+    return resources.files("segrl.report").joinpath("page/style.css").read_text(encoding="utf-8")
 
 
 def facts(summary: Mapping[str, Any]) -> str:
