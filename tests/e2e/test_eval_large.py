@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -12,79 +11,96 @@ import time
 from pathlib import Path
 
 import pytest
-from eval_samples import write_examples
+from eval_samples import command_words, write_examples
+from killed_eval import size
 
-SEGRL = [sys.executable, "-c", "from segrl.cli import main; main()"]
 TESTS = Path(__file__).parents[1] / "unit"
+SEGRL = [sys.executable, "-c", "from segrl.cli import main; main()"]
 
-MEASURED = """
+WATCHED = """
 import json, os, sys
-sys.path.insert(0, {tests!r})
 from pathlib import Path
-from eval_samples import write_examples
-from segrl.evaluation import Share, run
+import segrl.evaluation
+from segrl.cli import evaluate, main
+
+out, n, *words = sys.argv[1:]
+held = {}
 
 def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-root, held = Path({root!r}), {{}}
-settings = write_examples(root, {n})
-def watch(records, finished, total):
-    if finished in ({n} // 5, {n}):
-        held[finished] = resident_mib()
-run(settings, root / "run", share=Share(), on_window=watch)
-speed = json.loads((root / "run" / "summary.json").read_text())["speed"]
-print(json.dumps({{"held": list(held.values()), "end": resident_mib(), "speed": speed}}))
+class Watching(evaluate._Counting):
+    def on_window(self, records, finished, total):
+        super().on_window(records, finished, total)
+        if finished in (int(n) // 5, int(n)):
+            held[finished] = resident_mib()
+
+def watched_run(*arguments, **options):
+    is_finished = whole_run(*arguments, **options)
+    Path(out).write_text(json.dumps({"held": list(held.values()), "end": resident_mib()}))
+    return is_finished
+
+whole_run, segrl.evaluation.run, evaluate._Counting = segrl.evaluation.run, watched_run, Watching
+sys.argv = ["segrl", *words]
+main()
 """
+"""`segrl eval`, with the memory that it holds noted on the way."""
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("n", [1000, pytest.param(10_000, marks=pytest.mark.long)])
-def test_memory_is_flat_and_the_speed_is_told(tmp_path, n):
-    code = MEASURED.format(tests=str(TESTS), root=str(tmp_path), n=n)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800)
+def test_memory_is_flat_and_the_speed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], n: int) -> None:
+    settings = write_examples(tmp_path, n)
+    command = [
+        sys.executable,
+        "-c",
+        WATCHED,
+        str(tmp_path / "held.json"),
+        str(n),
+        *command_words(settings, tmp_path / "run"),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    found = json.loads((tmp_path / "held.json").read_text())
     first, last = found["held"]
     assert last - first < 8, "memory grew while examples were answered"
     assert found["end"] - first < 48, "memory grew while the result was written"
-    assert found["speed"]["samples"] == n
-    assert found["speed"]["samples_per_second"] > 20
-    print(f"{n} samples: {found}")
+    speed = json.loads((tmp_path / "run" / "summary.json").read_text())["speed"]
+    assert speed["samples"] == n
+    told = result.stdout.splitlines()[-1]
+    assert told.startswith(f"speed   {speed['samples_per_second']:.1f} samples a second over {n}, at most ")
+    with capsys.disabled():
+        print(f"\nsegrl eval, {n} scripted answers: {told}; {first:.0f} MiB held after a fifth, {last:.0f} at the end")
+
+
+def same_metrics(one: Path, other: Path) -> bool:
+    return (one / "metrics.json").read_bytes() == (other / "metrics.json").read_bytes()
 
 
 @pytest.mark.long
-def test_the_command_killed_twenty_times_ends_as_if_undisturbed(tmp_path):
-    settings = write_examples(tmp_path, 2000)
-    command = [*SEGRL, "eval", "--dataset", "jsonl", "--root", str(tmp_path), "--policy", "scripted"]
-    command += ["--texts", str(settings.texts), "--segmenter", "box", "--processes", "2", "--out"]
-    draw, done = random.Random(0), 0
-    for _ in range(200):
-        with subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL) as process:
-            if done < 20:
-                _wait_for_growth(tmp_path / "killed" / "journal", process)
-                time.sleep(draw.uniform(0, 0.4))
-                process.send_signal(signal.SIGKILL)
-            process.wait(timeout=600)
-        done += process.returncode == -signal.SIGKILL
-        if process.returncode == 0:
-            break
-    assert process.returncode == 0
-    assert done >= 5
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=600, stdout=subprocess.DEVNULL)
-    killed, whole = ((tmp_path / name / "metrics.json").read_bytes() for name in ("killed", "whole"))
-    assert killed == whole
+def test_the_command_killed_twenty_times_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    killed = [sys.executable, str(TESTS / "killed_eval.py"), str(tmp_path), "400", "20", "command"]
+    result = subprocess.run(killed, capture_output=True, text=True, timeout=3600)
+    assert result.returncode == 0, result.stderr
+    kills, runs = map(int, result.stdout.split())
+    assert kills == 20
+    for number in range(runs):
+        assert same_metrics(tmp_path / f"run{number}", tmp_path / "warm")
+        assert (tmp_path / f"run{number}" / "report.html").exists()
 
 
-def _wait_for_growth(journal: Path, process: subprocess.Popen) -> None:
-    """Until the journal holds more than before, or the process has ended."""
-    before = _size(journal)
-    while process.poll() is None and _size(journal) <= before:
-        time.sleep(0.02)
-
-
-def _size(journal: Path) -> int:
-    try:
-        return sum(os.stat(path).st_size for path in journal.glob("*.lines"))
-    except FileNotFoundError:
-        return 0
+@pytest.mark.long
+def test_two_processes_killed_three_times_end_as_one_undisturbed(tmp_path: Path) -> None:
+    settings, draw = write_examples(tmp_path, 2000), random.Random(0)
+    alone, shared = ([*SEGRL, *command_words(settings, tmp_path / name)] for name in ("alone", "shared"))
+    subprocess.run(alone, check=True, stdout=subprocess.DEVNULL)
+    for _ in range(3):
+        with subprocess.Popen([*shared, "--processes", "2"], stdout=subprocess.DEVNULL) as process:
+            before = size(tmp_path / "shared" / "journal")
+            while process.poll() is None and size(tmp_path / "shared" / "journal") <= before:
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0, 0.2))
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed: take more examples"
+    subprocess.run([*shared, "--processes", "2"], check=True, stdout=subprocess.DEVNULL)
+    assert same_metrics(tmp_path / "alone", tmp_path / "shared")

@@ -50,3 +50,9 @@ def write_examples(
         texts=str(root / "script.jsonl"),
         decoding=Decoding(samples=samples),
     )
+
+
+def command_words(settings: EvalSettings, out: Path) -> list[str]:
+    """What `segrl` is told to evaluate what `write_examples` wrote."""
+    data = ["eval", "--dataset", "jsonl", "--root", settings.dataset_options["root"], "--segmenter", "box"]
+    return [*data, "--policy", "scripted", "--texts", str(settings.texts), "--out", str(out)]

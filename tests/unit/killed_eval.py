@@ -1,7 +1,8 @@
-"""python killed_eval.py ROOT N KILLS: evaluations of N examples that are killed that many times, at random moments.
+"""python killed_eval.py ROOT N KILLS [command]: evaluations of N examples, killed that many times at random moments.
 
 Prints how often one was killed and how many came to their end, ROOT/run0 and so on. Each start is a
-fork, so that the imports are paid for once.
+fork, so that the imports are paid for once. With `command` it is the whole of `segrl eval`, tables and page included;
+without, what the command calls.
 """
 
 from __future__ import annotations
@@ -12,34 +13,49 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-from eval_samples import write_examples
+from eval_samples import command_words, write_examples
 
+from segrl.cli.app import app
 from segrl.evaluation import EvalRecord, EvalSettings, Share, run
 from segrl.evaluation.run import Loaded
 
+Evaluate = Callable[[EvalSettings, Path], object]
 
-def main(root: Path, n: int, wanted: int) -> None:
+
+def main(root: Path, n: int, wanted: int, evaluate: Evaluate) -> None:
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     settings = write_examples(root, n)
-    run(settings, root / "warm", share=Share())
+    evaluate(settings, root / "warm")
     _slow_down()
     draw, kills, runs, ended = random.Random(0), 0, 0, False
     while kills < wanted or not ended:
-        ended = start(settings, root / f"run{runs}", draw, is_killed=kills < wanted)
+        ended = start(evaluate, settings, root / f"run{runs}", draw, is_killed=kills < wanted)
         kills, runs = kills + (not ended), runs + ended
     print(kills, runs)
 
 
-def start(settings: EvalSettings, out: Path, draw: random.Random, *, is_killed: bool) -> bool:
+def by_run(settings: EvalSettings, out: Path) -> None:
+    """What the command calls."""
+    run(settings, out, share=Share())
+
+
+def by_command(settings: EvalSettings, out: Path) -> None:
+    """`segrl eval` with the words for these settings."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        app(command_words(settings, out), standalone_mode=False)
+
+
+def start(evaluate: Evaluate, settings: EvalSettings, out: Path, draw: random.Random, *, is_killed: bool) -> bool:
     """One start, killed soon after it wrote something, or at any other time; whether it came to its end."""
     before, child = size(out / "journal"), os.fork()
     if child == 0:
         try:
-            run(settings, out, share=Share())
+            evaluate(settings, out)
             os._exit(0)
         finally:
             traceback.print_exc()
@@ -75,4 +91,4 @@ def _slow_down() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), by_command if "command" in sys.argv[4:] else by_run)
