@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def write_page(proof: Proof, facts: dict[str, Any], path: Path) -> None:
     """The whole page."""
-    parts = [_head(proof, facts), _overall(proof), _verdicts(proof), _by_kind(proof), _choice(proof), _kept(proof)]
+    parts = [_head(proof, facts), _overall(proof), _verdicts(proof), _by_kind(proof), _choice(proof)]
+    parts += [_swapped(proof), _kept(proof)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "\n\n".join(parts) + "\n")
 
@@ -91,7 +92,6 @@ def _arms(seed: int) -> list[tuple[str, str]]:
         ("+ RL, rewards shuffled in each group", f"shuffled-{seed}"),
         ("+ RL", f"rl-{seed}"),
         ("ceiling: ideal prompts", "ceiling"),
-        ("RL asked another scene's query", f"swapped-{seed}"),
     ]
 
 
@@ -185,6 +185,22 @@ def _choice(proof: Proof) -> str:
         "The reasoning ends with the places of what is meant. The first two columns say how often it gives exactly "
         f"the right ones, within {NEAR} pixels (understanding); the last how good the mask is where it does "
         "(pointing).\n\n" + table(head, rows)
+    )
+
+
+def _swapped(proof: Proof) -> str:
+    """Does the query matter? "None" is left out: what is absent from one scene is mostly absent from the next."""
+
+    def row(title: str, name: str) -> list[str]:
+        return [title, with_interval(giou(r for r in proof.records(name) if r.kind != "none"))]
+
+    rows = []
+    for seed in proof.plan.seeds:
+        rows += [row(f"RL, seed {seed}", f"rl-{seed}"), row("asked another scene's query", f"swapped-{seed}")]
+    rows.append(row("chance: ideal prompts for objects drawn at random, as many as are meant", "chance"))
+    return (
+        "## Queries swapped between scenes\n\nAll kinds but `none`, whose answer is mostly right in the next scene too."
+        "\n\n" + table(["arm", "gIoU"], rows)
     )
 
 

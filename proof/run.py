@@ -62,6 +62,7 @@ class Proof:
         """All arms; returns the records' places and the numbers that are no records."""
         self._records("cold", lambda: measure(self.rl, "tiny"))
         self._records("ceiling", self._ceiling)
+        self._records("chance", self._chance)
         self._count("cold", "tiny")
         for seed in self.plan.seeds:
             self._seed(seed)
@@ -128,6 +129,23 @@ class Proof:
         from segrl.evaluation import evaluate_gold
 
         return evaluate_gold(self._examples(gold="tight"), segmenters.load("grabcut"))
+
+    def _chance(self) -> list[EvalRecord]:
+        """Ideal mask prompts for as many objects as are asked for, drawn at random: no understanding at all."""
+        import numpy as np
+
+        from segrl import segmenters
+        from segrl.evaluation import evaluate_gold
+        from segrl.tiny.gold import tight_prompt
+
+        rng = np.random.default_rng(0)
+        guessed = []
+        for example in self._examples(gold="tight"):
+            masks = example.meta["named"].masks
+            drawn = rng.permutation(len(masks))[: len(example.targets)]
+            prompts = tuple(tight_prompt(masks, int(i)) for i in drawn)
+            guessed.append(replace(example, meta={**example.meta, "prompts": prompts}))
+        return evaluate_gold(guessed, segmenters.load("grabcut"))
 
     def _swapped(self, model: str) -> list[EvalRecord]:
         """The same scenes and truths, each asked the query of the next scene of its kind."""

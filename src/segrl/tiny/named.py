@@ -16,11 +16,11 @@ class Named:
     """
 
     def __init__(self, things: Sequence[Thing], masks: np.ndarray) -> None:
-        self._names, self._masks = [thing.name for thing in things], masks
+        self.names, self.masks = [thing.name for thing in things], masks
 
     def __eq__(self, other: object) -> bool:
         """Whether both read the same scene."""
-        return isinstance(other, Named) and self._names == other._names and np.array_equal(self._masks, other._masks)
+        return isinstance(other, Named) and self.names == other.names and np.array_equal(self.masks, other.masks)
 
     def __call__(self, reasoning: str) -> np.ndarray | None:
         """`(H, W)` bool: the objects marked `yes`, but for those that are not in the scene; None without a mark."""
@@ -28,5 +28,5 @@ class Named:
         meant = [" ".join(words[-3:-1]) for words in items if words[-1:] == ["yes"]]
         if not meant:
             return None
-        shown = [name in meant for name in self._names]
-        return np.asarray(self._masks[shown].any(axis=0))
+        shown = [name in meant for name in self.names]
+        return np.asarray(self.masks[shown].any(axis=0))
