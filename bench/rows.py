@@ -69,15 +69,15 @@ def warm(work: Workload, repeats: int) -> Row:
     return Row(**{**vars(row), "met": row.met and row.encoder_calls == 0})
 
 
-def scores(repeats: int, side: int = 840) -> Row:
-    """IoU and S-measure of a group's masks, against PySODMetrics."""
+def scores(repeats: int, side: int = 840, device: str = "cpu") -> Row:
+    """IoU and S-measure of a group's masks on `device`, against PySODMetrics (which knows the CPU alone)."""
     from py_sod_metrics import FmeasureV2, IOUHandler, Smeasure
 
     rng = np.random.default_rng(0)
     ys, xs = np.mgrid[:side, :side]
     centres, radii = rng.uniform(0.2 * side, 0.8 * side, (GROUP, 2)), rng.uniform(0.05 * side, 0.3 * side, GROUP)
     masks = np.stack([(ys - y) ** 2 + (xs - x) ** 2 < r * r for (y, x), r in zip(centres, radii, strict=True)])
-    pred, gt = torch.from_numpy(masks), torch.from_numpy(masks[0])
+    pred, gt = torch.from_numpy(masks).to(device), torch.from_numpy(masks[0]).to(device)
     grey = masks.astype(np.uint8) * 255
 
     def theirs() -> None:

@@ -73,7 +73,7 @@ def table(work: Workload, options: argparse.Namespace) -> Iterator[Row]:
     yield against_plain(work, repeats, 1, 5.0, "the same against one plain call per completion")
     yield against_plain(work, repeats, 3, 10.0, "G = 8, three boxes each, against one plain call per box")
     yield warm(work, repeats)
-    yield scores(repeats, 84 if options.short else 840)
+    yield scores(repeats, 84 if options.short else 840, options.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield parsing(repeats, 40 if options.short else 4000)

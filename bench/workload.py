@@ -105,10 +105,13 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
 def group(image: Image.Image, completions: int, objects: int = 1, seed: int = 0) -> list[Answer]:
     """`completions` different answers about `image`, each with `objects` boxes and three points in every box."""
     rng = np.random.default_rng(seed)
-    return [Answer(Status.OK, tuple(_prompt(rng, image.size) for _ in range(objects))) for _ in range(completions)]
+    return [
+        Answer(Status.OK, tuple(random_prompt(rng, image.size) for _ in range(objects))) for _ in range(completions)
+    ]
 
 
-def _prompt(rng: np.random.Generator, image_wh: tuple[int, int]) -> MaskPrompt:
+def random_prompt(rng: np.random.Generator, image_wh: tuple[int, int]) -> MaskPrompt:
+    """A box of an eighth to half of each side, and three points in it, in pixels of an image of that size."""
     w, h = image_wh
     x1, y1 = rng.uniform(0, w / 2), rng.uniform(0, h / 2)
     x2, y2 = x1 + rng.uniform(w / 8, w / 2), y1 + rng.uniform(h / 8, h / 2)

@@ -10,6 +10,17 @@ from pathlib import Path
 BENCH = Path(__file__).parents[2] / "bench" / "run.py"
 
 
+def test_a_training_step_in_short(tmp_path):
+    command = [sys.executable, "-W", "ignore", str(BENCH.with_name("step.py")), "--short", "--steps", "4"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert found["samples_per_second"] > 0
+    assert 0 < found["reward_share"] < 1
+    assert found["planned_gb"] > 0
+    assert found["seconds_rollout"] + found["seconds_reward"] + found["seconds_update"] > 0
+
+
 def test_the_benchmark_in_short(tmp_path):
     command = [sys.executable, str(BENCH), "--short", "--threads", "1", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
