@@ -167,6 +167,34 @@ def characters(rollout: Any) -> float:
     return float(sum(map(ord, rollout.text)) % 11)
 
 
+LENGTHS_G = (3, 8, 5, 1, 7, 2, 8, 4)
+
+
+def of_lengths(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """Completions of LENGTHS_G tokens each, the end token included."""
+    end = trainer.processing_class.tokenizer.eos_token_id
+    completions = [[40 + i] * (LENGTHS_G[i % 8] - 1) + [end] for i in range(len(prompts))]
+    return {"prompt_ids": trainer._tokenize_prompts(prompts)[0], "completion_ids": completions, "logprobs": None}
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_token_level_counts_the_tokens_of_all_micro_batches(place, tmp_path, monkeypatch, loss_type):
+    """A group of 8 in two micro-batches, ratios of 1: Σ A n / Σ n over the whole step, not over each micro-batch."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    overrides = ("trainer.num_iterations=1", "trainer.beta=0.0", f"trainer.loss_type={loss_type}")
+    recipe = recipe_of(place, "sam_r1", *overrides)
+    assert recipe.trainer["gradient_accumulation_steps"] == 2
+    rewards = {"length": {"weight": 1.0, "python": "test_objectives.characters"}}
+    values = {**recipe.as_dict(), "rewards": rewards, "log": {"rollouts": {"every": 1}}, "reward_check": False}
+    result = train(parse_recipe(values), tmp_path, rollout_func=of_lengths, say=lambda line: None, progress=False)
+    group = read_rows(result.rollouts_path)[0]
+    advantages_G = np.array([completion["advantage"] for completion in group["completions"]])
+    lengths_G = np.array(LENGTHS_G)
+    assert abs(advantages_G).max() > 0.5
+    by_hand = -(advantages_G * lengths_G).sum() / lengths_G.sum() if loss_type == "dapo" else -advantages_G.mean()
+    assert read_rows(result.steps_path)[0]["loss"] == pytest.approx(by_hand, abs=1e-4)
+
+
 def test_a_clip_acts_from_the_second_update_of_a_rollout_on(place, tmp_path):
     """SAM-R1 makes two updates per rollout: the ratio is 1 in the first, so only the second may clip."""
     rewards = {"length": {"weight": 1.0, "python": "test_objectives.characters"}}
