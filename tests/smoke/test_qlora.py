@@ -1,0 +1,47 @@
+"""Adapters over 4-bit weights, where bitsandbytes is installed (CI leaves it out, as the overlay `ci` says)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ci_overlay import ci
+from safetensors.torch import load_file
+from small import save_data, save_policy
+from transformers import AutoModelForImageTextToText
+from typer.testing import CliRunner
+
+from segrl.cli.app import app
+from segrl.files import read_rows
+from segrl.training import load_recipe, parse_recipe, train
+
+pytest.importorskip("bitsandbytes", reason="pip install 'segrl[qlora]'")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "one_gpu_24gb.yaml"
+
+
+def characters(rollout) -> float:
+    """A reward that differs between random completions."""
+    return float(sum(map(ord, rollout.text)) % 11)
+
+
+def test_one_gpu_24gb_trains_adapters_over_4_bit_weights(tmp_path: Path):
+    policy = save_policy(tmp_path / "hub", settings=None)
+    save_data(tmp_path / "data")
+    recipe, removed = ci(load_recipe(RECIPE, ["trainer.learning_rate=0.01"]), {"hub": policy}, tmp_path / "data")
+    assert removed == ["quantization"]
+    rewards = {"length": {"weight": 1.0, "python": "test_qlora.characters"}}
+    values = {"rewards": rewards, "reward_check": False, "quantization": load_recipe(RECIPE).quantization}
+    result = train(parse_recipe(recipe.as_dict() | values), tmp_path / "run", say=lambda line: None, progress=False)
+    assert all(row["grad_norm"] > 0 for row in read_rows(result.steps_path))
+    kept = load_file(result.model_dir / "adapter_model.safetensors")
+    assert all("lora_" in key and "visual" not in key for key in kept)
+    assert any(tensor.abs().max() > 0 for key, tensor in kept.items() if "lora_B" in key)
+    arguments = ["export", str(tmp_path / "run"), "--merge", "--out", str(tmp_path / "merged")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    merged, before = (AutoModelForImageTextToText.from_pretrained(path) for path in (tmp_path / "merged", policy))
+    changed = [name for name, one in merged.named_parameters() if not torch.equal(one, before.get_parameter(name))]
+    assert changed
+    assert not any("visual" in name for name in changed)
