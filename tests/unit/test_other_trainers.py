@@ -77,7 +77,7 @@ def test_ends_are_cut_and_ids_come_before_texts(reward, truth):
 
 def test_a_ground_truth_may_be_a_line_of_our_own_layout(reward):
     root = Path(reward.recipe.dataset.options["root"])
-    line = {"image": "fcot/0.jpg", "query": "the box", "mask": to_rle(MASK)}
+    line = {"image": "people/images/FudanPed0.jpg", "query": "the box", "mask": to_rle(MASK)}
     assert reward(ANSWERS, ground_truth=[json.dumps(line)] * 3) == SUMS
     assert reward([GOLD], ground_truth=[json.dumps({**line, "mask": None})]) == [pytest.approx(0.3)]
     for outside in ("/etc/hostname", "../policy/config.json"):
