@@ -23,7 +23,7 @@ LAYERS = (
     {"answers", "segmenters", "scoring"},
     {"road"},
     {"policies", "rewards", "metrics", "datasets", "tiny"},
-    {"batching"},
+    {"batching", "lane"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
     {"photos"},

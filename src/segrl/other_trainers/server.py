@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from segrl.errors import SegrlError
-from segrl.other_trainers.batching import Gatherer
+from segrl.lane import Lane
 from segrl.other_trainers.recipe_reward import RecipeReward
 from segrl.rewards.engine import RewardBatch
 
 MOST_ROWS = 4096
 """Rows that one request may hold."""
+CALLERS = 64
+"""Requests that are scored together."""
 
 
 class Row(BaseModel):
@@ -60,28 +63,39 @@ class Response(BaseModel):
 
 
 class Scorers:
-    """One thread and one segmenter per device."""
+    """One thread and one segmenter per device. `batches`: how many times they have scored."""
 
-    def __init__(self, rewards: Sequence[RecipeReward], *, wait: float = 0.02) -> None:
-        self.gatherers: list[Gatherer[Row, Reward]] = [Gatherer(_score_with(one), wait=wait) for one in rewards]
+    def __init__(self, rewards: Sequence[RecipeReward]) -> None:
+        self.batches = 0
+        self._lanes: list[Lane[list[Row], list[Reward]]] = [
+            Lane(f"reward-{i}", _score_with(one), batch_size=CALLERS, on_batch=self._count)
+            for i, one in enumerate(rewards)
+        ]
 
     async def score(self, rows: Sequence[Row]) -> list[Reward]:
         """The rewards of the rows, in order. Raises what the scoring raised."""
-        mine = [zlib.crc32(row.ground_truth.encode()) % len(self.gatherers) for row in rows]
-        parts = [[row for row, k in zip(rows, mine, strict=True) if k == place] for place in range(len(self.gatherers))]
-        waiting = [
-            asyncio.wrap_future(gatherer.submit(part)) for gatherer, part in zip(self.gatherers, parts, strict=True)
-        ]
-        scored = [iter(part) for part in await asyncio.gather(*waiting)]
+        mine = [zlib.crc32(row.ground_truth.encode()) % len(self._lanes) for row in rows]
+        parts: list[list[Row]] = [[] for _ in self._lanes]
+        for row, place in zip(rows, mine, strict=True):
+            parts[place].append(row)
+        done = await asyncio.gather(*(lane.do([part]) for lane, part in zip(self._lanes, parts, strict=True)))
+        scored = [iter(part) for (part,) in done]
         return [next(scored[place]) for place in mine]
 
+    def _count(self, callers: int) -> None:
+        self.batches += 1
 
-def _score_with(reward: RecipeReward) -> Any:
-    def score(rows: Sequence[Row]) -> list[Reward]:
+
+def _score_with(reward: RecipeReward) -> Callable[[Sequence[list[Row]]], list[list[Reward]]]:
+    """Rows of several callers → the rewards of each; scored in one go."""
+
+    def score(asked: Sequence[list[Row]]) -> list[list[Reward]]:
+        rows = [row for part in asked for row in part]
         if not rows:
-            return []
+            return [[] for _ in asked]
         texts, truths = [row.text for row in rows], [row.ground_truth for row in rows]
-        return _rewards(reward.score(texts, truths, [row.truncated for row in rows]))
+        rewards = iter(_rewards(reward.score(texts, truths, [row.truncated for row in rows])))
+        return [list(islice(rewards, len(part))) for part in asked]
 
     return score
 
@@ -98,9 +112,9 @@ def _rewards(batch: RewardBatch) -> list[Reward]:
     ]
 
 
-def make_app(rewards: Sequence[RecipeReward], *, name: str = "", wait: float = 0.02) -> FastAPI:
-    """The application over one reward per device. wait: seconds in which other callers' rows may join a batch."""
-    scorers = Scorers(rewards, wait=wait)
+def make_app(rewards: Sequence[RecipeReward], *, name: str = "") -> FastAPI:
+    """The application over one reward per device."""
+    scorers = Scorers(rewards)
     app = FastAPI(title="segrl reward", docs_url=None, redoc_url=None)
 
     @app.post("/score")
@@ -112,7 +126,6 @@ def make_app(rewards: Sequence[RecipeReward], *, name: str = "", wait: float = 0
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        batches = sum(gatherer.batches for gatherer in scorers.gatherers)
-        return {"status": "ok", "recipe": name, "devices": len(scorers.gatherers), "batches": batches}
+        return {"status": "ok", "recipe": name, "devices": len(rewards), "batches": scorers.batches}
 
     return app

@@ -11,10 +11,10 @@ from anyio.to_thread import run_sync
 from PIL import Image
 
 from segrl.errors import SegrlError
+from segrl.lane import Lane
 from segrl.pipeline import Pipeline, Result
 from segrl.types import Answer, MaskPrompt, Segmentation, Status
 from segrl.web.gate import Places
-from segrl.web.lane import Lane
 from segrl.web.metrics import Metrics
 from segrl.web.pictures import RecentImages, decode
 from segrl.web.refusals import Refused, invalid
