@@ -16,6 +16,7 @@ from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windo
 from segrl.datasets.images import as_image, content_id
 from segrl.errors import SegrlError, ServerError
 from segrl.segmenters.protocol import ImageTooLarge
+from segrl.tiny import POLICIES
 from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Segmentation, Status
 
 if TYPE_CHECKING:
@@ -256,9 +257,9 @@ def make_road(policy: Policy, segmenter: Segmenter, answer_format: str | None = 
 
 
 def fitting_segmenter(policy: str) -> str:
-    """The segmenter that `load` takes for a policy: GrabCut for `tiny`, that of a published one, or SAM 2.1 large."""
+    """The segmenter that `load` takes for a policy: GrabCut for our own, that of a published one, or SAM 2.1 large."""
     row = policies.published(policy)
-    return "grabcut" if policy == "tiny" else row.segmenter if row else DEFAULT_SEGMENTER
+    return "grabcut" if policy in POLICIES else row.segmenter if row else DEFAULT_SEGMENTER
 
 
 def load(

@@ -188,6 +188,7 @@ def test_published_checkpoints_are_known_by_name(tmp_path):
         settings = policies.published(name).settings
         assert (settings.answer_format, settings.frame, settings.input_wh) == (answer_format, frame, input_wh)
         assert fitting_segmenter(name) == segmenter
+    assert fitting_segmenter("tiny") == fitting_segmenter("tiny-fresh") == "grabcut"
     assert (
         policies.published("Qwen/Qwen3-VL-8B-Thinking").max_new_tokens
         > policies.published("Qwen/Qwen3-VL-8B").max_new_tokens
