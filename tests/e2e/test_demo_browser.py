@@ -92,7 +92,7 @@ def browser():
         chromium.close()
 
 
-LAPTOP = {"viewport": {"width": 1366, "height": 860}, "color_scheme": "light"}
+LAPTOP = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}
 PHONE = {
     "viewport": {"width": 390, "height": 844},
     "color_scheme": "dark",
@@ -208,9 +208,13 @@ def test_nothing_here_and_unreadable_are_told_plainly(visit):
     visit.said("unread")
     assert "could not be read" in visit.page.locator(".segrl-unread").first.inner_text()
     visit.shoot("4-unread")
+    assert "a riddle: not readable" in visit.page.locator("#history").inner_text()
+    assert "None of the policies" in visit.page.locator("#compared").inner_text()
     visit.page.locator("#history label").last.click()
     visit.said("found")
     assert visit.layer().any()
+    assert visit.page.locator("#query textarea").input_value() == SCENES[0].query
+    visit.page.locator("#compared .segrl-same").wait_for()
 
 
 def test_the_keyboard_alone(visit):

@@ -25,17 +25,32 @@ def create_app(models: Mapping[str, Pipeline], examples: Sequence[Example] | Non
     app.include_router(routes(shelf))
     page = build(models, examples if examples is not None else tiny_examples(), shelf)
     page.queue(default_concurrency_limit=4, max_size=64)
-    system = ["system-ui", "sans-serif"]
     return gr.mount_gradio_app(
         app,
         page,
         path="/",
-        theme=gr.themes.Soft(font=system, font_mono=["ui-monospace", "monospace"]),
+        theme=_theme(),
         css=asset("page.css"),
         footer_links=[],
         max_file_size=MAX_FILE_SIZE,
         show_error=False,  # what is meant for visitors is a gr.Error
         ssr_mode=False,
+    )
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts that every machine has, and colours that can be read."""
+    soft = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return soft.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_border_width="1px",
+        block_border_color="*neutral_200",
+        block_border_color_dark="*neutral_700",
+        button_primary_background_fill="*primary_600",
+        checkbox_label_background_fill_selected="*primary_600",
     )
 
 

@@ -1,5 +1,6 @@
 // An editor of boxes and points over a picture. Gradio gives `element`, `props`, `watch` and `trigger`.
-// From Python: props.value = {files, size_wh, masks, objects?}; objects are left out in the answer to an edit.
+// From Python: props.value = {files, size_wh, masks, objects?}; objects are left out in the answer to an edit;
+// or {busy: true} while a new answer is made and what is shown belongs to an earlier one.
 // To Python: the event 'edited' with {objects: [{box_xyxy, points_xy, labels}]}, in pixels of the picture.
 
 const COLOURS = ["230 159 0", "86 180 233", "0 158 115", "240 228 66", "0 114 178", "213 94 0", "204 121 167"];
@@ -32,6 +33,7 @@ function load(url) {
 
 async function receive() {
   const value = props.value;
+  root.toggleAttribute("data-busy", Boolean(value && value.busy));
   if (!value || !value.files) return;
   const mine = ++latest, isNew = Boolean(value.objects);
   try {
@@ -47,7 +49,6 @@ async function receive() {
     objects = clone(value.objects);
     chosen = 0; part = null; past = []; cross = [size[0] / 2, size[1] / 2]; drag = null;
     say("");
-    if (window.innerWidth < 700 && document.querySelector(".editor") === root) toAnswer();
   }
   for (const link of element.querySelectorAll("[data-file]")) {
     link.href = value.files + link.dataset.file;
@@ -57,6 +58,7 @@ async function receive() {
   root.dataset.masks = value.masks;
   root.dataset.shown = value.files;
   fit();
+  if (isNew && window.innerWidth < 700 && document.querySelector(".editor") === root) toAnswer();
 }
 
 // On a phone the answer stands below the question.

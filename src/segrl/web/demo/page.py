@@ -29,6 +29,7 @@ Example = tuple[Image.Image, str]
 HISTORY = 20
 MAX_PIXELS = 25_000_000
 MAX_QUERY = 1000
+INTRODUCTION = "Say what to look for. The model answers with boxes and points, and a segmenter cuts out the mask."
 BETWEEN_PIECES = 0.08
 """Seconds between two looks at what is being written."""
 
@@ -55,6 +56,7 @@ class Turn:
 class Panel:
     """One policy's part of the page; `outputs` is the order in which its functions answer."""
 
+    name: str
     model: Pipeline
     shelf: Shelf
     status: gr.HTML
@@ -79,7 +81,7 @@ class Panel:
     def answer(self, asked: Picture) -> Iterator[tuple[Any, ...]]:
         """The model's text as it is written, then the result."""
         image, query = asked
-        yield words.line("busy", "Looking …"), "", gr.skip(), None
+        yield words.line("busy", "Looking …"), gr.Textbox("", visible=True), {"busy": True}, None
         stream = self.model.stream(image, query)
         shown = time.monotonic()
         try:
@@ -120,29 +122,42 @@ def opened(path: str | None, query: str) -> Picture:
         raise gr.Error(error.detail) from error
 
 
-def remember(history: list[Turn], asked: Picture, *results: Result | None) -> tuple[list[Turn], Any]:
-    """The history with this turn at its end, and its list; a turn without an answer is not kept."""
-    told = tuple(result for result in results if result is not None)
-    if len(told) == len(results):
-        history = [*history, Turn(*asked, told)][-HISTORY:]
-    return history, history_list(history)
+def remember(names: Sequence[str]) -> Callable[..., tuple[list[Turn], Any]]:
+    """A function that puts a turn of these policies at the end of the history; one without answers is not kept."""
+
+    def keep(history: list[Turn], asked: Picture, *results: Result | None) -> tuple[list[Turn], Any]:
+        told = tuple(result for result in results if result is not None)
+        if len(told) == len(results):
+            history = [*history, Turn(*asked, told)][-HISTORY:]
+        return history, history_list(names, history)
+
+    return keep
 
 
-def history_list(history: Sequence[Turn]) -> Any:
-    """The newest first; a choice's value is its place in `history`."""
-    entries = [(words.history_entry(i + 1, turn.query, turn.results), i) for i, turn in enumerate(history)]
-    return gr.Radio(choices=entries[::-1], value=None, visible=bool(entries))
+def history_list(names: Sequence[str], history: Sequence[Turn]) -> Any:
+    """The newest first and chosen, for it is what is shown; a choice's value is its place in `history`."""
+    entries = [
+        (words.history_entry(i + 1, turn.query, list(zip(names, turn.results, strict=True))), i)
+        for i, turn in enumerate(history)
+    ]
+    return gr.Radio(choices=entries[::-1], value=len(entries) - 1 if entries else None, visible=bool(entries))
+
+
+def compare(*results: Result | None) -> Any:
+    """The line about answers side by side, shown once there is something to say."""
+    told = words.agreement(results)
+    return gr.HTML(told, visible=bool(told))
 
 
 def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
-    """A function that shows a turn of the history again."""
+    """A function that shows a turn of the history again: picture and query, as if just asked, and the answers."""
 
     def show(history: list[Turn], chosen: int | None) -> tuple[Any, ...]:
         if chosen is None or not 0 <= chosen < len(history):
             raise gr.Error("This is no longer in the history.")
         turn = history[chosen]
         shown = [panel.show(result) for panel, result in zip(panels, turn.results, strict=True)]
-        return (turn.query, (turn.image, turn.query), *(part for parts in shown for part in parts))
+        return (turn.image, turn.query, (turn.image, turn.query), *(part for parts in shown for part in parts))
 
     return show
 
@@ -150,20 +165,30 @@ def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
 def build(models: Mapping[str, Pipeline], examples: Sequence[Example], shelf: Shelf) -> gr.Blocks:
     """The page over one policy, or several side by side. examples: images and queries to begin with."""
     with gr.Blocks(title="segrl", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
-        gr.Markdown("# segrl\nSay what to look for. The model points, and the segmenter cuts out the mask.")
+        gr.Markdown(f"# segrl\n{INTRODUCTION}")
         asked, history = gr.State(None), gr.State([])
         with gr.Row(elem_classes="segrl-columns"):
             with gr.Column(scale=1, min_width=300):
                 upload, query, ask = _question()
                 buttons = _examples(examples)
-                past = gr.Radio([], label="History", visible=False, elem_classes="segrl-history", elem_id="history")
-            panels = [_panel(name, model, shelf) for name, model in models.items()]
+                past = gr.Radio(
+                    [],
+                    label="Asked before",
+                    info="Choose one to see its answer again.",
+                    visible=False,
+                    elem_classes="segrl-history",
+                    elem_id="history",
+                )
+            with gr.Column(scale=3, min_width=320):
+                compared = gr.HTML("", visible=False, elem_id="compared")
+                with gr.Row():
+                    panels = [_panel(name, model, shelf) for name, model in models.items()]
+        shown = _Shown(upload, query, asked, history, past, compared, panels)
         for listen in (ask.click, query.submit):
-            _answers(listen(opened, [upload, query], asked, **_QUIET), asked, history, past, panels)
+            shown.answers(listen(opened, [upload, query], asked, **_QUIET))
         for button, example in zip(buttons, examples, strict=True):
-            taken = button.click(_taking(example), None, [upload, query, asked], **_QUIET)
-            _answers(taken, asked, history, past, panels)
-        _wire_panels(history, past, query, asked, panels)
+            shown.answers(button.click(_taking(example), None, [upload, query, asked], **_QUIET))
+        shown.wire()
     return page
 
 
@@ -189,7 +214,8 @@ def _examples(examples: Sequence[Example]) -> list[gr.Button]:
 
 def _panel(name: str, model: Pipeline, shelf: Shelf) -> Panel:
     with gr.Column(scale=2, min_width=320, elem_classes="segrl-panel"):
-        gr.Markdown(f"### {name}")
+        about = words.ABOUT.get(name)
+        gr.Markdown(f"### Model: {name}" + (f"\n{about}" if about else ""))
         status = gr.HTML(words.line("idle", words.NOTHING_YET))
         editor = gr.HTML(
             {},
@@ -199,9 +225,16 @@ def _panel(name: str, model: Pipeline, shelf: Shelf) -> Panel:
             apply_default_css=False,
         )
         text = gr.Textbox(
-            label="What the model writes", lines=4, max_lines=10, interactive=False, autoscroll=True, buttons=["copy"]
+            label="What the model writes",
+            info="First its reasoning, then boxes and points as numbers.",
+            lines=3,
+            max_lines=10,
+            interactive=False,
+            autoscroll=True,
+            buttons=["copy"],
+            visible=False,
         )
-    return Panel(model, shelf, status, text, editor, gr.State(None))
+    return Panel(name, model, shelf, status, text, editor, gr.State(None))
 
 
 def _taking(example: Example) -> Callable[[], tuple[Any, ...]]:
@@ -209,17 +242,40 @@ def _taking(example: Example) -> Callable[[], tuple[Any, ...]]:
     return lambda: (image, query, (image, query))
 
 
-def _answers(step: Any, asked: gr.State, history: gr.State, past: gr.Radio, panels: Sequence[Panel]) -> None:
-    """After a question every policy's answer, one after the other, then the history."""
-    for panel in panels:
-        step = step.success(panel.answer, asked, panel.outputs, **_QUIET)
-    step.success(remember, [history, asked, *(panel.state for panel in panels)], [history, past], **_QUIET)
+@dataclass(frozen=True)
+class _Shown:
+    """The parts of the page that follow one another."""
 
+    upload: gr.Image
+    query: gr.Textbox
+    asked: gr.State
+    history: gr.State
+    past: gr.Radio
+    compared: gr.HTML
+    panels: Sequence[Panel]
 
-def _wire_panels(
-    history: gr.State, past: gr.Radio, query: gr.Textbox, asked: gr.State, panels: Sequence[Panel]
-) -> None:
-    outputs = [output for panel in panels for output in panel.outputs]
-    past.input(recall(panels), [history, past], [query, asked, *outputs], **_QUIET)
-    for panel in panels:
-        panel.editor.edited(panel.edit, panel.state, panel.outputs, trigger_mode="always_last", **_QUIET)
+    def answers(self, step: Any) -> None:
+        """After a question every policy's answer, one after the other, how far they agree, then the history."""
+        for panel in self.panels:
+            step = step.success(panel.answer, self.asked, panel.outputs, **_QUIET)
+        keep = remember([panel.name for panel in self.panels])
+        step = step.success(keep, [self.history, self.asked, *self._states], [self.history, self.past], **_QUIET)
+        self._compare(step)
+
+    def wire(self) -> None:
+        """What follows a choice in the history, and an edit."""
+        outputs = [output for panel in self.panels for output in panel.outputs]
+        inputs = [self.history, self.past]
+        chosen = self.past.input(recall(self.panels), inputs, [self.upload, self.query, self.asked, *outputs], **_QUIET)
+        self._compare(chosen)
+        for panel in self.panels:
+            edited = panel.editor.edited(panel.edit, panel.state, panel.outputs, trigger_mode="always_last", **_QUIET)
+            self._compare(edited)
+
+    @property
+    def _states(self) -> list[gr.State]:
+        return [panel.state for panel in self.panels]
+
+    def _compare(self, step: Any) -> None:
+        if len(self.panels) > 1:
+            step.success(compare, self._states, self.compared, **_QUIET)
