@@ -21,6 +21,7 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
 ) -> None:
     """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
+    from segrl.cli.quiet import quieten
     from segrl.cli.web_extra import needs_web
 
     needs_web()
@@ -30,6 +31,7 @@ def demo(
 
     names = list(dict.fromkeys(policy or ["tiny"]))
     with bind(host, port) as place:
+        quieten()
         models = {
             name: segrl.load(
                 name, segmenter=segmenter, answer_format=answer_format, device=device, max_new_tokens=max_new_tokens

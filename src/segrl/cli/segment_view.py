@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from segrl.cli.quiet import quieten
 from segrl.photos import Inputs, Summary, Tally
 
 EVERY_SECONDS = 10.0
@@ -142,6 +143,7 @@ class View:
             self._say(f"{done}/{total} images, {when}")
 
     def __enter__(self) -> View:
+        quieten()
         self._begun = self._printed = time.monotonic()
         if self._notes.is_terminal:
             self._bar.update(self._task, visible=True)

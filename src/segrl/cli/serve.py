@@ -33,6 +33,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve masks over HTTP: POST /v1/segment, POST /v1/masks, and a Label Studio ML backend; /docs has the API."""
+    from segrl.cli.quiet import quieten
     from segrl.cli.web_extra import needs_web
 
     needs_web()
@@ -58,6 +59,7 @@ def serve(
         allow_origins=tuple(allow_origin or ()),
     )
     with bind(host, port) as place:
+        quieten()
         pipeline = segrl.load(
             policy, segmenter=segmenter, answer_format=answer_format, device=device, max_new_tokens=max_new_tokens
         )

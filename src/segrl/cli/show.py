@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segrl.before_after import improve
+from segrl.cli.quiet import quieten
 from segrl.evaluation import EvalRecord, OnProgress
 from segrl.report.story import interval, signed, verdict
 from segrl.training import Recipe
@@ -27,7 +27,7 @@ def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
 
     Returns the directory of the trained policy.
     """
-    _quieten()
+    quieten()
     console = Console()
 
     def say(line: str) -> None:
@@ -41,14 +41,6 @@ def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
     say(f"policy  {done.model_dir}")
     say(f"report  {done.report_path}")
     return done.model_dir
-
-
-def _quieten() -> None:
-    """Keeps libraries' progress bars and notes to their own developers out of the way."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def _watch(console: Console, name: str) -> OnProgress:
