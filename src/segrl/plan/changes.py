@@ -39,11 +39,12 @@ def _checkpointing(s: Setting) -> Iterator[Setting]:
 
 
 def _smaller_micro_batch(s: Setting) -> Iterator[Setting]:
-    batch, steps = s.per_device, s.steps_per_generation
+    batch, steps, updates = s.per_device, s.steps_per_generation, s.accumulation
     while batch % 2 == 0:
-        batch, steps = batch // 2, steps * 2
-        said = f"trainer.per_device_train_batch_size={batch} trainer.gradient_accumulation_steps={steps}"
-        yield s.changing(said, per_device=batch, steps_per_generation=steps)
+        batch, steps, updates = batch // 2, steps * 2, updates * 2
+        said = f"trainer.per_device_train_batch_size={batch} trainer.gradient_accumulation_steps={updates}"
+        said += "" if steps == updates else f" trainer.steps_per_generation={steps}"
+        yield s.changing(said, per_device=batch, steps_per_generation=steps, accumulation=updates)
 
 
 def _smaller_rollouts(s: Setting) -> Iterator[Setting]:
@@ -67,8 +68,8 @@ def _half_segmenter(s: Setting) -> Iterator[Setting]:
 
 
 def _small_moments(s: Setting) -> Iterator[Setting]:
-    if s.moment_bytes == 8:
-        yield s.changing("trainer.optim=adamw_bnb_8bit", moment_bytes=2)
+    if not s.small_moments:
+        yield s.changing("trainer.optim=adamw_bnb_8bit", small_moments=True)
 
 
 def _adapters(s: Setting) -> Iterator[Setting]:

@@ -63,8 +63,8 @@ class Setting:
 
     weights: "float32", "bfloat16" or "4bit". adapters: LoraConfig's options, None for full training.
     shards: over how many GPUs optimizer and gradients (`zero` 2) or weights too (`zero` 3) are divided.
-    per_device, steps_per_generation: micro-batch, and how many of them a rollout fills. rollouts: who
-    generates, "transformers", "colocate" or "server".
+    per_device, steps_per_generation, accumulation: micro-batch, how many of them a rollout fills, and how
+    many an update takes. rollouts: who generates, "transformers", "colocate" or "server".
     """
 
     policy: PolicyModel
@@ -77,12 +77,13 @@ class Setting:
     zero: int = 0
     per_device: int = 8
     steps_per_generation: int = 1
+    accumulation: int = 1
     num_generations: int = 8
     completion: int = 256
     beta: float = 0.0
     checkpointing: bool = True
     bf16: bool = True
-    moment_bytes: int = 8
+    small_moments: bool = False
     image_wh: tuple[int, int] = IMAGE_WH
     segmenter_bytes: int = 4
     rollouts: str = "transformers"
@@ -98,6 +99,13 @@ class Setting:
     def trainable(self) -> int:
         """Parameters that are trained."""
         return self.policy.parameters if self.adapters is None else adapter_parameters(self.policy, self.adapters)
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of a trained parameter: TRL has adapters over 4-bit weights in bfloat16, peft others in float32."""
+        if self.adapters is not None:
+            return 2 if self.weights == "4bit" else 4
+        return SIZES.get(self.weights, 4)
 
     def changing(self, said: str, **values: Any) -> Setting:
         """A copy with some values changed; `said` is how a recipe says so."""
@@ -124,12 +132,13 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         zero=_zero(trainer),
         per_device=trainer["per_device_train_batch_size"],
         steps_per_generation=trainer.get("steps_per_generation") or trainer["gradient_accumulation_steps"],
+        accumulation=trainer["gradient_accumulation_steps"],
         num_generations=trainer["num_generations"],
         completion=trainer["max_completion_length"] if recipe.method == "grpo" else GOLD_TOKENS,
         beta=trainer["beta"],
         checkpointing=bool(trainer["gradient_checkpointing"]),
         bf16=bool(trainer["bf16"]) and not trainer.get("fp16", False),
-        moment_bytes=2 if "8bit" in str(trainer.get("optim", "")) else 8,
+        small_moments="8bit" in str(trainer.get("optim", "")),
         image_wh=recipe.policy.input_wh or image_wh,
         segmenter_bytes=SIZES.get(dtype, 4),
         rollouts=trainer.get("vllm_mode", "colocate") if trainer.get("use_vllm") else "transformers",
@@ -219,9 +228,9 @@ def _shared(setting: Setting, from_stage: int) -> int:
 
 def _always(setting: Setting) -> list[Need]:
     weights, trainable = _weight_bytes(setting), setting.trainable
-    adapters = 0 if setting.adapters is None else trainable * (2 if setting.weights == "4bit" else 4)
+    adapters = 0 if setting.adapters is None else trainable * setting.trained_bytes
     reference = weights if setting.beta and setting.adapters is None and setting.method == "grpo" else 0
-    moments = trainable * setting.moment_bytes / _shared(setting, 1)
+    moments = trainable * (2 if setting.small_moments else 2 * setting.trained_bytes) / _shared(setting, 1)
     parts = [
         Need("weights", "always", weights / _shared(setting, 3), f"{setting.policy.parameters / 1e9:.2f} B"),
         Need("adapters", "always", adapters, f"{trainable / 1e6:.0f} M, LoRA"),
@@ -251,25 +260,43 @@ def _update(setting: Setting) -> list[Need]:
     policy, batch = setting.policy, setting.per_device
     length, stream = setting.prompt + setting.completion, 4 if setting.weights == "float32" else 2
     wide = 2 if setting.bf16 else 4
-    tokens = batch * length
-    kept = policy.layers * tokens * policy.width * stream
-    inner = 8 * policy.width + 4 * policy.mlp + 2 * (policy.heads + 2 * policy.kv_heads) * policy.head
-    one_layer = tokens * inner * wide
-    activations = kept + one_layer if setting.checkpointing else kept + policy.layers * one_layer
+    see, checkpointing = policy.vision, setting.checkpointing
+    attention = (policy.heads + 2 * policy.kv_heads) * policy.head
+    text = Block(policy.layers, policy.width, policy.mlp, attention).kept(batch * length, stream, wide, checkpointing)
     images = batch if setting.method == "sft" else math.ceil(batch / setting.num_generations)
     grid = policy.image_tokens(setting.image_wh) * policy.vision.merge**2 * images
-    see = grid * policy.vision.width * (policy.vision.layers * stream + 12 * wide)
+    seen = Block(see.layers, see.width, see.mlp, 3 * see.width).kept(grid, stream, wide, checkpointing)
     scored = length if setting.method == "sft" else setting.completion
     logits = batch * scored * policy.vocabulary * (wide + 4 + 4)
-    gradient_bytes = 2 if setting.weights == "4bit" else SIZES.get(setting.weights, 4)
-    gradients = setting.trainable * (4 if setting.adapters is not None and gradient_bytes != 2 else gradient_bytes)
+    gradients = setting.trainable * setting.trained_bytes
     buckets = gradients if setting.gpus > 1 and setting.zero == 0 else 0
     return [
         Need("gradients", "update", (gradients + buckets) / _shared(setting, 2), f"of {_count(setting.trainable)}"),
         Need("autocast", "update", _autocast_copies(setting), "bfloat16 copies of float32 weights"),
-        Need("activations", "update", activations + see, f"{batch} × {length} tokens"),
+        Need("activations", "update", text + seen, f"{batch} × {length} tokens"),
         Need("logits", "update", logits, f"{batch} × {scored} × {policy.vocabulary}"),
     ]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stack of transformer layers. attention: width of queries, keys and values together."""
+
+    layers: int
+    width: int
+    mlp: int
+    attention: int
+
+    def kept(self, tokens: int, stream: int, wide: int, checkpointing: bool) -> float:
+        """Bytes that a forward pass keeps for the backward pass.
+
+        stream, wide: bytes of a number between the layers, and within them. With checkpointing every
+        layer's input is kept, and while one is computed again what it keeps within. The counts are
+        those that a test finds in transformers.
+        """
+        between = (self.layers + 2) * tokens * self.width * stream
+        within = tokens * (11 * self.width + 4 * self.mlp + 2 * self.attention) * wide
+        return between + within * (1 if checkpointing else self.layers)
 
 
 def _rollout(setting: Setting) -> list[Need]:
