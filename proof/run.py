@@ -45,7 +45,7 @@ SHORT = Plan(
         "trainer.max_steps=2",
         "trainer.save_steps=1",
         "trainer.per_device_train_batch_size=16",
-        "evaluation.dataset.n=14",
+        "evaluation.dataset.n=22",
     ),
     n_counts=8,
 )
