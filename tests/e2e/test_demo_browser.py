@@ -8,23 +8,20 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
+from serving import listening
 
 from segrl import answers, policies, segmenters
 from segrl.datasets.images import content_id
 from segrl.pipeline import Pipeline, make_road
 from segrl.tiny.scenes import TinyScenes
 from segrl.types import ORIGINAL
-from segrl.web.run import bind
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = Path(os.environ.get("SEGRL_SCREENSHOTS") or ROOT / "runs" / "screenshots")
@@ -69,16 +66,8 @@ def url() -> Iterator[str]:
     app = create_app(
         {"first": scripted("first"), "second": scripted("second")}, [(scene.image, scene.query) for scene in SCENES]
     )
-    with bind("127.0.0.1", 0) as place:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, args=([place],))
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{place.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(30)
+    with listening(app, patience=2) as (port, _):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")

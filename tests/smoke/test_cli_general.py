@@ -113,6 +113,7 @@ def test_what_is_missing_is_said_in_one_line(
         ((*general, *with_it, "--policy", "tiny"), ("tiny is none that segrl can tell",)),
         ((*general, *with_it, "--policy", "openai:Qwen/Qwen2.5-VL-7B@http://localhost:1/v1"), ("give a checkpoint",)),
         (("eval", "--policy", "oracle"), ("--dataset", "--suite general")),
+        ((*general, "query=people"), ("KEY=VALUE", "--dataset")),
     ]:
         code, said = segrl(*arguments)
         line = said.strip().splitlines()[-1]

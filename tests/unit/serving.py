@@ -100,25 +100,34 @@ class Running:
 
 
 @contextmanager
-def running(
-    settings: ServerSettings | None = None, policy: EchoPolicy | None = None, pipeline: Pipeline | None = None
-) -> Iterator[Running]:
-    """A server on loopback; stopped, with what it still does finished, at the end."""
-    policy = policy or EchoPolicy()
-    app = create_app(pipeline or Pipeline(policy, make_road(policy, segmenters.load("box"))), settings)
+def listening(app: FastAPI, patience: int = 20) -> Iterator[tuple[int, uvicorn.Server]]:
+    """An application on a port of loopback; stopped, with what it still does finished, at the end."""
     with bind("127.0.0.1", 0) as place:
-        port = place.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=20))
+        settings = uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=patience)
+        server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, args=([place],))
         thread.start()
         try:
             eventually(lambda: server.started)
-            yield Running(f"http://127.0.0.1:{port}", port, app, policy, server)
+            yield place.getsockname()[1], server
         finally:
-            policy.go.set()
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
+
+
+@contextmanager
+def running(
+    settings: ServerSettings | None = None, policy: EchoPolicy | None = None, pipeline: Pipeline | None = None
+) -> Iterator[Running]:
+    """The server of masks, `listening`."""
+    policy = policy or EchoPolicy()
+    app = create_app(pipeline or Pipeline(policy, make_road(policy, segmenters.load("box"))), settings)
+    with listening(app) as (port, server):
+        try:
+            yield Running(f"http://127.0.0.1:{port}", port, app, policy, server)
+        finally:
+            policy.go.set()
 
 
 def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -6,8 +6,6 @@ import asyncio
 import importlib.util
 import json
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -150,20 +148,15 @@ def test_without_ms_swift(recipe):
 @pytest.fixture(scope="module")
 def served(recipe):
     """The server on a port of its own, with two engines."""
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
     pytest.importorskip("fastapi")
+    from serving import listening
+
     from segrl.other_trainers.server import make_app
 
     app = make_app([from_recipe(recipe), from_recipe(recipe)], name="test")
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="none", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(app) as (port, _):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

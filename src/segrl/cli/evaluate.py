@@ -69,6 +69,8 @@ def evaluate(
         )
         out = out or _default_out(settings)
         _measure(settings, out, processes)
+    elif root is not None or options or texts is not None:
+        raise SegrlError("--root, --texts and KEY=VALUE go with --dataset: name a data set")
     elif suite is None:
         raise SegrlError("what is to be measured? Name a data set with --dataset, or give --suite general")
     if suite is not None:

@@ -22,13 +22,20 @@ _TURNS = {
 }
 
 
-def fit_mask(mask: np.ndarray, image_wh: tuple[int, int], image_file: Path | ImageBytes, mask_name: str) -> np.ndarray:
+def fit_mask(
+    mask: np.ndarray,
+    image_wh: tuple[int, int],
+    image_file: Path | ImageBytes,
+    mask_name: str,
+    *,
+    scale: bool = True,
+) -> np.ndarray:
     """A `(H, W)` bool mask at the size of its upright image, `image_wh` (width, height).
 
     A mask of the same size is returned as it stands. Where the file's EXIF orientation swaps the
     sides and the mask has the sides of the stored pixels, it was drawn on them and is turned with
     them. Another size of the same proportions is scaled (nearest pixel), as the field's evaluation
-    scripts do with such files. Raises DataError naming both files for anything else.
+    scripts do with such files, unless `scale` is False. Raises DataError naming both files for anything else.
     """
     width, height = image_wh
     if mask.shape == (height, width):
@@ -37,7 +44,7 @@ def fit_mask(mask: np.ndarray, image_wh: tuple[int, int], image_file: Path | Ima
     if turn is not None and mask.shape == (width, height):
         return np.asarray(_as_image(mask).transpose(turn)) > 0
     factors = height / mask.shape[0], width / mask.shape[1]
-    if abs(factors[0] / factors[1] - 1) > MAX_STRETCH:
+    if not scale or abs(factors[0] / factors[1] - 1) > MAX_STRETCH:
         raise DataError(
             f"the mask {mask_name} is {mask.shape[1]}×{mask.shape[0]} pixels "
             f"but its image {image_file.name} is {width}×{height}"

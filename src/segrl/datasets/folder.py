@@ -7,11 +7,11 @@ One row, as it stands on disk (a street photograph with two people in it):
 
 and as an example: query "people" (an option of the data set), targets `(2, 536, 559)`.
 
-Every image has a mask of the same stem, and the other way round, and sizes agree (`fitting` says what else is
-taken: a mask drawn on the stored pixels of a turned photograph, another scale); anything else is an error that
-names the file. A mask is read by its values (`mask_values`): "auto" takes a mask
-that holds one value beside 0 as one target (0/255, 0/1), and otherwise every value above 0 as a target
-of its own, the lowest first; a mask of zeros says that nothing is there. Nothing is filtered out.
+Every image has a mask of the same stem and the same size, and the other way round (one that was drawn on the
+stored pixels of a turned photograph is turned with it); anything else is an error that names the file. A mask
+is read by its values (`mask_values`): "auto" takes a mask that holds one value beside 0 as one target
+(0/255, 0/1), and otherwise every value above 0 as a target of its own, the lowest first; a mask of zeros says
+that nothing is there. Nothing is filtered out.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Folder(Rows[Pair]):
         image = read_image(row.image)
         values = read_index_png(row.mask)
         drawn = split_targets(values, self._mask_values, row.mask)
-        fitted = [fit_mask(mask, image.size, row.image, str(row.mask)) for mask in (*drawn, values > 0)]
+        fitted = [fit_mask(mask, image.size, row.image, str(row.mask), scale=False) for mask in (*drawn, values > 0)]
         return Example(
             id=row.stem,
             image_id=content_id(image),
