@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from rows import Row, against_plain, one_group, parsing, scores, warm
 from workload import Workload
 
 from segrl.files import write_atomically
+from segrl.machine import core_count
 
 HERE = Path(__file__).parent
 
@@ -60,7 +60,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--kind", default="hiera_tiny", help="a kind of segrl.segmenters.random_weights")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=core_count())
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--short", action="store_true")
     return parser.parse_args()

@@ -41,8 +41,8 @@ def ship(trained: Path, directory: Path) -> None:
 
     from segrl.policies import read_settings, write_settings
 
-    shutil.rmtree(directory, ignore_errors=True)
     model = AutoModelForImageTextToText.from_pretrained(trained, dtype=torch.bfloat16)
+    shutil.rmtree(directory, ignore_errors=True)
     model.save_pretrained(directory)
     AutoProcessor.from_pretrained(trained).save_pretrained(directory)
     write_settings(directory, read_settings(trained))

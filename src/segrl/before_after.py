@@ -11,6 +11,7 @@ from typing import Any
 
 from segrl.errors import SegrlError
 from segrl.evaluation import EvalRecord, OnProgress, evaluate, write_jsonl
+from segrl.files import make_directory
 from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, train
 from segrl.training.launch import launch
@@ -64,10 +65,7 @@ def _claim(recipe: Recipe, out: Path, processes: int) -> Path:
     _examples(recipe.dataset)
     if recipe.evaluation is not None:
         _examples(recipe.evaluation.dataset)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SegrlError(f"cannot make the directory {out}: {error.strerror}") from error
+    make_directory(out)
     RunDir(out).claim(recipe)
     if processes == 1 and not RunDir(out).finished.exists():  # batch sizes that fit several may not fit one
         build_config(recipe, RunDir(out).checkpoints, say=lambda line: None)

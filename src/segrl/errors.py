@@ -10,6 +10,9 @@
 A policy's bad *text* is never an error: it is an `Answer` whose status says what is wrong with it.
 """
 
+ABOUT_THE_REQUEST = frozenset({400, 413, 422})
+"""HTTP statuses by which a server turns down one request, and says nothing about the next."""
+
 
 class SegrlError(Exception):
     """Base class. The message is one line for the person who runs segrl."""
@@ -36,6 +39,11 @@ class ServerError(ModelError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+    @property
+    def is_about_the_request(self) -> bool:
+        """Whether the server turned down this image or query, and not everything."""
+        return self.status in ABOUT_THE_REQUEST
 
 
 class FrameError(SegrlError):

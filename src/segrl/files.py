@@ -9,11 +9,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segrl.errors import SegrlError
+
+ESCAPED = "backslashreplace"
+"""How half a surrogate pair is encoded, which UTF-8 cannot: as JSON spells it."""
+
+
+def legible(name: str) -> str:
+    """A file's name as text that every encoding takes: bytes that are no UTF-8 become escapes."""
+    return name.encode(errors=ESCAPED).decode()
+
+
+def make_directory(path: Path) -> None:
+    """Makes `path` and what is missing above it, unless it is there; raises SegrlError if it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SegrlError(f"cannot make the directory {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise SegrlError(f"cannot write to the directory {path}: choose another place, or change its permissions")
+
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """`text`, or its pieces one after the other, under `path`: whole or not at all, whenever the process dies."""
+    """`text`, or its pieces one after the other, under `path`: whole or not at all, whenever the process dies.
+
+    Half a surrogate pair (in a file name that is no UTF-8, in what a server sends) is written as an escape.
+    """
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with part.open("w", encoding="utf-8", errors=ESCAPED) as file:
         for piece in [text] if isinstance(text, str) else text:
             file.write(piece)
         file.flush()
@@ -22,13 +45,13 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mark: str = "") -> Iterator[Path]:
     """A hidden path of the same suffix to write to, which takes the place of `path` if the block ends well.
 
-    Folders that are missing are made.
+    Folders that are missing are made. mark: sets apart processes that may write the same file at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}{mark}.part{path.suffix}")
     try:
         yield part
         part.replace(path)
@@ -43,7 +66,7 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Adds rows in one write."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors=ESCAPED) as file:
         file.write("".join(json_line(row) for row in rows))
 
 

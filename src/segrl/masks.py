@@ -108,7 +108,11 @@ def read_png(path: Path | str | BinaryIO) -> np.ndarray:
     Full scale is 1, 255 or 65535: the smallest that no value exceeds. Raises DataError if the file
     is no image.
     """
-    values = read_index_png(path)
+    return over_half(read_index_png(path))
+
+
+def over_half(values: np.ndarray) -> np.ndarray:
+    """`(H, W)` integers → `(H, W)` bool by `read_png`'s rule."""
     largest = values.max(initial=0)
     return values > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 

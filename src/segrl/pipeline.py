@@ -15,6 +15,7 @@ from segrl import answers, overlay, policies
 from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windows
 from segrl.datasets.images import as_image, content_id
 from segrl.errors import SegrlError, ServerError
+from segrl.policies import MAX_NEW_TOKENS
 from segrl.segmenters.protocol import ImageTooLarge
 from segrl.tiny import POLICIES
 from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Segmentation, Status
@@ -35,11 +36,6 @@ DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
 
 WEIGHTLESS = ("grabcut", "box")
 """Segmenters that run on the CPU whatever the policy runs on."""
-
-MAX_NEW_TOKENS = 512
-
-ABOUT_THE_REQUEST = (400, 413, 422)
-"""HTTP statuses by which a server refuses this image or query, not everything."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ class Pipeline:
             batch.took(len(pairs), time.perf_counter() - begun)
             return [*results]
         except SegrlError as error:
-            if isinstance(error, ServerError) and error.status not in ABOUT_THE_REQUEST:
+            if isinstance(error, ServerError) and not error.is_about_the_request:
                 raise
             if len(pairs) == 1:
                 return [error]
@@ -262,6 +258,17 @@ def fitting_segmenter(policy: str) -> str:
     return "grabcut" if policy in POLICIES else row.segmenter if row else DEFAULT_SEGMENTER
 
 
+def fitting_max_new_tokens(policy: str) -> int:
+    """The longest answer that `load` lets a policy write: that of a published one, or MAX_NEW_TOKENS."""
+    row = policies.published(policy)
+    return row.max_new_tokens if row else MAX_NEW_TOKENS
+
+
+def takes_device(name: str) -> bool:
+    """Whether a policy or segmenter is put on a device here: not one behind a server, nor one without weights."""
+    return name not in WEIGHTLESS and not policies.is_served(name)
+
+
 def load(
     policy: str = "tiny",
     *,
@@ -275,19 +282,22 @@ def load(
 
     How a published checkpoint is asked and read is known by its name (`policies.published`), how one that segrl
     trained stands beside its weights; about any other a line is logged that says what was assumed.
-    segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. policy_options: for instance
-    `frame`, `input_wh`, `system`, `dtype` (`policies.loading.load`).
+    segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. max_new_tokens: without it
+    `fitting_max_new_tokens`. device: of policy and segmenter, of each that runs here (`takes_device`).
+    policy_options: for instance `frame`, `input_wh`, `system`, `dtype` (`policies.loading.load`).
     Raises SegrlError with one line for anything that cannot be loaded.
     """
     from segrl import segmenters
 
     if answer_format is not None:
         answers.get(answer_format)  # a wrong name is told before minutes of loading
-    row = policies.published(policy)
-    loaded = policies.load(policy, device=device, answer_format=answer_format, **policy_options)
+    loaded = policies.load(policy, answer_format=answer_format, **_placed(policy, device), **policy_options)
     if assumed := getattr(loaded, "assumed", ""):
         logger.warning(assumed)
     name = segmenter or fitting_segmenter(policy)
-    where = {} if device is None or name in WEIGHTLESS else {"device": device}
-    road = make_road(loaded, segmenters.load(name, **where))
-    return Pipeline(loaded, road, max_new_tokens=max_new_tokens or (row.max_new_tokens if row else MAX_NEW_TOKENS))
+    road = make_road(loaded, segmenters.load(name, **_placed(name, device)))
+    return Pipeline(loaded, road, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
+
+
+def _placed(name: str, device: str | None) -> dict[str, str]:
+    return {"device": device} if device is not None and takes_device(name) else {}

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from segrl.cli.app import app
 from segrl.files import read_rows
 from segrl.training.launch import command
+from segrl.training.pictures import Pictures
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 CLOSE = 1e-4
@@ -110,6 +111,10 @@ def test_train_with_processes(folder: Path, tmp_path: Path):
     checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-1"
     marker = json.loads((checkpoint / "segrl_complete.json").read_text())
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= marker["files"].keys()
+    logged = [row["image_id"] for row in read_rows(tmp_path / "run" / "rollouts.jsonl")]
+    pictures = Pictures(tmp_path / "run" / "pictures")
+    assert len(logged) == 2  # a group of each process
+    assert all(pictures.open(image_id) for image_id in logged)
     assert (tmp_path / "run" / "report.html").exists()
 
 

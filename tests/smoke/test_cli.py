@@ -60,6 +60,15 @@ WRONG = [
     (RECIPE, ["dataset.kindz=1"], "kinds"),
     (RECIPE, ["what"], "override"),
     (RECIPE, ["rewards.iuo=1"], "iou"),
+    (RECIPE, ["dataset.n=1e5"], "n is a whole number"),
+    (RECIPE, ["dataset.seed=-1"], "seed is a whole number"),
+    (RECIPE, ["dataset.gold=tigth"], "gold is loose"),
+    (RECIPE, ["dataset.sample=3"], "sample"),
+    (RECIPE, ["dataset.name=folder", "dataset.root=.", "dataset.split=120"], "split"),
+    (RECIPE, ["segmenter={name: grabcut, max_side: x}"], "max_side"),
+    (RECIPE, ["trainer.num_train_epochs=three"], "three"),
+    (RECIPE, ["trainer.learning_rate=fast"], "fast"),
+    (RECIPE, ["dataset.day=2024-02-30"], "no valid YAML"),
 ]
 
 

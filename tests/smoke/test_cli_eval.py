@@ -58,15 +58,18 @@ def test_a_sample_is_seeded_and_written_down(scripted, tmp_path):
 def test_compare_and_report(scripted, tmp_path):
     root, common, _ = scripted
     assert segrl(*common, "--policy", "oracle", "--out", tmp_path / "b", "policy.n_points=1")[0] == 0
-    code, said = segrl("compare", root / "a", tmp_path / "b", "--out", tmp_path / "c.json")
+    code, said = segrl("compare", root / "a", tmp_path / "b", "--out", tmp_path / "new" / "c.json")
     assert code == 0
     assert "differs policy.name" in said
-    assert json.loads((tmp_path / "c.json").read_text())["metrics"]["giou"]["difference"] > 0
+    assert json.loads((tmp_path / "new" / "c.json").read_text())["metrics"]["giou"]["difference"] > 0
     code, said = segrl("compare", root / "a", tmp_path / "b", root / "a", "--out", tmp_path / "d.json")
     assert code == 0
     assert "best of checkpoints" in said
     assert json.loads((tmp_path / "d.json").read_text())["best_of_checkpoints"]["giou"]["run"] == str(tmp_path / "b")
     assert segrl("compare", root / "a") == (2, "segrl: name two evaluations to compare, or more\n")
+    for out, why in ((root / "a" / "run.json" / "c.json", "cannot make the directory"), (root, "is a directory")):
+        code, said = segrl("compare", root / "a", tmp_path / "b", "--out", out)
+        assert (code, said.count("\n"), why in said) == (2, 1, True)
     (tmp_path / "b" / "report.html").unlink()
     assert segrl("report", tmp_path / "b")[0] == 0
     assert (tmp_path / "b" / "report.html").exists()
@@ -77,7 +80,9 @@ def test_compare_and_report(scripted, tmp_path):
     [
         (("--policy", "oracle", "--answer-format", "json-list", "--out", "{root}/a"), "other settings"),
         (("--policy", "oracle", "quary=x"), "quary"),
-        (("--policy", "oracle", "policy.n_pionts=3"), "n_pionts"),
+        (("--policy", "oracle", "policy.n_pionts=3"), "no option n_pionts: did you mean n_points?"),
+        (("--policy", "tiny", "policy.fram=original"), "the policy tiny has no option fram: did you mean frame?"),
+        (("--policy", "tiny", "policy.device=gpu"), "no device 'gpu' here: use cpu"),
         (("--policy", "oracle", "segmenter.max_side=3"), "max_side"),
         (("--policy", "scripted"), "--texts"),
         (("--policy", "scripted", "--texts", "/nowhere"), "/nowhere"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,33 @@ def test_it_goes_into_the_report_of_an_evaluation(python: Path, checkpoint: Path
     page = (tmp_path / "run" / "report.html").read_text()
     assert "General ability" not in before
     assert page.index("Every measure") < page.index("General ability") < page.index("<td>1581.0</td><td>–</td>")
+
+
+def test_a_data_set_and_the_suite_in_one_command(python: Path, tmp_path: Path) -> None:
+    weights = Path(str(files("segrl") / "tiny" / "weights"))
+    data = ("eval", "--dataset", "tiny", "n=2", "seed=0", "--segmenter", "box", "--max-new-tokens", 4)
+    suite = ("--suite", "general", "--lmms-python", python)
+    code, said = segrl(*data, *suite, "--policy", weights, "--out", tmp_path / "run")
+    assert code == 0, said
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["n"] == 2
+    assert "MME" in said
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.index("Every measure") < page.index("General ability") < page.index("<td>1581.0</td>")
+
+
+def test_an_evaluation_after_the_suite_is_on_the_page_too(python: Path, tmp_path: Path) -> None:
+    weights, out = Path(str(files("segrl") / "tiny" / "weights")), tmp_path / "run"
+    common = ("--policy", weights, "--out", out)
+    assert segrl("eval", "--suite", "general", "--lmms-python", python, *common)[0] == 0
+    data = ("eval", "--dataset", "tiny", "n=2", "seed=0", "--segmenter", "box")
+    code, said = segrl(*data, *common)
+    assert code == 0, said
+    page = (out / "report.html").read_text()
+    assert page.index("Every measure") < page.index("General ability") < page.index("<td>1581.0</td>")
+    assert list((out / "evaluation" / "images").iterdir())
+    (out / "report.html").write_text("as it was")
+    assert segrl(*data, *common)[0] == 0
+    assert (out / "report.html").read_text() == "as it was"
 
 
 def test_what_is_missing_is_said_in_one_line(

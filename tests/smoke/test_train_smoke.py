@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from segrl import pipeline
 from segrl.answers.seg_r1 import SegR1
@@ -87,6 +89,17 @@ def test_sft_learns_the_completion_only_and_saves_a_policy(policy, tmp_path):
     example = load("tiny", n=1, seed=1)[0]
     answers = policies.load(str(result.model_dir)).generate([example.image], ["Identify"], max_new_tokens=2)
     assert answers[0][0].n_tokens <= 2
+
+
+@pytest.mark.parametrize("recipe", [sft, grpo])
+def test_a_frozen_vision_tower_stays_as_it_is(policy, tmp_path, recipe):
+    values = {**recipe(policy, weight_decay=0.1, learning_rate=0.1), "policy": {"path": policy}}
+    values["policy"]["freeze_vision_tower"] = True
+    result = train(parse_recipe(values), tmp_path / "run", say=quiet, progress=False)
+    before, after = (load_file(Path(path) / "model.safetensors") for path in (policy, result.model_dir))
+    changed = {name for name in before if not torch.equal(before[name], after[name].to(before[name].dtype))}
+    assert changed
+    assert not [name for name in changed if "visual" in name]
 
 
 def test_grpo_logs_every_term_and_rollouts_with_advantages(policy, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from segrl import answers
 from segrl.answers.literal import Literal, LiteralError, read_first, read_whole
-from segrl.answers.prompts import group, round_prompt
+from segrl.answers.prompts import group, own_points, round_prompt
 from segrl.coordinates import to_lattice
 from segrl.types import UNKNOWN_FRAME, Box, Frame, MaskPrompt, Point, Status
 
@@ -105,6 +105,31 @@ def several_prompts(draw: st.DrawFn) -> list[MaskPrompt]:
         labels = draw(st.lists(st.sampled_from((0, 1)), min_size=len(points), max_size=len(points)))
         prompts.append(MaskPrompt(box, tuple(points), tuple(labels), Frame.resized(112, 112)))
     return prompts
+
+
+@st.composite
+def overlapping_prompts(draw: st.DrawFn) -> list[MaskPrompt]:
+    """Boxes and points anywhere."""
+    whole = st.integers(0, 60)
+    prompts = []
+    for _ in range(draw(st.integers(2, 4))):
+        x, y = draw(whole), draw(whole)
+        points = draw(st.lists(st.tuples(whole, whole), max_size=3))
+        labels = draw(st.lists(st.sampled_from((0, 1)), min_size=len(points), max_size=len(points)))
+        box = (float(x), float(y), float(x + draw(st.integers(1, 50))), float(y + draw(st.integers(1, 50))))
+        prompts.append(MaskPrompt(box, tuple((float(a), float(b)) for a, b in points), tuple(labels)))
+    return prompts
+
+
+@given(overlapping_prompts())
+def test_points_that_are_read_as_another_object_s_are_no_own_points(prompts: list[MaskPrompt]) -> None:
+    own = own_points(prompts)
+    assert answers.parse(answers.get("seg-r1").render(own), "seg-r1").prompts == own
+    boxes = [prompt.box_xyxy for prompt in prompts if prompt.box_xyxy]
+    for index, prompt in enumerate(prompts):
+        kept = [xy for xy in prompt.points_xy if group(boxes, [xy], [1], prompt.frame)[index].points_xy]
+        assert own[index].box_xyxy == prompt.box_xyxy
+        assert list(own[index].points_xy) == kept
 
 
 PROMPTS = st.one_of(st.just([]), single_prompts().map(lambda p: [p]), several_prompts())

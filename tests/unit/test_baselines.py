@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
 from segrl import segmenters
 from segrl.evaluation import evaluate_gold
 from segrl.evaluation.baselines import best_constant_box, ious_of_constant_box
-from segrl.types import Example
+from segrl.types import RELATIVE_1000, Example, MaskPrompt
 
 
 def example(index: int, box: tuple[int, int, int, int], ignore: bool = False) -> Example:
@@ -34,3 +36,14 @@ def test_ignored_pixels_are_left_out():
 def test_gold_prompts_through_boxes_are_perfect_on_boxes():
     examples = [example(0, (10, 5, 30, 15)), example(1, (0, 0, 7, 20))]
     assert [record.iou for record in evaluate_gold(examples, segmenters.load("box"))] == [1.0, 1.0]
+
+
+def test_gold_of_equal_images_and_queries_is_each_example_s_own():
+    one, other = example(0, (10, 5, 30, 15)), example(0, (0, 0, 7, 20))
+    assert [record.iou for record in evaluate_gold([one, other], segmenters.load("box"))] == [1.0, 1.0]
+
+
+def test_gold_prompts_may_be_in_any_frame():
+    plain = example(0, (10, 5, 30, 15))
+    prompt = MaskPrompt((250, 250, 750, 750), frame=RELATIVE_1000)
+    assert [r.iou for r in evaluate_gold([replace(plain, meta={"prompts": (prompt,)})], segmenters.load("box"))] == [1]

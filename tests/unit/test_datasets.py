@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrl import datasets
+from segrl.datasets.folder import split_targets
 from segrl.datasets.gold import default_reasoning, gold_answer, gold_prompt, spread_points
 from segrl.datasets.images import as_image, content_id, read_image
 from segrl.errors import DataError
@@ -46,6 +47,22 @@ def test_one_example_per_image_with_one_target_per_instance(tmp_path):
     assert examples[2].truth.sum() == 3 * 8
     assert [e.id for e in examples[1:]] == ["p1", "p2"]
     assert examples[-1].id == "p2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_a_file_name_that_is_no_utf_8(tmp_path):
+    root = make_folder(tmp_path)
+    for file in [*root.glob("images/p0.*"), *root.glob("masks/p0.*")]:
+        file.rename(os.fsdecode(os.fsencode(file.parent) + b"/caf\xe9" + os.fsencode(file.suffix)))
+    ids = [example.id for example in datasets.load("folder", root=root)]
+    assert ids == [r"caf\udce9", "p1", "p2"]
+
+
+def test_half_of_full_scale_is_the_targets_threshold():
+    path = Path("m.png")
+    sixteen_bits = np.array([[65535, 200], [32768, 0]])
+    assert split_targets(sixteen_bits, "binary", path).tolist() == [[[True, False], [True, False]]]
+    assert split_targets(np.array([[255, 127], [128, 0]]), "binary", path).tolist() == [[[True, False], [True, False]]]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from segrl import datasets
 from segrl.cli.app import app
+from segrl.cli.data import describe
 from segrl.datasets import check as checking
 from segrl.datasets import rows
 from segrl.datasets.check import SplitCheck, check
@@ -68,11 +69,29 @@ def test_ones_own_data_is_read_once(tmp_path):
     assert "'query'" in found.faults[0]
 
 
+def test_a_split_of_ones_own_data_goes_to_its_reader(tmp_path):
+    import datasets as hf
+
+    save_image(tmp_path / "a.png")
+    row = {"image": [str(tmp_path / "a.png")], "query": ["x"], "boxes": [[1, 1, 3, 3]]}
+    hf.DatasetDict({name: hf.Dataset.from_dict(row) for name in ("train", "val")}).save_to_disk(tmp_path / "table")
+    (found,) = check("hf", str(tmp_path / "table"), splits=["val"])
+    assert (found.split, found.faults) == ("val", ())
+    assert describe(found) == "hf val: 1 examples, no published count to compare with"
+    (missing,) = check("hf", str(tmp_path / "table"), splits=["test"])
+    assert "has no split 'test'" in missing.faults[0]
+    (refused,) = check("tiny", splits=["val"], options={"n": 1, "seed": 0})
+    assert "'tiny' has no option 'split'" in refused.faults[0]
+
+
 def test_unknown_names_and_splits():
     with pytest.raises(DataError, match="'refcoco'"):
         check("refcoc", ".")
     with pytest.raises(DataError, match="testA, testB"):
         check("refcoco", ".", splits=["test"])
+    for name, splits in (("refcoco", None), ("hf", ["train"])):
+        with pytest.raises(DataError, match="with --split"):
+            check(name, ".", splits=splits, options={"split": "val"})
 
 
 def test_every_benchmark_can_be_loaded_and_every_layout_has_its_page():
@@ -91,6 +110,7 @@ def test_a_split_without_published_counts_is_not_compared():
     assert SplitCheck("x", "val", Size(), 3, 9).faults == ()
     assert SplitCheck("x", "val", Size(3), 3, 9).faults == ()
     assert SplitCheck("x", "val", Size(None, 8), 3, 9).faults == ("9 examples, but 8 are published",)
+    assert SplitCheck("x", "val", Size(3, 9), None, 9).faults == ()
 
 
 def test_the_command(chameleon):

@@ -20,8 +20,8 @@ from segrl import datasets, policies
 from segrl.cli.app import app
 from segrl.datasets.write_prompts import write_prompts
 from segrl.datasets.write_reasoning import MIN_WORDS, agree, write_reasoning
-from segrl.errors import DataError, ServerError
-from segrl.files import read_rows
+from segrl.errors import DataError, SegrlError, ServerError
+from segrl.files import make_directory, read_rows
 from segrl.policies import server
 from segrl.segmenters import load as load_segmenter
 from segrl.types import ORIGINAL, MaskPrompt
@@ -91,6 +91,27 @@ def test_the_same_data_give_the_same_files_and_nothing_is_overwritten(folder: Pa
     assert json.loads((tmp_path / "one" / "prompts.json").read_text())["dataset"]["sample"] == {"n": 3, "seed": 5}
     again = run("prompts", "folder", "--root", str(folder), "--out", str(tmp_path / "one"))
     assert (again.exit_code, "is there already" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("part", ["", "deeper"])
+def test_an_out_that_cannot_be_made_is_one_line(folder: Path, tmp_path: Path, part: str) -> None:
+    make(folder, tmp_path / "made")
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / part)
+    with serving(good) as fake:
+        for words in (
+            ("prompts", "folder", "--root", str(folder), "--option", "query=the shape"),
+            ("reason", str(tmp_path / "made"), "--policy", f"openai:{MODEL}@{fake.url}"),
+        ):
+            done = run(*words, "--out", out)
+            assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+            assert f"segrl: cannot make the directory {out}" in done.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(SegrlError, match="cannot write to the directory"):
+        make_directory(tmp_path)
 
 
 class _Likes:

@@ -127,6 +127,17 @@ def test_odd_pictures_and_every_kind_of_target(tmp_path: Path) -> None:
     assert example.meta == {"boxes_xyxy": ((1, 1, 4, 4),), "truth": "box", "reasoning": "it is left"}
 
 
+def test_null_is_missing(tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "image": picture(), "query": query, "masks": []} for name, query in (("a", "it"), (None, None))
+    ]
+    examples = datasets.load("hf", root=as_one(table(rows), tmp_path / "a"))
+    assert examples[0].query == "it"
+    with pytest.raises(DataError, match=r"row 1 of .* has no query"):
+        examples[1]
+    assert [e.id for e in datasets.load("hf", root=tmp_path / "a", query="it")] == ["a", "1"]
+
+
 def test_a_rotated_picture_turns_the_mask_that_was_drawn_on_it(tmp_path: Path) -> None:
     stored = np.zeros((12, 8), dtype=bool)
     stored[0, :] = True
@@ -153,6 +164,7 @@ def test_every_way_to_write_a_mask(tmp_path: Path) -> None:
         ([[True, False], [True]], "differ in length"),
         ("{", "no JSON"),
         ("gone.png", "gone"),
+        ({"bytes": "text", "path": None}, "bytes are none"),
         (3, "it"),
     ]:
         with pytest.raises(DataError, match=hint):

@@ -85,6 +85,32 @@ def test_coco_faults_are_named(tmp_path, images, annotations, hint):
         datasets.load("coco", root=tmp_path, annotations="a.json")[0]
 
 
+@pytest.mark.parametrize(
+    ("group", "key", "hint"),
+    [
+        ("images", "height", r"image 7 of .*a\.json has no height"),
+        ("images", "width", r"image 7 of .*a\.json has no width"),
+        ("images", "id", r"a\.json: entry 0 of images, counted from 0, has no id"),
+        ("images", "file_name", "entry 0 of images, counted from 0, has no file_name"),
+        ("annotations", "id", "entry 0 of annotations, counted from 0, has no id"),
+        ("annotations", "image_id", "entry 0 of annotations, counted from 0, has no image_id"),
+        ("annotations", "category_id", r"annotation 1 of .*a\.json has no category_id"),
+        ("categories", "name", "entry 0 of categories, counted from 0, has no name"),
+    ],
+)
+def test_coco_entries_that_lack_a_key_are_named(tmp_path, group, key, hint):
+    write_coco(tmp_path, [coco_image(7)], [annotation(1, 7, [rectangle(*A)])])
+    data = json.loads((tmp_path / "a.json").read_text())
+    del data[group][0][key]
+    save_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=hint):
+        datasets.load("coco", root=tmp_path, annotations="a.json")
+    data[group][0] = "seven"
+    save_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=f"entry 0 of {group}, counted from 0, is no object"):
+        datasets.load("coco", root=tmp_path, annotations="a.json")
+
+
 def test_coco_files_that_are_none(coco):
     with pytest.raises(DataError, match="'annotations'"):
         datasets.load("coco", root=coco)
@@ -140,6 +166,14 @@ def test_a_line_may_say_the_gold_answer(tmp_path):
     rows = [{"mask": None, "answer": "<points>[]</points>"}, {"mask": [rectangle(*A)], "reasoning": "it is left"}]
     examples = datasets.load("jsonl", root=write_lines(tmp_path, *rows))
     assert [dict(e.meta) for e in examples] == [{"completion_text": "<points>[]</points>"}, {"reasoning": "it is left"}]
+
+
+def test_null_is_missing(tmp_path):
+    optional = ("id", "tags", "ignore", "reasoning", "answer", "prompts")
+    rows = [{"mask": None} | dict.fromkeys(optional), {"mask": None, "id": 0, "tags": {"kind": None, "part": "a"}}]
+    first, second = datasets.load("jsonl", root=write_lines(tmp_path, *rows))
+    assert (first.id, first.tags, first.ignore, first.meta) == ("1", {}, None, {})
+    assert (second.id, second.tags) == ("0", {"part": "a"})
 
 
 @pytest.mark.parametrize(

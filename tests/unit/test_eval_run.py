@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,74 @@ def test_the_same_data_elsewhere_is_the_same(whole, tmp_path):
 def test_settings_that_make_no_sense(options, said):
     with pytest.raises(SegrlError, match=said):
         EvalSettings(dataset="tiny", **options)
+
+
+@pytest.mark.parametrize(
+    ("policy", "segmenter", "longest"),
+    [
+        ("Ricky06662/Seg-Zero-7B", "facebook/sam2-hiera-large", 1024),
+        ("openai:Ricky06662/VisionReasoner-7B@http://localhost:1/v1", "facebook/sam2-hiera-large", 1024),
+        ("Qwen/Qwen3-VL-8B-Thinking", "facebook/sam2.1-hiera-large", 4096),
+        ("runs/mine/model", "facebook/sam2.1-hiera-large", 512),
+        ("tiny", "grabcut", 512),
+        ("oracle", "grabcut", 512),
+    ],
+)
+def test_what_nobody_said_is_what_fits_the_policy(policy, segmenter, longest):
+    settings = EvalSettings(policy=policy, dataset="tiny")
+    assert (settings.segmenter_name, settings.fitted_decoding.max_new_tokens) == (segmenter, longest)
+    said = dataclasses.replace(settings, segmenter="box", decoding=Decoding(max_new_tokens=9))
+    assert (said.segmenter_name, said.fitted_decoding.max_new_tokens) == ("box", 9)
+
+
+def test_a_run_that_was_begun_with_the_number_goes_on_without_it(whole):
+    settings, directory = whole
+    assert json.loads(directory.run.read_text())["decoding"]["max_new_tokens"] == 512
+    for longest in (512, None):
+        decoding = Decoding(max_new_tokens=longest)
+        assert run(dataclasses.replace(settings, decoding=decoding), directory.path, share=Share())
+
+
+def test_texts_of_qwen2_5_vl_are_read_in_the_pixels_of_its_own_resize(tmp_path):
+    settings = write_examples(tmp_path, 4)
+    rows = [
+        {"id": f"e{i}", "text": "<bbox>[45,11,90,34]</bbox>"} for i in range(4)
+    ]  # images of 100×50 are seen as 112×56
+    (tmp_path / "script.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for options in ({"family": "qwen2_5_vl"}, {"family": "qwen2_5_vl", "frame": "smart_resize"}):
+        out = tmp_path / f"run{len(options)}"
+        assert run(dataclasses.replace(settings, policy_options=options), out, share=Share())
+        (prompt,) = read_jsonl(out / "records.jsonl")[0].prompts
+        assert prompt.box_xyxy == pytest.approx((45 / 1.12, 11 / 1.12, 90 / 1.12, 34 / 1.12))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"frame": "smart_resize"}, "give policy.family=qwen2_vl|qwen2_5_vl"),
+        ({"frame": "smart_resize", "family": "internvl"}, "give policy.family=qwen2_vl|qwen2_5_vl"),
+        ({"family": "qwen"}, "unknown family 'qwen'"),
+        ({"familly": "qwen2_5_vl"}, "did you mean family?"),
+        ({"answer_format": "seg-r1"}, "no option answer_format"),
+        ({"frame": "resized", "input_wh": 840}, "input_wh must be two"),
+    ],
+)
+def test_wrong_options_of_a_replayed_policy_are_one_line(tmp_path, options, said):
+    settings = dataclasses.replace(write_examples(tmp_path, 2), policy_options=options)
+    with pytest.raises(SegrlError, match=re.escape(said)) as caught:
+        run(settings, tmp_path / "run", share=Share())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_replayed_vote_costs_what_the_vote_cost(tmp_path):
+    rows = write_examples(tmp_path, 2, votes=[["<bbox>[400,200,800,600]</bbox>"] * 3] * 2, samples=3)
+    lines = [
+        json.loads(line) | {"tokens": 30, "seconds": 1.5} for line in Path(str(rows.texts)).read_text().splitlines()
+    ]
+    Path(str(rows.texts)).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(rows, tmp_path / "run", share=Share())
+    records = read_jsonl(tmp_path / "run" / "records.jsonl")
+    assert [(record.tokens, record.seconds) for record in records] == [(30, 1.5)] * 2
 
 
 @pytest.mark.parametrize(

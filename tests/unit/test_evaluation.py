@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,13 @@ def test_file_round_trip(tmp_path):
     write_jsonl(records, tmp_path / "new" / "records.jsonl")
     assert read_jsonl(tmp_path / "new" / "records.jsonl") == records
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["records.jsonl"]
+
+
+@pytest.mark.parametrize("text", ["a\u2028b\u0085c\u2029d\x0b", "half a pair: \udce9"])
+def test_any_text_is_one_line(tmp_path, text):
+    record = replace(run(EXAMPLES[:1])[0], query=text, text=text)
+    write_jsonl([record, record], tmp_path / "records.jsonl")
+    assert read_jsonl(tmp_path / "records.jsonl") == [record, record]
 
 
 @pytest.mark.parametrize("line", ["{", '{"id": "a"}', "[]", "null"])

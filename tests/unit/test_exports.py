@@ -143,15 +143,13 @@ def test_rle_lines_are_read_by_pycocotools(tmp_path, records) -> None:
         assert np.array_equal(coco.decode(rle).astype(bool), mask)
 
 
-def test_rle_lines_are_a_data_set(tmp_path, records) -> None:
+def test_rle_lines_are_a_data_set_without_what_could_not_be_read(tmp_path, records) -> None:
     path = write("rle", tmp_path, records)
     examples = datasets.load("jsonl", root=str(tmp_path), file=path.name)
-    assert [example.tags["status"] for example in examples] == [
-        "ok",
-        "no_target",
-        "no_answer",
-        "no_target",
-        "no_answer",
+    assert [(example.query, example.tags["status"]) for example in examples] == [
+        (QUERIES[0], "ok"),
+        (QUERIES[1], "no_target"),
+        (QUERIES[1], "no_target"),
     ]
     assert np.array_equal(examples[0].targets, ring_and_specks())
     assert examples[1].targets.shape == (0, HEIGHT, WIDTH)

@@ -17,7 +17,7 @@ from small import MASK, save_data, save_policy
 
 from segrl import rewards
 from segrl.errors import DataError, ModelError, RecipeError
-from segrl.masks import to_rle
+from segrl.masks import to_rle, write_png
 from segrl.other_trainers import RecipeReward, from_recipe, swift
 from segrl.types import Status
 
@@ -84,7 +84,23 @@ def test_a_ground_truth_may_be_a_line_of_our_own_layout(reward):
             reward([GOLD], ground_truth=[json.dumps({**line, "image": outside})])
 
 
-@pytest.mark.parametrize("wrong", ["", "x:y", "9:COD10K", "0:another", "{", "{}"])
+@pytest.mark.parametrize("path", ["../secret.png", "{outside}", "people/../../secret.png"])
+def test_masks_stay_under_the_root_however_they_are_written(reward, path, tmp_path):
+    root = Path(reward.recipe.dataset.options["root"])
+    for secret in (root.parent / "secret.png", tmp_path / "secret.png"):
+        write_png(MASK, secret)
+    as_file = {"bytes": None, "path": path.format(outside=tmp_path / "secret.png")}
+    line = {"image": "people/images/FudanPed0.jpg", "query": "the box", "mask": to_rle(MASK)}
+    for mask in (as_file["path"], as_file, json.dumps(as_file), f" {json.dumps(as_file)}"):
+        for named in ({"mask": mask}, {"ignore": mask}):
+            with pytest.raises(DataError, match=f"secret.png is outside {root}"):
+                reward([GOLD], ground_truth=[json.dumps(line | named)])
+
+
+NUL = json.dumps({"image": "a\0b.jpg", "query": "it", "masks": []})
+
+
+@pytest.mark.parametrize("wrong", ["", "x:y", "9:COD10K", "0:another", "{", "{}", NUL])
 def test_wrong_ground_truths_are_named(reward, wrong):
     with pytest.raises(DataError) as caught:
         reward([GOLD], ground_truth=[wrong])
@@ -94,7 +110,7 @@ def test_wrong_ground_truths_are_named(reward, wrong):
 def test_which_stage(tmp_path):
     stages = "stages: {a: {method: sft, policy: p}, b: {method: grpo, policy: p, rewards: {iou: 1}}"
     (tmp_path / "r.yaml").write_text(f"{{dataset: tiny, segmenter: box, answer_format: seg-r1, {stages}}}}}")
-    with pytest.raises(ModelError, match="cannot load the policy p: "):  # stage b, the only one with a reward
+    with pytest.raises(ModelError, match="there is no model directory p"):  # stage b, the only one with a reward
         from_recipe(tmp_path / "r.yaml")
     with pytest.raises(RecipeError, match="no stage 'a' with a reward; it has b"):
         from_recipe(tmp_path / "r.yaml", stage="a")

@@ -129,6 +129,11 @@ def test_quantized_weights_without_adapters_are_refused():
         load_recipe(FOLDER / "one_gpu_24gb.yaml", ["peft=null"])
 
 
+def test_a_frozen_vision_tower_goes_without_adapters():
+    with pytest.raises(RecipeError, match=r"peft\.exclude_modules say where"):
+        load_recipe(FOLDER / "one_gpu_24gb.yaml", ["policy.freeze_vision_tower=true"])
+
+
 def test_the_formats_instruction_as_system_prompt():
     values = {"method": "sft", "dataset": "tiny", "policy": {"path": "x", "system": "answer_format"}}
     assert parse_recipe({**values, "answer_format": "seg-r1"}).policy.system == answers.get("seg-r1").system

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from segrl import pipeline, policies, segmenters
+from segrl import datasets, exports, pipeline, policies, segmenters
 from segrl.cli.app import app
 from segrl.cli.segment_view import MOST_QUERIES, Estimate, counted, duration
 from segrl.errors import DataError
@@ -92,6 +94,22 @@ def test_it_goes_on_after_a_kill_and_with_new_queries(photos, asked, tmp_path):
     assert (out / "yolo" / "labels" / "y.txt").read_text().startswith("0 ")
 
 
+def test_files_that_lack_a_query_of_another_run_are_written_again(photos, asked, tmp_path):
+    out, both, formats = tmp_path / "out", ("--query", "ghost", "--query", "box"), ("--format", "yolo,labelme")
+    segment(photos, "--query", "ghost", "--out", out, *formats)
+    segment(photos, *both, "--out", out)
+    segment(photos / "y.jpg", *both, "--out", out, *formats)
+    segment(photos, *both, "--out", out, *formats)
+    assert len(asked) == 6
+    for name in ("a/x", "b/x", "y"):
+        assert (out / "yolo" / "labels" / f"{name}.txt").read_text().startswith("1 ")
+        corrected = out / "labelme" / f"{name}.json"
+        assert [shape["label"] for shape in json.loads(corrected.read_text())["shapes"]] == ["box"]
+    corrected.write_text("by hand")
+    segment(photos, *both, "--out", out, "--format", "yolo,labelme,png", "--overlay")
+    assert corrected.read_text() == "by hand"
+
+
 def test_broken_images_stop_nothing(photos, asked, tmp_path):
     (photos / "a" / "c.jpg").write_bytes(b"no image")
     whole = (photos / "y.jpg").read_bytes()
@@ -105,6 +123,27 @@ def test_broken_images_stop_nothing(photos, asked, tmp_path):
     (photos / "z.jpg").unlink()
     repaired = segment(photos, "--query", "box", "--out", tmp_path / "out")
     assert (repaired.exit_code, len(asked)) == (0, 4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name may be any bytes on Linux alone")
+def test_names_that_are_no_utf8_go_through(photos, asked, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    (photos / "y.jpg").rename(photos / f"{odd}.jpg")
+    (photos / "a").rename(photos / odd)
+    (photos / f"{odd}.png").write_bytes(b"no image")
+    out, formats = tmp_path / odd, ("--format", ",".join(exports.names()))
+    for _ in range(2):
+        result = segment(photos, "--query", "box", "--out", out, *formats)
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert (result.exit_code, len(asked)) == (1, 3)
+        assert r"caf\udce9.png" in result.stderr
+    for file in (f"labels/{odd}.txt", f"labels/{odd}/x.txt"):
+        assert (out / "yolo" / file).read_text().startswith("0 ")
+    assert read_png(out / "png" / "1-box" / odd / "x.png").sum() == 200
+    found = [image["file_name"] for image in json.loads((out / "coco.json").read_text())["images"]]
+    assert sorted(found) == ["b/x.png", f"{odd}.jpg", f"{odd}/x.png"]
+    lines = datasets.load("jsonl", root=out, file="rle.jsonl")
+    assert [example.targets.sum() for example in lines] == [200] * 3
 
 
 def test_batches_reach_over_images(photos, asked, tmp_path):

@@ -51,8 +51,9 @@ PUBLISHED = {  # what the hub says of the checkpoints' sizes
 
 @pytest.mark.parametrize("name", models.POLICIES)
 def test_policies_have_as_many_parameters_as_in_transformers(name: str):
-    model = models.POLICIES[name]
-    assert model.parameters == count(without_weights(model)) == PUBLISHED[name]
+    model, built = models.POLICIES[name], without_weights(models.POLICIES[name])
+    assert model.parameters == count(built) == PUBLISHED[name]
+    assert model.vision_parameters == count(built.get_encoder(modality="image"))
 
 
 @pytest.mark.parametrize("name", models.SEGMENTERS)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import base64
 import doctest
 import io
+import json
 import threading
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from eval_samples import write_examples
 from fake_server import MODEL, Reply, serving, text
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from segrl import policies
+from segrl import pipeline, policies, segmenters
 from segrl.errors import ModelError, ServerError
+from segrl.evaluation import Share, run
+from segrl.photos.work import Plan, Task, answered
 from segrl.pipeline import Pipeline, make_road
-from segrl.policies import frames, openai_loading, server
+from segrl.policies import frames, names, openai_loading, server
 from segrl.policies.frames import FAMILY_RESIZE, family_of
 from segrl.policies.openai_policy import OpenAIPolicy, read_reply
 from segrl.policies.server import Server
@@ -305,6 +311,37 @@ def test_models_that_are_not_served_or_not_known() -> None:
         assert ask(load(fake))[0][0].text == "x"
 
 
+THINKING = "Qwen/Qwen3-VL-8B-Thinking"
+
+
+def test_a_published_model_behind_a_server_may_write_as_long_as_here(tmp_path: Path) -> None:
+    examples = write_examples(tmp_path, 2)
+    with serving(text("[]"), models=(THINKING,)) as fake:
+        name = f"openai:{THINKING}@{fake.url}{QUICK}"
+        pipeline.load(name, segmenter="box").segment(WIDE, "the cup")
+        run(replace(examples, policy=name, texts=None), tmp_path / "run", share=Share())
+    assert [body["max_tokens"] for body in fake.asked] == [4096] * 3
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["decoding"]["max_new_tokens"] == 4096
+
+
+def test_a_device_is_the_segmenters_where_a_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[tuple[str, Any]] = []
+
+    def load_sam(name: str, device: str | None = None) -> Any:
+        placed.append((name, device))
+        return load_segmenter("box")
+
+    monkeypatch.setattr(segmenters.loading, "load_sam", load_sam)
+    WIDE.save(tmp_path / "a.png")
+    task = Task(tmp_path / "a.png", "a.png", "a", ("the cup",))
+    with serving(text(OK)) as fake:
+        for segmenter in ("a/sam", "grabcut"):
+            model = {"policy": f"openai:{MODEL}@{fake.url}{QUICK}", "segmenter": segmenter}
+            ((_, record),) = answered([task], Plan(tmp_path, (), model), device="cuda:7")
+            assert record.answers[0].status is Status.OK
+    assert placed == [("a/sam", "cuda:7")]
+
+
 def test_nothing_asked_for_is_nothing_sent() -> None:
     with serving(text("x")) as fake:
         assert load(fake).generate([], [], max_new_tokens=5) == []
@@ -312,6 +349,6 @@ def test_nothing_asked_for_is_nothing_sent() -> None:
 
 
 def test_the_docstrings_examples() -> None:
-    for module in (server, openai_loading, frames):
+    for module in (server, openai_loading, frames, names):
         assert doctest.testmod(module).failed == 0
     assert family_of("my-Qwen2_5-VL-lora") == "qwen2_5_vl"

@@ -137,8 +137,10 @@ def test_a_run_begins_only_with_a_reward_that_tells_gold_from_the_rest(grpo, tmp
     kept = json.loads(run.reward_check.read_text())
     assert kept["passed"]
     assert kept["rows"][0]["n"] == 8
-    ensure_reward(parse_recipe({**grpo, "rewards": {"format": 1.0}}), run, said.append)
+    ensure_reward(parse_recipe(grpo), run, said.append)
     assert len(said) == 1  # it passed before
+    with pytest.raises(RecipeError, match="reward check: "):  # another recipe has not
+        ensure_reward(parse_recipe({**grpo, "rewards": {"format": 1.0}}), run, said.append)
 
 
 def test_a_run_with_a_bad_reward_stops_and_shows_the_table(grpo, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from segrl import segmenters
 from segrl.errors import ModelError
 from segrl.segmenters.cache import MemoryCache
-from segrl.segmenters.loading import default_device
+from segrl.segmenters.loading import default_device, parse_device
 from segrl.segmenters.memory import Batcher
 from segrl.segmenters.protocol import Embedding
 from segrl.segmenters.random_weights import save_random
@@ -246,6 +246,14 @@ def test_missing_weights_are_refused(sam2, tmp_path):
 def test_wrong_names_and_options_are_one_line(name, options, message):
     with pytest.raises(ModelError, match=message):
         segmenters.load(name, **options)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:2", "cuda:x", "", "meta", True])
+def test_a_device_that_is_not_here_is_one_line(sam2, name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ModelError, match=r"finds no device .* here: use cpu, cuda:0, cuda:1$"):
+        segmenters.load(str(sam2), device=name)
+    assert [str(parse_device(known)) for known in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
 
 
 def test_an_unknown_dtype_is_one_line(sam2):

@@ -137,3 +137,17 @@ def test_names_of_tiny_policies(tmp_path, monkeypatch):
     from segrl.policies import read_settings
 
     assert read_settings(fresh).input_wh == (SIDE, SIDE)
+
+
+def test_another_process_may_make_the_fresh_policy_first(tmp_path, monkeypatch):
+    cache = tmp_path / "segrl"
+
+    def save(made):
+        for place in (made, cache / made.name):
+            place.mkdir()
+            (place / "config.json").touch()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("segrl.tiny.model.save", save)
+    fresh = resolve_policy("tiny-fresh")
+    assert [str(path) for path in cache.iterdir()] == [fresh]

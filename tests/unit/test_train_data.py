@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from segrl import policies
 from segrl.errors import RecipeError
 from segrl.masks import from_rle
 from segrl.policies import PolicySettings
+from segrl.tiny import resolve_policy
+from segrl.training import parse_recipe
 from segrl.training.data import Reader, layout, lazy_dataset, rows_needed
+from segrl.training.parts import load_policy
 from segrl.types import ORIGINAL, Example, Frame, MaskPrompt
 
 
@@ -115,3 +121,16 @@ def test_an_answer_that_begins_in_the_prompt_is_plain_text_without_an_image():
         "completion": ". it is 1</think>",
         "images": [],
     }
+
+
+def test_training_reads_a_known_checkpoint_as_an_evaluation_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = Path("geshang", "Seg-R1-7B")
+    shutil.copytree(resolve_policy("tiny"), named, ignore=shutil.ignore_patterns("segrl.json"))
+    sft = {"method": "sft", "policy": str(named), "dataset": {"name": "tiny", "n": 4, "seed": 1}}
+    trained = load_policy(parse_recipe(sft)).settings
+    assert trained == policies.load(named).settings
+    assert (trained.answer_format, trained.input_wh) == ("seg-r1", (768, 768))
+    assert trained.system
+    overridden = load_policy(parse_recipe({**sft, "policy": {"path": str(named), "input_wh": [112, 112]}})).settings
+    assert overridden.input_wh == (112, 112)

@@ -201,6 +201,18 @@ def test_the_token_guards_everything_but_health():
             assert ask(client).status_code == 200
 
 
+def test_a_page_of_an_allowed_origin_may_ask_with_json_and_a_token():
+    page, other = "https://page.example", "https://other.example"
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    settings = ServerSettings(token="s3cret", allow_origins=(page,))
+    with running(settings) as server, httpx.Client(base_url=server.url, timeout=150) as client:
+        allowed = client.options("/v1/segment", headers={"Origin": page, **asks})
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, page)
+        assert client.options("/v1/segment", headers={"Origin": other, **asks}).status_code == 400
+        client.headers.update({"Origin": page, "Authorization": "Bearer s3cret"})
+        assert ask(client).headers["access-control-allow-origin"] == page
+
+
 def test_requests_that_take_too_long_are_told_so():
     with running(ServerSettings(limits=Limits(seconds=0.2))) as server, httpx.Client(base_url=server.url) as client:
         answer = ask(client, "wait")

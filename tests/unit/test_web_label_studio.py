@@ -144,6 +144,45 @@ def test_regions_of_every_kind_hold_the_mask(client):
     np.testing.assert_allclose([box["x"], box["width"]], [7.5, 42.5])
 
 
+TWO_IMAGES = """<View>
+  <Image name="left" value="$photo"/><Image name="right" value="$other"/>
+  <BrushLabels name="a" toName="left"><Label value="A" hint="box 3 4 20 25"/></BrushLabels>
+  <BrushLabels name="b" toName="right"><Label value="B" hint="box 1 2 8 9"/></BrushLabels>
+  <RectangleLabels name="c" toName="left"><Label value="C" hint="box 0 0 9 9"/></RectangleLabels>
+  <Image name="third" value="$third"/>
+</View>"""
+
+
+def two_images(client, studio, **params):
+    Studio.asked.clear()
+    data = {"photo": f"{studio}/data/a.png", "other": "data:image/png;base64," + text_of(png((16, 20)))}
+    body = {"tasks": [{"data": data}], "label_config": TWO_IMAGES, "params": params}
+    return client.post("/predict", json=body).json()["results"][0]["result"]
+
+
+def test_each_label_is_looked_for_in_its_own_image(client, studio):
+    found = {one["from_name"]: one for one in two_images(client, studio)}
+    assert len(Studio.asked) == 1
+    assert {name: (one["to_name"], one["original_width"]) for name, one in found.items()} == {
+        "a": ("left", 40),
+        "b": ("right", 16),
+        "c": ("left", 40),
+    }
+    mask = unpack(found["b"]["value"]["rle"])[::4].reshape(20, 16) == 255
+    np.testing.assert_array_equal(mask, box_mask((1, 2, 8, 9), (16, 20)))
+
+
+def test_a_mask_is_of_the_image_that_was_drawn_on(client, studio):
+    def drawn(to_name):
+        value = {"x": 25, "y": 50, "width": 25, "height": 50}
+        box = {"type": "rectanglelabels", "to_name": to_name, "value": value}
+        return [
+            (one["from_name"], one["original_width"]) for one in two_images(client, studio, context={"result": [box]})
+        ]
+
+    assert (drawn("left"), drawn("right"), drawn("third")) == ([("a", 40)], [("b", 16)], [])
+
+
 def test_smart_points_and_boxes_give_their_mask(client):
     def drawn(kind, **value):
         return {"type": kind, "value": {**value, kind: ["A"]}, "is_positive": True}

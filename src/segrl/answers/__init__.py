@@ -12,13 +12,14 @@ from segrl.answers.base import AnswerFormat
 from segrl.answers.json_list import JsonList
 from segrl.answers.own import PREFIX, own_format
 from segrl.answers.points_only import PointsOnly
+from segrl.answers.prompts import own_points
 from segrl.answers.sam_r1 import SamR1
 from segrl.answers.seg_r1 import SegR1
 from segrl.answers.seg_zero import SegZero
 from segrl.errors import SegrlError
 from segrl.types import UNKNOWN_FRAME, Answer, Frame
 
-__all__ = ["AnswerFormat", "get", "names", "parse"]
+__all__ = ["AnswerFormat", "get", "names", "own_points", "parse"]
 
 _FORMATS: dict[str, AnswerFormat] = {f.name: f for f in (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero())}
 

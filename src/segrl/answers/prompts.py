@@ -99,7 +99,7 @@ def group(boxes: Sequence[Box], points: Sequence[Point], labels: Sequence[int], 
     if len(boxes) <= 1:
         box = boxes[0] if boxes else None
         return (MaskPrompt(box, tuple(points), tuple(labels), frame),) if boxes or points else ()
-    by_area = sorted(range(len(boxes)), key=lambda i: (boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]))
+    by_area = _by_area(boxes)
     members: list[list[int]] = [[] for _ in boxes]
     for index, point in enumerate(points):
         members[_home(point, boxes, by_area)].append(index)
@@ -107,6 +107,25 @@ def group(boxes: Sequence[Box], points: Sequence[Point], labels: Sequence[int], 
         MaskPrompt(box, tuple(points[i] for i in own), tuple(labels[i] for i in own), frame)
         for box, own in zip(boxes, members, strict=True)
     )
+
+
+def own_points(prompts: Sequence[MaskPrompt]) -> tuple[MaskPrompt, ...]:
+    """The prompts without the points that `group` would give to another of them; in one frame, each with a box."""
+    boxes = [prompt.box_xyxy for prompt in prompts if prompt.box_xyxy]
+    if len(boxes) < len(prompts):
+        raise ValueError("a prompt without a box cannot be told from others by its points")
+    by_area = _by_area(boxes)
+    kept = []
+    for index, prompt in enumerate(prompts):
+        own = [i for i, point in enumerate(prompt.points_xy) if _home(point, boxes, by_area) == index]
+        points, labels = tuple(prompt.points_xy[i] for i in own), tuple(prompt.labels[i] for i in own)
+        kept.append(replace(prompt, points_xy=points, labels=labels))
+    return tuple(kept)
+
+
+def _by_area(boxes: Sequence[Box]) -> list[int]:
+    """Indices of the boxes, the smallest first, the first of equals first."""
+    return sorted(range(len(boxes)), key=lambda i: (boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]))
 
 
 def _home(point: Point, boxes: Sequence[Box], by_area: Sequence[int]) -> int:

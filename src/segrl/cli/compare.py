@@ -20,10 +20,14 @@ def compare(
 ) -> None:
     """Show B minus A for every measure and part, with paired intervals; of more runs, what each measured."""
     from segrl.errors import SegrlError
-    from segrl.files import write_atomically
+    from segrl.files import make_directory, write_atomically
 
     if len(runs) < 2:
         raise SegrlError("name two evaluations to compare, or more")
+    if out is not None:
+        if out.is_dir():
+            raise SegrlError(f"{out} is a directory: --out names the file to write")
+        make_directory(out.parent)
     found = _two(runs) if len(runs) == 2 else _several(runs)
     if out is not None:
         write_atomically(out, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -158,7 +158,8 @@ def _progress(what: str) -> Callable[..., None]:
 
 def describe(one: SplitCheck) -> str:
     """One split in a line, and a line for each thing that is wrong."""
-    counts = "not there" if one.examples is None else f"{one.images} images, {one.examples} examples"
+    images = "" if one.images is None else f"{one.images} images, "
+    counts = "not there" if one.examples is None else f"{images}{one.examples} examples"
     counted = [n for n in (one.published.images, one.published.examples) if n is not None]
     known = "" if one.faults else ", as published" if counted else ", no published count to compare with"
     gold = "" if one.gold_iou is None else f", gold prompts reach IoU {one.gold_iou:.3f}"

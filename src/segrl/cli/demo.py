@@ -21,8 +21,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
 ) -> None:
     """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
-    from segrl.cli.quiet import quieten
     from segrl.cli.web_extra import needs_web
+    from segrl.quiet import quieten
 
     needs_web()
     import segrl

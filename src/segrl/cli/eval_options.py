@@ -37,7 +37,9 @@ Texts = Annotated[Path | None, typer.Option(metavar="FILE", help='For scripted: 
 Format = Annotated[str | None, typer.Option(metavar="F", help="Read answers in this format.")]
 Processes = Annotated[int, typer.Option(min=1, help="Processes; the numbers are those of one.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at once; above 1 answers may change.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="The longest answer.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
+]
 Samples = Annotated[int, typer.Option(min=1, help="Answers that vote over the mask.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the samples.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ def evaluate(
     answer_format: given.Format = None,
     processes: given.Processes = 1,
     batch_size: given.BatchSize = 1,
-    max_new_tokens: given.MaxNewTokens = 512,
+    max_new_tokens: given.MaxNewTokens = None,
     samples: given.Samples = 1,
     temperature: given.Temperature = 0.0,
     seed: given.Seed = 0,
@@ -95,8 +94,9 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
     """Runs the evaluation and shows what came of it."""
     from segrl.evaluation import EvalDir, Share, run, run_on_processes
     from segrl.evaluation.result import summary_of
+    from segrl.quiet import quieten
 
-    _quieten()
+    quieten()
     share = Share.of_environment()
     if processes > 1 and share.world == 1:
         finished = run_on_processes(settings, out, processes, _Counting().on_done)
@@ -106,14 +106,9 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
         typer.echo(f"process {share.rank} of {share.world} has done its part; the last one writes the result")
         return
     directory = EvalDir(out)
-    if not directory.report.exists():
+    if not directory.has_page:
         _write_page(settings, out)
     _show(summary_of(directory), f"metrics {directory.metrics}\nreport  {directory.report}")
-
-
-def _quieten() -> None:
-    """Keeps libraries' progress bars out of the way."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _write_page(settings: EvalSettings, out: Path) -> None:

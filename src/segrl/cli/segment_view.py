@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from segrl.cli.quiet import quieten
+from segrl.files import legible
 from segrl.photos import Inputs, Summary, Tally
+from segrl.quiet import quieten
 
 EVERY_SECONDS = 10.0
 """How often a plain line is printed where there is no terminal."""
@@ -30,7 +31,7 @@ MOST_PROBLEMS = MOST_QUERIES = 20
 WHAT_IT_IS = {
     "coco": "boxes and polygons of all images in one file",
     "yolo": "polygons, a file for each image, and data.yaml",
-    "rle": "run lengths, a line for each image and query",
+    "rle": "run lengths, a line for each answer that could be read",
     "png": "masks, a picture for each image and query",
     "labelme": "polygons to correct in LabelMe, a file for each image",
     "overlay": "what was found, drawn over the pictures",
@@ -199,7 +200,7 @@ def _files(summary: Summary) -> Iterator[str]:
 
 def _shown(path: Path) -> str:
     """A path as a person would type it; a folder ends in a slash."""
-    return f"{path}{os.sep}" if path.is_dir() else str(path)
+    return legible(f"{path}{os.sep}" if path.is_dir() else str(path))
 
 
 def _problems(broken: list[str]) -> Iterator[str]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from segrl.before_after import improve
-from segrl.cli.quiet import quieten
 from segrl.evaluation import EvalRecord, OnProgress
+from segrl.quiet import quieten
 from segrl.report.story import interval, signed, verdict
 from segrl.training import Recipe
 

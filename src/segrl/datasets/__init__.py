@@ -83,7 +83,7 @@ def load(name: str, **options: Any) -> Sequence[Example]:
 
     Every set takes `sample={"n": 3000, "seed": 0}`: that many examples, drawn with the seed, in the set's
     order. Raises DataError for an unknown name or option (naming the nearest), a missing option, and
-    whatever the reader finds wrong with the files.
+    whatever the reader finds wrong with the options and the files.
 
     >>> len(load("tiny", n=3, seed=0))
     3
@@ -110,7 +110,11 @@ def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and options.get(option) is None:
             raise DataError(f"the data set {name!r} needs the option {option!r}, which has no default")
-    return reader(**options)
+    try:
+        return reader(**options)
+    except (TypeError, AttributeError, ValueError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise DataError(f"the data set {name!r} cannot be made with {given}: {error}") from error
 
 
 def _nearest(word: str, known: Any) -> str:

@@ -35,6 +35,16 @@ class Instance:
         return cls(annotation["id"], annotation.get("segmentation"), xyxy, image_hw)
 
 
+def checked(entry: Any, name: str, *keys: str) -> Mapping[str, Any]:
+    """An entry of a JSON file, which is called `name`. Raises DataError naming the first of `keys` that it lacks."""
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{name} is no object with {', '.join(keys)}: {entry!r:.80}")
+    for key in keys:
+        if entry.get(key) is None:
+            raise DataError(f"{name} has no {key}")
+    return entry
+
+
 def read_json(path: Path, *encodings: str) -> Any:
     """The contents of a JSON file in the first of `encodings` that fits (utf-8 without any).
 

@@ -28,9 +28,9 @@ DEFAULT_GOLD = 50
 class SplitCheck:
     """What was found of one split.
 
-    images, examples: numbers found; None where the split cannot be read, and `problem` says why.
-    published: what its authors count. gold_iou: mean IoU of gold mask prompts, None if not asked for;
-    it must reach `gold_floor`.
+    images, examples: numbers found; None where the split cannot be read, and `problem` says why; images
+    also where the reader does not count them. published: what its authors count. gold_iou: mean IoU of
+    gold mask prompts, None if not asked for; it must reach `gold_floor`.
     """
 
     name: str
@@ -51,7 +51,7 @@ class SplitCheck:
         wrong = [
             f"{found} {what}, but {wanted} are published"
             for what, found, wanted in counted
-            if wanted not in (None, found)
+            if found is not None and wanted not in (None, found)
         ]
         if self.gold_iou is not None and self.gold_iou < self.gold_floor:
             wrong.append(
@@ -72,23 +72,30 @@ def check(
 ) -> list[SplitCheck]:
     """Reads each split of the data set `name` under `root` and compares it with what is published.
 
-    splits: which of a benchmark's splits (default: all). segmenter: run the gold check with it on
-    `n_gold` examples of each split that can be read; they must reach `gold_floor`. options: further
-    options of the reader; a set that is no benchmark is read once, with these alone. Raises DataError
-    for an unknown name or split.
+    splits: which of them (default: all of a benchmark; another set is read once, without the option
+    `split`). segmenter: run the gold check with it on `n_gold` examples of each split that can be read;
+    they must reach `gold_floor`. options: further options of the reader. Raises DataError for an unknown
+    name or split, and for a split among the options that would stand for every split.
     """
     given = ({} if root is None else {"root": root}) | dict(options or {})
+    if "split" in given and (splits or name in BENCHMARKS):
+        raise DataError(f"{name}: a split is named with --split, not as an option of the reader")
+    found = [
+        _check_split(name, split, published, of_split | given, segmenter, n_gold)
+        for split, published, of_split in _wanted(name, splits)
+    ]
+    return [replace(one, gold_floor=gold_floor) for one in found]
+
+
+def _wanted(name: str, splits: Sequence[str] | None) -> list[tuple[str, Size, dict[str, Any]]]:
+    """Each split with its published size and what the reader is told for it."""
     if name not in BENCHMARKS:
-        return [replace(_check_split(name, "all", Size(), given, segmenter, n_gold), gold_floor=gold_floor)]
+        return [(split, Size(), {"split": split}) for split in splits or ()] or [("all", Size(), {})]
     benchmark = BENCHMARKS[name]
     for split in splits or ():
         if split not in benchmark.splits:
             raise DataError(f"{name} has the splits {', '.join(benchmark.splits)}, not {split!r}")
-    found = [
-        _check_split(name, split, benchmark.splits[split], benchmark.split_options(split) | given, segmenter, n_gold)
-        for split in splits or benchmark.splits
-    ]
-    return [replace(one, gold_floor=gold_floor) for one in found]
+    return [(split, benchmark.splits[split], benchmark.split_options(split)) for split in splits or benchmark.splits]
 
 
 def _check_split(
@@ -101,7 +108,7 @@ def _check_split(
         gold = None if segmenter is None else gold_iou(spread(examples, n_gold), segmenter)
     except DataError as error:
         return SplitCheck(name, split, published, problem=str(error))
-    images = getattr(examples, "n_images", len(examples))
+    images = getattr(examples, "n_images", None)
     return SplitCheck(name, split, published, images, len(examples), gold_iou=gold)
 
 

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from segrl.datasets.annotations import Instance, read_json
+from segrl.datasets.annotations import Instance, checked, read_json
 from segrl.datasets.drawing import draw_instances
 from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows
@@ -53,8 +53,8 @@ class CocoJson(Rows[Annotated]):
     """The examples of `annotations` (a file under root, or absolute), images in the order of the file.
 
     images: the folder of the image files, under root. per, query, query_field: see the module. sample:
-    a seeded subset, see Rows. Raises DataError for a file that is no COCO JSON, an annotation without
-    its image or category, and images that are missing.
+    a seeded subset, see Rows. Raises DataError for a file that is no COCO JSON, an entry that lacks a key
+    which is needed, an annotation without its image or category, and images that are missing.
     """
 
     def __init__(
@@ -97,19 +97,24 @@ class _Coco:
         if not isinstance(data, dict) or not {"images", "annotations"} <= data.keys():
             raise DataError(f"{path} is no COCO JSON: it needs images and annotations")
         self.path, self.folder, self.query, self.query_field = path, folder, query, query_field
-        self.categories = {c["id"]: str(c["name"]) for c in data.get("categories", ())}
+        self.categories = {c["id"]: str(c["name"]) for c in self._entries(data, "categories", "id", "name")}
         self.images: dict[Any, Mapping[str, Any]] = {}
-        for image in data["images"]:
+        for image in self._entries(data, "images", "id", "file_name"):
             if self.images.setdefault(image["id"], image)["file_name"] != image["file_name"]:
                 raise DataError(f"{path} gives two files the image id {image['id']}")
         self.annotations: dict[Any, list[Mapping[str, Any]]] = {}
-        for annotation in data["annotations"]:
+        for annotation in self._entries(data, "annotations", "id", "image_id"):
             if annotation["image_id"] not in self.images:
                 raise DataError(f"annotation {annotation['id']} of {path} has no image {annotation['image_id']}")
             self.annotations.setdefault(annotation["image_id"], []).append(annotation)
 
+    def _entries(self, data: Mapping[str, Any], group: str, *keys: str) -> Iterator[Mapping[str, Any]]:
+        for place, entry in enumerate(data.get(group) or ()):
+            yield checked(entry, f"{self.path}: entry {place} of {group}, counted from 0,", *keys)
+
     def row(self, image: Mapping[str, Any], suffix: str, query: str, chosen: list[Mapping[str, Any]]) -> Annotated:
         """The annotations of one query, crowds apart."""
+        checked(image, f"image {image['id']} of {self.path}", "height", "width")
         hw = (int(image["height"]), int(image["width"]))
         return Annotated(
             f"{image['id']}{suffix}",
@@ -123,6 +128,7 @@ class _Coco:
         for image_id, image in self.images.items():
             groups: dict[Any, list[Mapping[str, Any]]] = {}
             for annotation in self.annotations.get(image_id, ()):
+                checked(annotation, f"annotation {annotation['id']} of {self.path}", "category_id")
                 groups.setdefault(annotation["category_id"], []).append(annotation)
             for category, chosen in sorted(groups.items()):
                 if category not in self.categories:

@@ -29,7 +29,8 @@ from segrl.datasets.fitting import fit_mask
 from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows, files_by_stem
 from segrl.errors import DataError
-from segrl.masks import read_index_png
+from segrl.files import legible
+from segrl.masks import over_half, read_index_png
 from segrl.types import Example
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -53,7 +54,7 @@ class Folder(Rows[Pair]):
 
     root: the folder. images, masks: its two sub-folders. query: the request that goes with every
     image. split and part: a seeded split (`{"train": 120, "seed": 0}`) and which side of it to
-    read, "train" or "test". mask_values: "binary" (over half of the range is the target), "instances"
+    read, "train" or "test". mask_values: "binary" (over half of full scale is the target), "instances"
     (one target per value) or "auto". sample: a seeded subset, see Rows. image_id is made from the pixels,
     id from the stem. Raises DataError if a folder is missing or empty, or an image or mask has no partner.
     """
@@ -93,7 +94,7 @@ class Folder(Rows[Pair]):
         drawn = split_targets(values, self._mask_values, row.mask)
         fitted = [fit_mask(mask, image.size, row.image, str(row.mask), scale=False) for mask in (*drawn, values > 0)]
         return Example(
-            id=row.stem,
+            id=legible(row.stem),
             image_id=content_id(image),
             image=image,
             query=self.query,
@@ -107,7 +108,7 @@ def split_targets(values: np.ndarray, mask_values: MaskValues, path: Path) -> np
     Raises DataError (naming `path`) where "auto" cannot tell smoothed edges from instances.
     """
     if mask_values == "binary":
-        target = values > (0 if values.max() <= 1 else 127)
+        target = over_half(values)
         return target[None] if target.any() else target[None][:0]
     present = [int(value) for value in np.unique(values) if value != 0]
     if mask_values == "auto" and len(present) > MANY_VALUES and present[-1] <= 255:

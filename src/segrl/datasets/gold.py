@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segrl.answers import own_points
 from segrl.coordinates import to_lattice
 from segrl.errors import DataError
 from segrl.masks import box_to_mask, mask_to_box
@@ -40,7 +41,8 @@ def gold_prompt(
 def gold_answer(example: Example, *, n_points: int = 2, n_negatives: int = 0) -> tuple[MaskPrompt, ...]:
     """One mask prompt per target of an example, in original pixels, from left to right; () without a target.
 
-    Negative points prefer the example's other targets. Raises DataError for a target without a pixel.
+    Negative points prefer the example's other targets; a point that an answer's reader would give to another
+    target, in whose smaller box it stands, is left out. Raises DataError for a target without a pixel.
     """
     prompts = []
     for index, mask in enumerate(example.targets):
@@ -48,7 +50,7 @@ def gold_answer(example: Example, *, n_points: int = 2, n_negatives: int = 0) ->
             raise DataError(f"target {index} of {example.id} has no pixel")
         others = example.truth & ~mask
         prompts.append(gold_prompt(mask, n_points=n_points, n_negatives=n_negatives, negatives_near=others))
-    return tuple(sorted(prompts, key=_left_to_right))
+    return own_points(sorted(prompts, key=_left_to_right))
 
 
 def gold_prompts(example: Example) -> Sequence[MaskPrompt]:

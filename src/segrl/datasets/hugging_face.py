@@ -84,6 +84,9 @@ class HuggingFace(TableRows):
         def mask(written: Any) -> np.ndarray:
             return fit_mask(read_written_mask(written, hw, self.root, where), image.size, file, f"of {where}")
 
+        query = value["query"] if self._query is None else self._query
+        if query is None:
+            raise DataError(f"{where} has no query")
         meta: dict[str, Any] = {key: value[name] for name, key in _GOLD.items() if value.get(name)}
         if self._targets == "boxes":
             boxes = _boxes(value["boxes"], where)
@@ -93,10 +96,10 @@ class HuggingFace(TableRows):
             several = list(written or ()) if self._targets == "masks" else [written] if written else []
             targets = [mask(one) for one in several]
         return Example(
-            id=str(value.get("id", place)),
+            id=str(place if value.get("id") is None else value["id"]),
             image_id=content_id(image),
             image=image,
-            query=self._query if self._query is not None else str(value["query"]),
+            query=str(query),
             targets=stack(targets, hw),
             ignore=mask(value["ignore"]) if value.get("ignore") else None,
             tags={"kind": str(value["kind"])} if value.get("kind") is not None else {},

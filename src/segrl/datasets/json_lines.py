@@ -12,7 +12,7 @@ the target), or as null, which says that nothing is there. Several targets stand
 line), `tags` (slices for the report, text to text), and for SFT `prompts` (the gold mask prompts in original
 pixels, `[{"box_xyxy": […], "points_xy": […], "labels": […]}, …]`, otherwise made from the masks),
 `reasoning` (what the gold answer reasons) or `answer` (the whole gold answer, in the policy's words and
-its own frame).
+its own frame). One of these that is null counts as missing.
 Paths are relative to root. Nothing is filtered; a mask that encloses no pixel says "nothing there" too.
 """
 
@@ -63,7 +63,7 @@ class JsonLines(Rows[Line]):
     def __init__(self, root: Path | str, file: str = "data.jsonl", *, sample: Mapping[str, int] | None = None) -> None:
         self._root, path = Path(root), Path(root) / file
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read {path}: {error}") from error
         rows = [
@@ -110,6 +110,7 @@ def parse_line(text: str, where: str, number: int, root: Path) -> Line:
     if row.keys() - _KEYS or ("mask" in row) == ("masks" in row):
         raise DataError(f"{where} holds {', '.join(row)}; it may hold {', '.join(sorted(_KEYS))}, mask or masks")
     masks = row["masks"] if "masks" in row else [] if row["mask"] is None else [row["mask"]]
+    row = _without_null(row)
     tags = row.get("tags", {})
     if not isinstance(masks, list) or not isinstance(tags, dict):
         raise DataError(f"{where}: masks are a list, tags names with texts")
@@ -119,10 +120,14 @@ def parse_line(text: str, where: str, number: int, root: Path) -> Line:
         query=row["query"],
         masks=tuple(masks),
         ignore=row.get("ignore"),
-        tags={str(key): str(value) for key, value in tags.items()},
+        tags={key: str(value) for key, value in _without_null(tags).items()},
         where=where,
         meta={key: str(row[name]) for name, key in _GOLD.items() if name in row} | _gold_prompts(row, where),
     )
+
+
+def _without_null(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def _gold_prompts(row: Mapping[str, Any], where: str) -> dict[str, Any]:

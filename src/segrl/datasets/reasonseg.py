@@ -29,6 +29,7 @@ from segrl.datasets.annotations import read_json, stack
 from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows, first_folder
 from segrl.errors import DataError
+from segrl.files import legible
 from segrl.types import Example
 
 SPLITS = ("train", "val", "test")
@@ -104,7 +105,7 @@ def _questions(path: Path) -> Iterator[Question]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is no annotation with text, is_sentence and shapes: {error}") from error
     for index, text in enumerate([texts] if isinstance(texts, str) else texts):
-        yield Question(f"{path.stem}-{index}", path.with_suffix(".jpg"), str(text).strip(), is_long, shapes)
+        yield Question(f"{legible(path.stem)}-{index}", path.with_suffix(".jpg"), str(text).strip(), is_long, shapes)
 
 
 def _points(points: Any) -> np.ndarray:

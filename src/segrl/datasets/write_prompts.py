@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.datasets.gold import gold_answer
 from segrl.datasets.rows import Distinct
 from segrl.errors import DataError
-from segrl.files import json_line, replacing, write_atomically
+from segrl.files import json_line, make_directory, replacing, write_atomically
 from segrl.masks import to_rle
 from segrl.types import Answer, Example, MaskPrompt, Status
 
@@ -57,11 +57,11 @@ def write_prompts(
     segmenter: negative points stay only in examples whose masks they make better; without it they
     stay wherever there is room for a useful one. about: what to note in prompts.json. on_progress:
     called with the examples done and their number. Raises DataError for an `out` that holds data
-    already, and for a target without a pixel.
+    already and for a target without a pixel, SegrlError for an `out` that cannot be written.
     """
     if (out / DATA).exists():
         raise DataError(f"{out / DATA} is there already: choose another --out")
-    (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    make_directory(out / IMAGES)
     counts, ious = Written(), list[float]()
 
     def lines() -> Iterator[str]:

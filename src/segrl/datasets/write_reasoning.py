@@ -27,7 +27,7 @@ from segrl import answers
 from segrl.coordinates import box_iou, convert, to_original
 from segrl.datasets.images import read_image
 from segrl.errors import DataError, ServerError
-from segrl.files import append_rows, cut_partial_line, read_rows, write_atomically
+from segrl.files import append_rows, cut_partial_line, make_directory, read_rows, write_atomically
 from segrl.policies.openai_policy import at_once
 from segrl.types import ORIGINAL, Answer, MaskPrompt
 
@@ -44,9 +44,6 @@ MIN_WORDS = 8
 MIN_BOX_IOU = 0.9
 MAX_POINT_SHIFT = 0.02
 """How far a repeated point may lie from the gold one, as a share of the image's diagonal."""
-
-REFUSED = frozenset({400, 413, 422})
-"""HTTP statuses that turn down one request and say nothing about the next."""
 
 _COORDINATES = re.compile(r"[\[(]\s*+\d++(?:\.\d++)?+\s*+,\s*+\d")
 _GIVEN = re.compile(
@@ -92,7 +89,8 @@ def write_reasoning(
 
     answer_format: in which the answer is shown and repeated. on_progress: called with the lines done,
     their number, and the reasons of those dropped so far. Raises DataError for lines without prompts and for an
-    `out` that was begun with other settings, ServerError where the server gives up.
+    `out` that was begun with other settings, SegrlError for one that cannot be written, ServerError where the
+    server gives up.
     """
     rows = _rows(source / DATA)
     settings = {**(about or {}), "source": str(source), "answer_format": answer_format, "temperature": temperature}
@@ -134,7 +132,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _begin(out: Path, settings: Mapping[str, Any]) -> None:
     """A new directory with its settings, or one that was begun with the same. Raises DataError."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     path = out / ABOUT
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))["settings"]
@@ -173,7 +171,7 @@ class _Writer:
                 seed=self.seed,
             )
         except ServerError as error:
-            if error.status not in REFUSED:
+            if not error.is_about_the_request:
                 raise
             return {"id": row["id"], "why": "refused", "detail": str(error), "text": ""}, error
         frame = self.policy.frame_for(image.size)

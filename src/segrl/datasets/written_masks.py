@@ -22,13 +22,13 @@ def read_written_mask(written: Any, image_hw: tuple[int, int], root: Path, where
     itself as `{"bytes": …, "path": …}` (as the `datasets` library holds images; over half of its range is
     the target), or rows of true and false. Raises DataError naming `where` for anything else.
     """
-    if isinstance(written, str) and written.lstrip().startswith(("{", "[")):
-        written = _from_json(written, where)
-    if isinstance(written, str):
-        return read_png(root / written)
+    written, path = _parsed(written, where), mask_file(written, where)
+    if path is not None:
+        return read_png(root / path)
     if isinstance(written, Mapping) and "bytes" in written:
-        data, path = written["bytes"], written.get("path")
-        return read_png(ImageBytes(data, f"of {where}") if data is not None else root / str(path))
+        if not isinstance(written["bytes"], bytes):
+            raise DataError(f"{where} has a mask whose bytes are none, but {written['bytes']!r:.60}")
+        return read_png(ImageBytes(written["bytes"], f"of {where}"))
     if _is_dense(written, image_hw):
         try:
             return np.array(written, dtype=bool)
@@ -37,9 +37,23 @@ def read_written_mask(written: Any, image_hw: tuple[int, int], root: Path, where
     return decode(written, image_hw, where)
 
 
-def _from_json(text: str, where: str) -> Any:
+def mask_file(written: Any, where: str) -> str | None:
+    """The path of the file that holds a mask; None for a mask that stands in the row itself.
+
+    Raises DataError naming `where` for text that begins as JSON and is none.
+    """
+    written = _parsed(written, where)
+    if isinstance(written, Mapping) and "bytes" in written and written["bytes"] is None:
+        return str(written.get("path"))
+    return written if isinstance(written, str) else None
+
+
+def _parsed(written: Any, where: str) -> Any:
+    """JSON text as what it says, everything else as it is."""
+    if not isinstance(written, str) or not written.lstrip().startswith(("{", "[")):
+        return written
     try:
-        return json.loads(text)
+        return json.loads(written)
     except ValueError as error:
         raise DataError(f"{where} has a mask that is no JSON: {error}") from error
 

@@ -12,6 +12,7 @@ from segrl.evaluation.looks import Decoding, Look, look
 from segrl.evaluation.measures import measures
 from segrl.evaluation.records import EvalRecord
 from segrl.masks import to_rle
+from segrl.policies import MAX_NEW_TOKENS
 from segrl.types import Example, Score
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def evaluate(
     examples: Sequence[Example],
     *,
     batch_size: int = 1,
-    max_new_tokens: int = 512,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     on_progress: OnProgress | None = None,
 ) -> list[EvalRecord]:
     """Greedy answers of `policy` to every example, read and scored by `road`; one record each, in order.

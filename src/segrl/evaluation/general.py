@@ -22,6 +22,7 @@ from typing import Any
 
 from segrl.errors import DataError, ModelError, SegrlError
 from segrl.files import write_atomically
+from segrl.policies import is_served
 
 REQUIREMENT = "lmms_eval>=0.7"
 """What is installed into the environment."""
@@ -126,7 +127,7 @@ def command(
     processes: int = 1,
 ) -> list[str]:
     """The words behind `python` that run lmms-eval on a checkpoint. Raises ModelError for one that it cannot run."""
-    if checkpoint.startswith("openai:"):
+    if is_served(checkpoint):
         raise ModelError(f"lmms-eval runs a model itself: give a checkpoint or a name on the hub, not {checkpoint}")
     if "," in checkpoint or "=" in checkpoint:
         raise ModelError(f"lmms-eval cannot take a name with a comma or an equals sign: {checkpoint}")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from segrl import answers
+from segrl.answers import AnswerFormat
+from segrl.coordinates import convert
 from segrl.datasets.gold import gold_prompts
-from segrl.datasets.images import content_id
 from segrl.evaluation.evaluate import evaluate
 from segrl.evaluation.records import EvalRecord
 from segrl.policies import ScriptedPolicy
 from segrl.types import ORIGINAL, Example
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from segrl.segmenters import Segmenter
 
 
@@ -28,13 +28,12 @@ def evaluate_gold(examples: Sequence[Example], segmenter: Segmenter, answer_form
     from segrl.road import Road
 
     written = answers.get(answer_format)
-    texts = {}
-    for example in examples:
-        text = written.render(gold_prompts(example), str(example.meta.get("reasoning", "")))
-        texts[_key(example.image, written.prompt(example.query))] = text
-    policy = ScriptedPolicy(texts, key=_key, answer_format=written.name, frame=ORIGINAL)
+    texts = {str(place): _written(example, written) for place, example in enumerate(examples)}
+    places = itertools.count()
+    policy = ScriptedPolicy(texts, key=lambda *_: str(next(places)), answer_format=written.name, frame=ORIGINAL)
     return evaluate(policy, Road(written, policy.frame_for, segmenter), examples)
 
 
-def _key(image: Image.Image, prompt: str) -> str:
-    return f"{content_id(image)} {prompt}"
+def _written(example: Example, written: AnswerFormat) -> str:
+    prompts = [convert(prompt, ORIGINAL, example.image.size) for prompt in gold_prompts(example)]
+    return written.render(prompts, str(example.meta.get("reasoning", "")))

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from segrl.errors import DataError
 from segrl.evaluation.records import EvalRecord
-from segrl.files import json_line, write_atomically
+from segrl.files import ESCAPED, json_line, write_atomically
 
 PATIENCE_S = 20.0
 """How long to wait for a lock: the helpers of a killed process need a moment to notice."""
@@ -60,7 +60,7 @@ class Writer:
     def add(self, places: Sequence[int], records: Sequence[EvalRecord]) -> None:
         """Adds the records of a window, which stand at `places` of the data set, in one write."""
         lines = (f"{place}\t{json_line(record.to_json())}" for place, record in zip(places, records, strict=True))
-        data = memoryview("".join(lines).encode())
+        data = memoryview("".join(lines).encode(errors=ESCAPED))
         while data:
             data = data[self.file.write(data) :]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segrl.masks import mask_to_box
+from segrl.policies import MAX_NEW_TOKENS
 from segrl.types import Answer, Box, MaskPrompt, Status
 
 if TYPE_CHECKING:
@@ -42,21 +43,17 @@ WHOLE = 0.8
 class Decoding:
     """How answers are generated; every field determines the result.
 
+    max_new_tokens: None is what fits the policy in `EvalSettings`, and MAX_NEW_TOKENS elsewhere.
     samples: completions voted over (1: none). temperature: of the samples; 0 is greedy. second_look:
     see the module. batch_size: sequences generated together.
     """
 
-    max_new_tokens: int = 512
+    max_new_tokens: int | None = None
     batch_size: int = 1
     samples: int = 1
     temperature: float = 0.0
     seed: int = 0
     second_look: bool = False
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no test-time option is at work."""
-        return self.samples == 1 and not self.second_look and self.temperature == 0
 
     @property
     def title(self) -> str:
@@ -111,7 +108,7 @@ def _ask(
     return policy.generate(
         images,
         [road.answer_format.prompt(query) for query in queries],
-        max_new_tokens=decoding.max_new_tokens,
+        max_new_tokens=decoding.max_new_tokens or MAX_NEW_TOKENS,
         batch_size=decoding.batch_size,
         **options,
     )

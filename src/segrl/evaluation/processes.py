@@ -14,6 +14,7 @@ from segrl.errors import SegrlError
 from segrl.evaluation.run import Share, finish, run_share
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.settings import EvalSettings
+from segrl.quiet import quieten
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -69,6 +70,7 @@ def _work(settings: EvalSettings, out: str, share: Share, told: SimpleQueue[Any]
     """One process: sends how many examples it finished, or the message of the error that ended it."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(share.rank)
+    quieten()
     try:
         run_share(settings, out, share, lambda records, finished, total: told.put(len(records)))
     except SegrlError as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,17 @@ def write_jsonl(records: Iterable[EvalRecord], path: Path) -> None:
 
 def read_jsonl(path: Path) -> list[EvalRecord]:
     """Read what `write_jsonl` wrote. Raises DataError naming the file, and the line that is no record."""
+    return list(iter_records(path))
+
+
+def iter_records(path: Path) -> Iterator[EvalRecord]:
+    """The records of a file, one at a time. Raises DataError as `read_jsonl` does."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield EvalRecord.from_json(json.loads(line))
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                    raise DataError(f"{path}, line {number}, is no evaluation record: {error!r}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the evaluation {path}: {error}") from error
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(EvalRecord.from_json(json.loads(line)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}, line {number}, is no evaluation record: {error!r}") from error
-    return records

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from segrl import answers
 from segrl.datasets.gold import gold_answer
-from segrl.errors import DataError, SegrlError
+from segrl.errors import DataError, ModelError, SegrlError
 from segrl.policies import Completion, Policy, PolicySettings, frame_rule
+from segrl.policies.frames import FAMILY_RESIZE, check_family
 from segrl.types import Example, Frame
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Replay:
         return [list(islice(cycle(group), num_samples)) for group in self.groups]
 
 
-def oracle(answer_format: str = "seg-r1", *, n_points: int = 2, n_negatives: int = 0) -> PolicyFor:
+def oracle(answer_format: str, *, n_points: int = 2, n_negatives: int = 0) -> PolicyFor:
     """Ideal answers made from the targets, in whole original pixels: the ceiling of a segmenter on a data set.
 
     One box per target with `n_points` foreground and `n_negatives` background points, written and read
@@ -89,7 +90,8 @@ class Script:
         {"id": "FudanPed00002", "texts": ["…", "…"]}
 
     Further keys are passed over but for `truncated`, `tokens` and `seconds`, so the records of another
-    evaluation are a script too. Raises DataError naming a line that cannot be used, and an id that comes twice.
+    evaluation are a script too; the last two are those of all texts of a line together. Raises DataError naming
+    a line that cannot be used, and an id that comes twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +112,7 @@ class Script:
         try:
             row = json.loads(line)
             name, texts = str(row["id"]), row.get("samples") or row.get("texts") or [row["text"]]
-            group = tuple(_completion(text, row) for text in texts)
+            group = tuple(_completion(text, row, is_first=i == 0) for i, text in enumerate(texts))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f'{where} is no {{"id": …, "text": …}}: {error!r}') from error
         if name in self._groups:
@@ -124,26 +126,39 @@ class Script:
         return self._groups[example.id]
 
 
-def _completion(text: Any, row: dict[str, Any]) -> Completion:
+def _completion(text: Any, row: dict[str, Any], is_first: bool) -> Completion:
+    """One text of a row; the first one bears the row's totals."""
     if not isinstance(text, str):
         raise TypeError(f"a text is no {type(text).__name__}")
-    return Completion(text, bool(row.get("truncated")), int(row.get("tokens", 0)), float(row.get("seconds", 0.0)))
+    tokens, seconds = (int(row.get("tokens", 0)), float(row.get("seconds", 0.0))) if is_first else (0, 0.0)
+    return Completion(text, bool(row.get("truncated")), tokens, seconds)
 
 
 def scripted(
     script: Script,
     answer_format: str,
     *,
-    frame: str = "relative_1000",
-    input_wh: Sequence[int] | None = None,
+    frame: str | None = None,
+    input_wh: tuple[int, int] | None = None,
+    family: str | None = None,
 ) -> PolicyFor:
     """The answers of `script`, read in `answer_format`.
 
-    frame, input_wh: what its numbers mean, as in a policy's segrl.json: `relative_1000`, `original`, or
-    `resized` with the size. Raises ModelError for anything else.
+    frame, input_wh: what its numbers mean, as in a policy's segrl.json: `relative_1000`, `original`,
+    `resized` with the size, or `smart_resize`. family: `model_type` of the model that wrote them, which
+    says how `smart_resize` sizes an image, and the frame where none is given; without both it is
+    `relative_1000`. Raises ModelError for anything else.
     """
     written = answers.get(answer_format)
-    rule = frame_rule("", PolicySettings(frame=frame, input_wh=None if input_wh is None else tuple(input_wh)))  # type: ignore[arg-type]  # checked there
+    if family is not None:
+        check_family(family)
+    settings = PolicySettings(frame=frame or (None if family else "relative_1000"), input_wh=input_wh)
+    resize = FAMILY_RESIZE.get(family or "")
+    if settings.frame == "smart_resize" and resize is None:
+        raise ModelError(
+            f"how smart_resize sizes an image depends on the model: give policy.family={'|'.join(FAMILY_RESIZE)}"
+        )
+    rule = frame_rule(family or "", settings, resize)
 
     def policy_for(examples: Sequence[Example]) -> Policy:
         return Replay(written.name, rule, tuple(script(example) for example in examples))

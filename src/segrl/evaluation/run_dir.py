@@ -20,7 +20,7 @@ from typing import Any
 
 from segrl.errors import DataError
 from segrl.evaluation.journal import locked
-from segrl.files import write_atomically
+from segrl.files import make_directory, write_atomically
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,18 @@ class EvalDir:
         """Whether all its examples have been answered."""
         return self.run.exists() and self.records.exists()
 
+    @property
+    def has_page(self) -> bool:
+        """Whether the page is there and tells of the result: one that `--suite general` left before it is older."""
+        return self.report.exists() and self.report.stat().st_mtime_ns >= self.summary.stat().st_mtime_ns
+
     def claim(self, description: Mapping[str, Any]) -> None:
         """Makes the directory this evaluation's, or finds that it is already.
 
-        Raises DataError, naming what differs, if it holds one made with other settings, and if it cannot
-        be written.
+        Raises DataError, naming what differs, if it holds one made with other settings, SegrlError if it
+        cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"cannot make the directory {self.path}: {error.strerror}") from error
+        make_directory(self.path)
         with locked(self.lock, f"{self.path} is held by another process: wait for it, or choose another --out"):
             if not self.run.exists():
                 write_atomically(self.run, json.dumps(description, indent=2, ensure_ascii=False) + "\n")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from segrl.evaluation.evaluate import window_size
 from segrl.evaluation.looks import PLAIN, Decoding
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
 from segrl.masks import to_rle
-from segrl.pipeline import DEFAULT_SEGMENTER, WEIGHTLESS, make_road
+from segrl.pipeline import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_road, takes_device
 from segrl.types import Example
 
 if TYPE_CHECKING:
@@ -80,8 +80,14 @@ class EvalSettings:
 
     @property
     def segmenter_name(self) -> str:
-        """The segmenter, or the usual one: GrabCut for policies that need no weights, SAM 2.1 large for the rest."""
-        return self.segmenter or ("grabcut" if self.policy in (*REPLAYED, "tiny", "tiny-fresh") else DEFAULT_SEGMENTER)
+        """The segmenter, or the usual one: GrabCut for policies that see no image, `fitting_segmenter` for the rest."""
+        return self.segmenter or ("grabcut" if self.policy in REPLAYED else fitting_segmenter(self.policy))
+
+    @property
+    def fitted_decoding(self) -> Decoding:
+        """The decoding with the longest answer that fits the policy, if nobody gave one."""
+        longest = self.decoding.max_new_tokens or fitting_max_new_tokens(self.policy)
+        return replace(self.decoding, max_new_tokens=longest)
 
     @property
     def wants_saliency(self) -> bool:
@@ -137,21 +143,20 @@ def _placed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     from segrl.segmenters.loading import default_device
 
-    is_elsewhere = name in WEIGHTLESS or name.startswith("openai:")
-    if "device" in options or is_elsewhere or torch.cuda.device_count() < 2:
+    if "device" in options or not takes_device(name) or torch.cuda.device_count() < 2:
         return dict(options)
     return {"device": str(default_device()), **options}
 
 
 def _replayed(settings: EvalSettings) -> tuple[PolicyFor, dict[str, Any]]:
-    name = settings.answer_format or "seg-r1"
-    try:
-        if settings.texts is None:
-            return oracle(name, **settings.policy_options), {}
-        script = Script(Path(settings.texts))
-        return scripted(script, name, **settings.policy_options), {"texts_sha256": script.sha256}
-    except TypeError as error:
-        raise SegrlError(f"the policy {settings.policy} has no such option: {error}") from error
+    from segrl.segmenters.loading import check_options
+
+    name, options = settings.answer_format or "seg-r1", settings.policy_options
+    check_options(f"the policy {settings.policy}", oracle if settings.texts is None else scripted, options)
+    if settings.texts is None:
+        return oracle(name, **options), {}
+    script = Script(Path(settings.texts))
+    return scripted(script, name, **options), {"texts_sha256": script.sha256}
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:
@@ -179,7 +184,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
             "options": dict(settings.segmenter_options),
             "weights": None if settings.segmenter_name in WEIGHTLESS else weights_fingerprint(settings.segmenter_name),
         },
-        "decoding": {**vars(settings.decoding), "test_time": settings.decoding.title or PLAIN},
+        "decoding": {**vars(settings.fitted_decoding), "test_time": settings.decoding.title or PLAIN},
         "measures": {"saliency": settings.wants_saliency},
         "device": _device(settings.threads),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},

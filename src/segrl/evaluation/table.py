@@ -5,8 +5,7 @@ Ten thousand records take a few megabytes this way, and the masks and texts stay
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from segrl.errors import DataError
-from segrl.evaluation.records import EvalRecord
+from segrl.evaluation.records import EvalRecord, iter_records
 from segrl.evaluation.settings import example_key
 from segrl.evaluation.slices import slices
 from segrl.metrics.catalogue import MEASURED, SCORED, Columns
@@ -42,19 +40,6 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-def iter_records(path: Path) -> Iterator[EvalRecord]:
-    """The records of a file, one at a time. Raises DataError naming the file, and the line that is no record."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield EvalRecord.from_json(json.loads(line))
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
-                    raise DataError(f"{path}, line {number}, is no evaluation record: {error!r}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the evaluation {path}: {error}") from error
 
 
 def read_table(path: Path) -> Table:

@@ -26,6 +26,10 @@ class Export:
         """The files that `add` makes of this record; none for a format of one file."""
         return []
 
+    def is_there(self, record: ImageRecord) -> bool:
+        """Whether none of these files is missing."""
+        return all(path.exists() for path in self.files(record))
+
     def add(self, record: ImageRecord) -> None:
         """Writes what belongs to one image, in place of what stands there."""
 

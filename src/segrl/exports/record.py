@@ -45,7 +45,8 @@ class ImageRecord:
 
     image: where the file lies. file_name: how exports call it, unique in an export. name: what files
     made of it are called (a relative path without suffix), unique as well. size_wh: with the EXIF
-    orientation applied, the size of every mask.
+    orientation applied, the size of every mask. stale: formats whose file of this image is there, but
+    lacks the last answers.
     """
 
     image: str
@@ -53,6 +54,7 @@ class ImageRecord:
     name: str
     size_wh: tuple[int, int]
     answers: tuple[Found, ...]
+    stale: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The record as its line holds it."""
@@ -62,6 +64,7 @@ class ImageRecord:
             "name": self.name,
             "size_wh": list(self.size_wh),
             "answers": [_answer_json(found) for found in self.answers],
+            **({"stale": list(self.stale)} if self.stale else {}),
         }
 
     @classmethod
@@ -79,7 +82,8 @@ class ImageRecord:
             )
             for answer in row["answers"]
         )
-        return cls(row["image"], row["file_name"], row["name"], (int(width), int(height)), answers)
+        size_wh, stale = (int(width), int(height)), tuple(row.get("stale", ()))
+        return cls(row["image"], row["file_name"], row["name"], size_wh, answers, stale)
 
 
 def record(image: str, results: Sequence[Result], *, file_name: str, name: str) -> ImageRecord:

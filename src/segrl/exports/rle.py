@@ -1,10 +1,10 @@
-"""Run lengths: one JSON line per image and query, which `datasets.load("jsonl")` reads.
+"""Run lengths: a JSON line for each answer that could be read, which `datasets.load("jsonl")` reads.
 
     {"image": "/data/photos/a/dog.jpg", "query": "the dog",
      "masks": [{"size": [480, 640], "counts": "…"}], "tags": {"status": "ok"}}
 
-Masks are COCO's compressed run lengths, one per object. No masks with status `no_target` says that
-nothing is there; with another status that the answer could not be read.
+Masks are COCO's compressed run lengths, one per object. No masks say that nothing is there, so an
+answer that could not be read has no line: it stands in results.jsonl alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class RleLines(Export):
             }
             for record in records
             for found in record.answers
+            if not found.status.is_failure
         )
         write_atomically(path, map(json_line, rows))
         return path

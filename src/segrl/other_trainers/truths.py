@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from segrl.datasets.json_lines import parse_line, read_line
+from segrl.datasets.written_masks import mask_file
 from segrl.errors import DataError
 from segrl.types import Example
 
@@ -60,11 +61,18 @@ class Truths:
 
     def _line(self, text: str) -> Example:
         line = parse_line(text, f"ground truth {_brief(text)}", 0, self._root)
-        files = [line.image, *(self._root / mask for mask in (*line.masks, line.ignore) if isinstance(mask, str))]
-        for path in files:
-            if not path.resolve().is_relative_to(self._root):
-                raise DataError(f"ground truth {_brief(text)}: {path} is outside {self._root}")
+        masks = [mask_file(mask, line.where) for mask in (*line.masks, line.ignore)]
+        for path in [line.image, *(self._root / mask for mask in masks if mask is not None)]:
+            if not _resolved(path, line.where).is_relative_to(self._root):
+                raise DataError(f"{line.where}: {path} is outside {self._root}")
         return read_line(line, self._root)
+
+
+def _resolved(path: Path, where: str) -> Path:
+    try:
+        return path.resolve()
+    except (ValueError, OSError) as error:  # a NUL, or a name that is too long
+        raise DataError(f"{where}: {str(path)!r:.80} is no path: {error}") from error
 
 
 def _brief(text: str) -> str:

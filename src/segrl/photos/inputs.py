@@ -123,7 +123,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str | None]]:
 def _parsed(path: Path) -> list[Any]:
     text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte-order mark
     if path.suffix.lower() == ".jsonl":
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
     first = text.partition("\n")[0]
     delimiter = ";" if ";" in first and "," not in first else ","  # what spreadsheets write where commas are decimal
     return list(csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))

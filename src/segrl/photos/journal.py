@@ -9,7 +9,7 @@ from typing import Any
 
 from segrl.errors import DataError, SegrlError
 from segrl.exports import ImageRecord
-from segrl.files import append_rows, write_atomically
+from segrl.files import append_rows, make_directory, write_atomically
 
 RESULTS, SETTINGS = "results.jsonl", "segment.json"
 
@@ -24,10 +24,7 @@ class Journal:
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self._path, self._settings_path, self._settings = out / RESULTS, out / SETTINGS, dict(settings)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SegrlError(f"cannot make the directory {out}: {error.strerror}") from error
+        make_directory(out)
         self.queries = _claim(self._settings_path, settings)
         self.names = Names()
         self._places: dict[str, tuple[str, int]] = {}

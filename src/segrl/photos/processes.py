@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from segrl.errors import SegrlError
+from segrl.machine import core_count
 from segrl.photos.work import Done, Plan, Task, about, answered
+from segrl.quiet import quieten
 
 _WANTS, _DONE, _FAILED = "wants", "done", "failed"
 
@@ -108,9 +109,10 @@ def _settle_in(number: int, count: int) -> str | None:
     import cv2
     import torch
 
+    quieten()
     if number:
         logging.getLogger("segrl").setLevel(logging.ERROR)
-    cores = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
+    cores = max(1, core_count() // count)
     torch.set_num_threads(cores)
     cv2.setNumThreads(cores)
     gpus = torch.cuda.device_count()

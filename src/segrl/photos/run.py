@@ -68,8 +68,8 @@ def segment_photos(jobs: Sequence[Job], plan: Plan, *, processes: int = 1, on_im
     tasks, incomplete = _left_to_do(jobs, journal, writers)
     summary.skipped = len(jobs) - len(tasks)
     total = len(tasks) + len(incomplete)
-    for number, record in enumerate(incomplete, 1):
-        if problem := write(record, writers):
+    for number, (record, lacking) in enumerate(incomplete, 1):
+        if problem := _complete(record, lacking, journal):
             summary.broken.append(problem)
         if on_image:
             on_image(number, total)
@@ -98,8 +98,8 @@ def _answered(tasks: Sequence[Task], plan: Plan, processes: int) -> Iterable[tup
 
 def _left_to_do(
     jobs: Sequence[Job], journal: Journal, writers: Sequence[Export]
-) -> tuple[list[Task], list[ImageRecord]]:
-    """Tasks for what is not answered, and the records whose files some format does not have yet."""
+) -> tuple[list[Task], list[tuple[ImageRecord, list[Export]]]]:
+    """Tasks for what is not answered, and records with the formats whose files are missing or lack answers."""
     tasks, incomplete = [], []
     for job in jobs:
         old = journal.get(job.image)
@@ -108,9 +108,23 @@ def _left_to_do(
         if missing:
             names = (old.file_name, old.name) if old else journal.names.take(job.file_name)
             tasks.append(Task(job.image, *names, missing, old))
-        elif old and not all(path.exists() for writer in writers for path in writer.files(old)):
-            incomplete.append(old)
+        elif old and (lacking := [writer for writer in writers if _lacks(writer, old)]):
+            incomplete.append((old, lacking))
     return tasks, incomplete
+
+
+def _lacks(writer: Export, record: ImageRecord) -> bool:
+    return writer.name in record.stale or not writer.is_there(record)
+
+
+def _complete(record: ImageRecord, lacking: Sequence[Export], journal: Journal) -> str | None:
+    """Writes the files that a finished image lacks; what is wrong with the image, or None."""
+    if problem := write(record, lacking):
+        return problem
+    still = tuple(name for name in record.stale if name not in {writer.name for writer in lacking})
+    if still != record.stale:
+        journal.add(dataclasses.replace(record, stale=still))
+    return None
 
 
 def _count(records: Iterable[ImageRecord]) -> dict[str, Tally]:

@@ -33,6 +33,11 @@ class Plan:
         """One export per format. Raises SegrlError for a format that there is not."""
         return [exports.get(name)(self.out, self.queries) for name in dict.fromkeys(self.formats)]
 
+    def left_behind(self, old: ImageRecord, new: ImageRecord) -> tuple[str, ...]:
+        """Formats that are not written now, and whose one file for all answers of an image has only the old ones."""
+        others = [exports.get(name)(self.out, self.queries) for name in exports.names() if name not in self.formats]
+        return tuple(one.name for one in others if one.files(old) == one.files(new) != [] and one.is_there(old))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -72,10 +77,11 @@ def answered(tasks: Iterable[Task], plan: Plan, device: str | None = None) -> It
     results = model.try_many(pairs(), batch_size=plan.batch_size)
     for first in results:
         task = open_tasks.popleft()
-        yield task, _record(task, [first, *(next(results) for _ in task.queries[1:])], writers)
+        record = _record(task, [first, *(next(results) for _ in task.queries[1:])], plan)
+        yield task, record if isinstance(record, str) else write(record, writers) or record
 
 
-def _record(task: Task, results: Sequence[Result | SegrlError], writers: Sequence[Export]) -> ImageRecord | str:
+def _record(task: Task, results: Sequence[Result | SegrlError], plan: Plan) -> ImageRecord | str:
     for result in results:
         if isinstance(result, SegrlError):
             return about(task.image, str(result))
@@ -83,7 +89,8 @@ def _record(task: Task, results: Sequence[Result | SegrlError], writers: Sequenc
     record = exports.record(str(task.image), found, file_name=task.file_name, name=task.name)
     if task.old is not None:
         record = dataclasses.replace(record, answers=task.old.answers + record.answers)
-    return write(record, writers) or record
+        record = dataclasses.replace(record, stale=plan.left_behind(task.old, record))
+    return record
 
 
 def write(record: ImageRecord, writers: Iterable[Export]) -> str | None:

@@ -103,18 +103,23 @@ class PolicyModel:
     @property
     def parameters(self) -> int:
         """All of them."""
-        see = self.vision
         embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
-        norms = self.width * (2 * self.layers + 1)
+        norms = self.width * (2 * self.layers + 1) + (0 if self.is_qwen2_5 else 2 * self.head * self.layers)
+        vision_linears = sum(layer.parameters for layer in self._vision_linears())
+        return self.linear_parameters - vision_linears + embeddings + norms + self.vision_parameters
+
+    @property
+    def vision_parameters(self) -> int:
+        """Those of the image encoder, its mergers included."""
+        see = self.vision
         patches = 3 * 2 * see.patch**2 * see.width
-        merged = see.width * see.merge**2
         if self.is_qwen2_5:
             rest = see.width * (2 * see.layers + 1)
         else:
-            norms += 2 * self.head * self.layers
+            merged = see.width * see.merge**2
             rest = see.width + see.positions * see.width + 4 * see.width * see.layers
             rest += 2 * see.width + 2 * merged * see.deepstack
-        return self.linear_parameters + embeddings + norms + patches + rest
+        return sum(layer.parameters for layer in self._vision_linears()) + patches + rest
 
     def image_tokens(self, image_wh: tuple[int, int]) -> int:
         """Tokens of the language model that an image of this size becomes."""

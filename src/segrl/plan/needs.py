@@ -62,6 +62,7 @@ class Setting:
     """What of a recipe decides how much memory it takes.
 
     weights: "float32", "bfloat16" or "4bit". adapters: LoraConfig's options, None for full training.
+    frozen_vision: the image encoder is not trained.
     shards: over how many GPUs optimizer and gradients (`zero` 2) or weights too (`zero` 3) are divided.
     per_device, steps_per_generation, accumulation: micro-batch, how many of them a rollout fills, and how
     many an update takes. rollouts: who generates, "transformers", "colocate" or "server".
@@ -74,6 +75,7 @@ class Setting:
     memory: float
     weights: str = "float32"
     adapters: Mapping[str, Any] | None = None
+    frozen_vision: bool = False
     zero: int = 0
     per_device: int = 8
     steps_per_generation: int = 1
@@ -98,7 +100,9 @@ class Setting:
     @property
     def trainable(self) -> int:
         """Parameters that are trained."""
-        return self.policy.parameters if self.adapters is None else adapter_parameters(self.policy, self.adapters)
+        if self.adapters is not None:
+            return adapter_parameters(self.policy, self.adapters)
+        return self.policy.parameters - (self.policy.vision_parameters if self.frozen_vision else 0)
 
     @property
     def trained_bytes(self) -> int:
@@ -129,6 +133,7 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         memory=memory_gb * GB,
         weights=weights,
         adapters=recipe.peft,
+        frozen_vision=recipe.policy.freeze_vision_tower,
         zero=_zero(trainer),
         per_device=trainer["per_device_train_batch_size"],
         steps_per_generation=trainer.get("steps_per_generation") or trainer["gradient_accumulation_steps"],
@@ -253,7 +258,7 @@ def _count(n: int) -> str:
 def _autocast_copies(setting: Setting) -> float:
     """What autocast keeps of trained float32 weights in bfloat16 for as long as a forward pass takes."""
     casts = setting.bf16 and setting.weights == "float32" and setting.adapters is None
-    return setting.policy.parameters * 2 / _shared(setting, 3) if casts else 0
+    return setting.trainable * 2 / _shared(setting, 3) if casts else 0
 
 
 def _update(setting: Setting) -> list[Need]:
@@ -265,7 +270,8 @@ def _update(setting: Setting) -> list[Need]:
     text = Block(policy.layers, policy.width, policy.mlp, attention).kept(batch * length, stream, wide, checkpointing)
     images = batch if setting.method == "sft" else math.ceil(batch / setting.num_generations)
     grid = policy.image_tokens(setting.image_wh) * policy.vision.merge**2 * images
-    seen = Block(see.layers, see.width, see.mlp, 3 * see.width).kept(grid, stream, wide, checkpointing)
+    encoder = Block(see.layers, see.width, see.mlp, 3 * see.width)
+    seen = 0 if setting.frozen_vision else encoder.kept(grid, stream, wide, checkpointing)
     scored = length if setting.method == "sft" else setting.completion
     logits = batch * scored * policy.vocabulary * (wide + 4 + 4)
     gradients = setting.trainable * setting.trained_bytes

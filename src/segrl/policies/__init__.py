@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Any
 
 from segrl.policies.base import Completion, Policy, StreamingPolicy, stream
 from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion, rendered
 from segrl.policies.frames import FAMILY_FRAMES, frame_rule
-from segrl.policies.published import PUBLISHED, Published, published
+from segrl.policies.names import is_served, model_name
+from segrl.policies.published import MAX_NEW_TOKENS, PUBLISHED, Published, published
 from segrl.policies.scripted import ScriptedPolicy
 from segrl.policies.settings import FRAME_NAMES, PolicySettings, prepare_image, read_settings, write_settings
 
 __all__ = [
     "FAMILY_FRAMES",
     "FRAME_NAMES",
+    "MAX_NEW_TOKENS",
     "PUBLISHED",
     "Completion",
     "Policy",
@@ -23,8 +26,10 @@ __all__ = [
     "StreamingPolicy",
     "end_token_ids",
     "frame_rule",
+    "is_served",
     "load",
     "messages",
+    "model_name",
     "opened_think",
     "prepare_image",
     "published",
@@ -36,19 +41,22 @@ __all__ = [
 ]
 
 
-def load(name_or_path: str, **options: Any) -> Policy:
+def load(name_or_path: str | PathLike[str], **options: Any) -> Policy:
     """A policy by name: `tiny` (shipped with segrl), a directory, a model's name on the hub, or
     `openai:MODEL@http://host:port/v1` for a model behind a server.
 
     A directory may hold a whole checkpoint or a PEFT adapter. options: see `segrl.policies.loading.load`
     and `segrl.policies.openai_loading.load`. Raises ModelError with one line that says what to do.
     """
-    if name_or_path.startswith("openai:"):
-        return _load_served(name_or_path, options)
+    name = str(name_or_path)
+    if is_served(name):
+        return _load_served(name, options)
     from segrl.policies.loading import load as load_transformers
+    from segrl.segmenters.loading import check_options
     from segrl.tiny import resolve_policy
 
-    return load_transformers(resolve_policy(name_or_path), **options)
+    check_options(f"the policy {name}", load_transformers, options)
+    return load_transformers(resolve_policy(name), **options)
 
 
 def _load_served(name: str, options: dict[str, Any]) -> Policy:

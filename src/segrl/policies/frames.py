@@ -26,6 +26,12 @@ FAMILY_FRAMES: Mapping[str, str] = {
 FrameRule = Callable[[tuple[int, int]], Frame]
 
 
+def check_family(family: str) -> None:
+    """Raises ModelError for a family that is not in the table."""
+    if family not in FAMILY_FRAMES:
+        raise ModelError(f"unknown family {family!r}: choose one of {', '.join(FAMILY_FRAMES)}, or pass frame=")
+
+
 @dataclass(frozen=True)
 class SmartResize:
     """The numbers by which a Qwen-VL image processor chooses a size; `factor` = patch size × merge size."""

@@ -16,6 +16,7 @@ from segrl.policies.frames import FAMILY_FRAMES
 from segrl.policies.published import published_settings
 from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, FILE_NAME, PolicySettings, read_settings
 from segrl.policies.transformers_policy import TransformersPolicy
+from segrl.segmenters.loading import parse_device
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -39,12 +40,12 @@ def load(
     merge_adapter: add an adapter into the weights below it, instead of computing both beside each other.
     The others override the checkpoint's segrl.json (`PolicySettings`), and where that is missing
     what the table of published checkpoints says (`published`). Raises ModelError naming the checkpoint if
-    it is missing, incomplete, has no processor or is of an unknown family.
+    it is missing, incomplete, has no processor or is of an unknown family, and for a device that is not here.
     """
     name = str(name_or_path)
     found = find_settings(name)
     settings = found.override(answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = parse_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     base = base_of(name)
     processor = load_processor(name if base is None else processor_place(name, base))
     model = load_model(name if base is None else base, _dtype(dtype, where))
@@ -56,11 +57,14 @@ def load(
     )
 
 
-def load_processor(name: str) -> Any:
-    """The checkpoint's processor. Raises ModelError if there is none that takes images and text."""
+def load_processor(name: str, **options: Any) -> Any:
+    """The checkpoint's processor; options: the tokenizer's.
+
+    Raises ModelError if there is none that takes images and text.
+    """
     _check_place(name)
     try:
-        processor = AutoProcessor.from_pretrained(name)
+        processor = AutoProcessor.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"{name} has no processor that can be loaded ({_first_line(error)}): "

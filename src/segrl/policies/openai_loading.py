@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from segrl.errors import ModelError, ServerError
-from segrl.policies.frames import FAMILY_FRAMES, FAMILY_RESIZE, SmartResize, family_of, frame_name
+from segrl.policies.frames import FAMILY_RESIZE, SmartResize, check_family, family_of, frame_name
 from segrl.policies.openai_policy import OpenAIPolicy, ServedModel
 from segrl.policies.published import published_settings
 from segrl.policies.server import Server, read_key
@@ -48,10 +48,8 @@ class ServedOptions:
         if self.concurrency < 1 or self.retries < 0 or self.timeout_s <= 0:
             numbers = f"concurrency={self.concurrency}, retries={self.retries}, timeout_s={self.timeout_s}"
             raise ModelError(f"{numbers}: at least one request, no fewer than no retries, and some time")
-        if self.family is not None and self.family not in FAMILY_FRAMES:
-            raise ModelError(
-                f"unknown family {self.family!r}: choose one of {', '.join(FAMILY_FRAMES)}, or pass frame="
-            )
+        if self.family is not None:
+            check_family(self.family)
 
 
 def load(name: str, **options: Any) -> OpenAIPolicy:

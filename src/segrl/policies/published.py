@@ -12,10 +12,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from segrl.answers import get
+from segrl.policies.names import model_name
 from segrl.policies.settings import PolicySettings
 
 SAM_2 = "facebook/sam2-hiera-large"
 SAM_2_1 = "facebook/sam2.1-hiera-large"
+
+MAX_NEW_TOKENS = 512
+"""The longest answer of a policy that is not known to need more."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Published:
     names: tuple[str, ...]
     settings: PolicySettings
     segmenter: str = SAM_2_1
-    max_new_tokens: int = 512
+    max_new_tokens: int = MAX_NEW_TOKENS
 
 
 PUBLISHED = (
@@ -52,12 +56,12 @@ PUBLISHED = (
 
 
 def published(name_or_path: str, table: Sequence[Published] = PUBLISHED) -> Published | None:
-    """The row for a name on the hub, or for a directory that is called as the checkpoint is; None if there is none.
+    """The row for a name on the hub, here or behind a server, or for a directory called as the checkpoint is; or None.
 
     >>> published("geshang/seg-r1-7b").settings.answer_format
     'seg-r1'
     """
-    wanted, is_directory = name_or_path.lower(), Path(name_or_path).is_dir()
+    wanted, is_directory = model_name(name_or_path).lower(), Path(name_or_path).is_dir()
     directory = Path(wanted).name
     for row in table:
         for name in map(str.lower, row.names):

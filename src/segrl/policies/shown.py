@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segrl import answers
 from segrl.policies.chat import rendered
+from segrl.policies.names import is_served, model_name
 from segrl.policies.published import published_settings
 from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, PolicySettings, read_settings
 
@@ -34,8 +35,8 @@ def shown_prompt(policy: str, query: str, *, answer_format: str | None = None, p
     """
     from segrl.tiny import resolve_policy
 
-    served = policy.startswith("openai:")
-    name = policy.removeprefix("openai:").partition("@")[0] if served else resolve_policy(policy)
+    served = is_served(policy)
+    name = model_name(policy) if served else resolve_policy(policy)
     if plain or served:
         settings = read_settings(name) if Path(name, "segrl.json").is_file() else published_settings(name)
         return _shown(settings.override(answer_format=answer_format), query, settings.frame)

@@ -12,9 +12,10 @@ import numpy as np
 
 from segrl.evaluation import EvalDir, EvalRecord
 from segrl.evaluation.general import read_general
+from segrl.evaluation.records import iter_records
 from segrl.evaluation.result import summary_of
 from segrl.evaluation.slices import TITLES
-from segrl.evaluation.table import Table, iter_records, read_table
+from segrl.evaluation.table import Table, read_table
 from segrl.files import write_atomically
 from segrl.masks import from_rle
 from segrl.metrics import CATALOGUE

@@ -13,9 +13,6 @@ from segrl.scoring.structure import EPS
 
 Counts = np.ndarray
 
-LEVELS = 256
-"""Thresholds of a curve, of which the lowest takes the whole image."""
-
 BETA_SQUARED = 0.3
 """The weight of precision in the field's F-measure (Achanta et al., CVPR 2009)."""
 

@@ -36,17 +36,16 @@ def load_concept(
     mask_threshold: probability above which a pixel belongs to an instance.
     Raises ModelError as `load` does, and for a model that takes no words.
     """
-    import torch
     import transformers
 
     from segrl.segmenters.checkpoint import model_type, read_model, read_processor
-    from segrl.segmenters.loading import default_device, parse_dtype
+    from segrl.segmenters.loading import default_device, parse_device, parse_dtype
 
     kind = model_type(name_or_path)
     if kind not in CONCEPT_MODELS:
         known = ", ".join(CONCEPT_MODELS)
         raise ModelError(f"{name_or_path} is a {kind}, no concept segmenter; these are: {known}")
-    place = torch.device(device) if device is not None else default_device()
+    place = parse_device(device) if device is not None else default_device()
     model = read_model(transformers.Sam3Model, name_or_path, place, parse_dtype(dtype))
     processor = read_processor("Sam3Processor", name_or_path)
     return ConceptSegmenter(model, processor, score_threshold=score_threshold, mask_threshold=mask_threshold)

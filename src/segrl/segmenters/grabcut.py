@@ -7,13 +7,13 @@ are sure. Two iterations, seeded per prompt, so a mask depends on its image and 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segrl.machine import core_count
 from segrl.masks import box_to_mask
 from segrl.segmenters.box import disc
 from segrl.segmenters.protocol import Embedding, check_frames
@@ -50,11 +50,17 @@ class GrabCut:
     cores this process may use, at most 8).
 
     Prompts with background points only ask for nothing: their mask is empty. Never raises for a
-    valid prompt, whatever the image. `prior_logits` is not used.
+    valid prompt, whatever the image; raises ValueError for options that are no whole numbers from 1 on.
+    `prior_logits` is not used.
     """
 
     max_side: int | None = 512
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for option, value in (("max_side", self.max_side), ("threads", self.threads)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{option} is a whole number from 1 on, or none, not {value!r}")
 
     def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
         """The pixels themselves, as BGR `(H, W, 3)` uint8."""
@@ -85,7 +91,7 @@ class GrabCut:
         return masks
 
     def _map(self, jobs: Sequence[tuple[np.ndarray, MaskPrompt, int | None]]) -> list[np.ndarray]:
-        workers = min(self.threads or len(os.sched_getaffinity(0)), 8, len(jobs))
+        workers = min(self.threads or core_count(), 8, len(jobs))
         with _one_opencv_thread():
             if workers <= 1:
                 return [_cut(*job) for job in jobs]

@@ -37,19 +37,23 @@ def load(name_or_path: str, **options: Any) -> Segmenter:
     builders: dict[str, Any] = {"grabcut": GrabCut, "box": BoxSegmenter}
     builder = builders.get(name_or_path)
     if builder is not None:
-        _check_options(name_or_path, builder, options)
-        return builder(**options)
-    _check_options(name_or_path, load_sam, options)
+        check_options(f"the segmenter {name_or_path}", builder, options)
+        try:
+            return builder(**options)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"the segmenter {name_or_path}: {error}") from error
+    check_options(f"the segmenter {name_or_path}", load_sam, options)
     return load_sam(name_or_path, **options)
 
 
-def _check_options(name: str, builder: Callable[..., Any], options: Iterable[str]) -> None:
-    known = [option for option in inspect.signature(builder).parameters if option != "name_or_path"]
+def check_options(what: str, builder: Callable[..., Any], options: Iterable[str]) -> None:
+    """Raises ModelError, naming the nearest, for an option of `what` that `builder` has not among its defaults."""
+    known = [name for name, one in inspect.signature(builder).parameters.items() if one.default is not one.empty]
     for option in options:
         if option not in known:
             near = get_close_matches(option, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known) or 'none'}"
-            raise ModelError(f"the segmenter {name} has no option {option}: {hint}")
+            raise ModelError(f"{what} has no option {option}: {hint}")
 
 
 @lru_cache(maxsize=1)
@@ -76,15 +80,13 @@ def load_sam(
     float32). cache_dir: keep them on disk as well, at most `cache_dir_bytes`, so that a later run
     finds them. cache_dtype: keep them in another dtype (default: the encoder's, which changes no
     mask). encode_batch, decode_batch: images and prompts at a time (default: by kind of device).
-    Raises ModelError as `read_checkpoint` does.
+    Raises ModelError as `read_checkpoint` does, and for a device or dtype that there is not.
     """
-    import torch
-
     from segrl.segmenters.cache import MemoryCache
     from segrl.segmenters.checkpoint import read_checkpoint
     from segrl.segmenters.sam import SamSegmenter
 
-    place = torch.device(device) if device is not None else default_device()
+    place = parse_device(device) if device is not None else default_device()
     checkpoint = read_checkpoint(name_or_path, place, parse_dtype(dtype))
     kept_dtype = None if cache_dtype is None else parse_dtype(cache_dtype)
     return SamSegmenter(
@@ -111,6 +113,21 @@ def default_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def parse_device(name: str | torch.device) -> torch.device:
+    """The device of that name. Raises ModelError for a name that is none, and for a device that is not here."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        is_here = (device.index or 0) < torch.get_device_module(device).device_count()
+    except (RuntimeError, TypeError):
+        is_here = False
+    if not is_here:
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise ModelError(f"torch finds no device {name!r} here: use {', '.join(['cpu', *gpus])}")
+    return device
 
 
 def parse_dtype(name: str | None) -> torch.dtype:

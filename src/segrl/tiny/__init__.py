@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -32,8 +34,9 @@ def fresh_policy_dir() -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=cache)) / place.name
         save(made)
-        made.rename(place)
-        made.parent.rmdir()
+        with contextlib.suppress(OSError):  # another process was first, with the same weights
+            made.rename(place)
+        shutil.rmtree(made.parent)
     return place
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from segrl.answers import own_points
 from segrl.masks import mask_to_box
 from segrl.tiny.queries import UNDERSTOOD, Query
 from segrl.tiny.shapes import Thing
@@ -29,7 +30,7 @@ def answer(
     if kind == "count":
         return {"prompt_text": f"{query.text}?", "completion_text": count_text(things), "count": len(things)}
     if gold == "tight":
-        prompts = tuple(tight_prompt(masks, i) for i in query.targets)
+        prompts = own_points([tight_prompt(masks, i) for i in query.targets])
         return {"prompts": prompts, "reasoning": reasoning(things, query.targets)}
     named = query.targets if kind in UNDERSTOOD else _guess(kind, len(things), rng)
     margin = None if gold == "uneven" else float(rng.uniform(*LOOSE))
@@ -71,6 +72,8 @@ def count_text(things: Sequence[Thing]) -> str:
 
 def loose_prompt(mask: np.ndarray, margin: float | None, rng: np.random.Generator) -> MaskPrompt:
     """A hurried annotator's prompt: a box too wide, two points on the object, one anywhere off it.
+
+    Where several objects are meant, an answer's reader may give that one to another of them, as with any annotator.
 
     margin: of `LOOSE`; None draws one for each side, of `UNEVEN`.
     """

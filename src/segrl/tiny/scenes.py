@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from segrl.errors import DataError
 from segrl.tiny import gold as golden
 from segrl.tiny import queries
 from segrl.tiny.named import Named
@@ -29,6 +30,7 @@ from segrl.tiny.words import COLOURS, SHAPES, SIDE
 from segrl.types import Example
 
 RADII = {"small": (11.0, 14.0), "large": (18.0, 23.0)}
+GOLDS = ("loose", "uneven", "tight")
 TILT = 0.35
 """How far an object leans from upright at most, radians."""
 MIN_VISIBLE = 0.7
@@ -111,6 +113,7 @@ class TinyScenes(Sequence[Example]):
 
     kinds: names of `queries.KINDS`, drawn in equal shares; gold: whose answers `meta` holds, see above.
     seed: scenes of different seeds differ; the held-out sets of segrl use seeds from 9,000 on.
+    Raises DataError for a kind or a gold that there is not, and for an n or a seed that is no whole number from 0.
     """
 
     def __init__(
@@ -121,6 +124,11 @@ class TinyScenes(Sequence[Example]):
         gold: Literal["loose", "uneven", "tight"] = "loose",
     ) -> None:
         queries.check_kinds(kinds)
+        for option, value in (("n", n), ("seed", seed)):
+            if type(value) is not int or value < 0:
+                raise DataError(f"{option} is a whole number from 0 on, not {value!r}")
+        if gold not in GOLDS:
+            raise DataError(f"gold is {', '.join(GOLDS[:-1])} or {GOLDS[-1]}, not {gold!r}")
         self.n, self.seed, self.kinds, self.gold = n, seed, tuple(kinds), gold
 
     def __len__(self) -> int:

@@ -65,6 +65,7 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
         say("no GPU found: training on the CPU (use_cpu: true)")
     try:
         config = cls(**options)
+        config.num_train_epochs = float(config.num_train_epochs)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"trainer: {' '.join(str(error).split())}") from error
     check_resumable(config, recipe.method)

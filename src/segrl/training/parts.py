@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segrl.errors import ModelError
-from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion, read_settings
+from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion
 from segrl.policies.frames import SmartResize
 from segrl.road import Road
 from segrl.tiny import resolve_policy
@@ -32,13 +32,17 @@ class PolicyParts:
 
 
 def load_policy(recipe: Recipe) -> PolicyParts:
-    """The policy's processor and settings; the recipe's `policy` and `answer_format` come before segrl.json.
+    """The policy's processor and settings; the recipe's `policy` and `answer_format` come before the checkpoint's own.
+
+    The checkpoint's own are those that an evaluation of it finds (`find_settings`).
 
     Raises ModelError for a directory that is no policy, one without a processor, and an unknown family.
     """
+    from segrl.policies.loading import find_settings
+
     path = resolve_policy(recipe.policy.path)
     section = recipe.policy
-    settings = read_settings(path).override(
+    settings = find_settings(path).override(
         answer_format=recipe.answer_format, frame=section.frame, input_wh=section.input_wh, system=section.system
     )
     if settings.answer_format is None:
@@ -55,17 +59,17 @@ def load_policy(recipe: Recipe) -> PolicyParts:
 
 
 def _load_processor(path: str) -> tuple[Any, str]:
-    from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+    """The processor, which pads and cuts on the left, and the family. Raises ModelError."""
+    from transformers import AutoConfig
 
+    from segrl.policies.loading import load_processor
+
+    processor = load_processor(path, truncation_side="left", padding_side="left")
     try:
-        model_type = AutoConfig.from_pretrained(path).model_type
-        processor = AutoProcessor.from_pretrained(path, truncation_side="left", padding_side="left")
+        return processor, AutoConfig.from_pretrained(path).model_type
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"cannot load the policy {path}: {reason}") from error
-    if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
-        raise ModelError(f"the policy {path} has no image processor: save its AutoProcessor into that directory")
-    return processor, model_type
 
 
 def load_road(recipe: Recipe, reader: Reader) -> Road:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from segrl.errors import DataError
 from segrl.files import replacing
+from segrl.training.ranks import rank
 
 SIDE_PX = 640
 """No side of a kept picture is longer."""
@@ -30,7 +31,7 @@ class Pictures:
         small = image.convert("RGB")
         small.thumbnail((SIDE_PX, SIDE_PX))
         suffix = ".png" if small.width * small.height <= EXACT_PIXELS else ".jpg"
-        with replacing(self._path(image_id, suffix)) as part:
+        with replacing(self._path(image_id, suffix), mark=f".{rank()}") as part:
             small.save(part, quality=85)  # PNG has none and takes no notice
 
     def open(self, image_id: str) -> Image.Image | None:

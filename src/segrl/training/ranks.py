@@ -6,9 +6,14 @@ import os
 import sys
 
 
+def rank() -> int:
+    """Which of the processes started together this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Whether this process writes the run's directory: the only one, or the first of those started together."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def wait_for_all() -> None:

@@ -25,12 +25,14 @@ class PolicySection(_Section):
 
     What is not given follows from the policy's own segrl.json and its model family. system: the
     system prompt; `answer_format` stands for the instruction of the recipe's answer format.
+    freeze_vision_tower: train the language model alone.
     """
 
     path: str
     frame: str | None = None
     input_wh: tuple[int, int] | None = None
     system: str | None = None
+    freeze_vision_tower: bool = False
 
 
 class SegmenterSection(BaseModel):
@@ -197,6 +199,11 @@ class Recipe(_Section):
             raise RecipeError(
                 "quantization freezes the policy's weights: add a peft section, whose adapters are trained"
             )
+        if self.policy.freeze_vision_tower and self.peft is not None:
+            raise RecipeError(
+                "policy.freeze_vision_tower goes without peft, which trains adapters alone: "
+                "peft.target_modules and peft.exclude_modules say where they are"
+            )
         if self.method == "grpo":
             if self.segmenter is None:
                 raise RecipeError("method: grpo needs a segmenter, for instance segmenter: grabcut")
@@ -236,7 +243,7 @@ def read_values(path: Path | str, overrides: Iterable[str] = ()) -> dict[str, An
         values = yaml_value(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping with method, policy, dataset, trainer, …")
@@ -269,7 +276,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = inner
     try:
         values[parts[-1]] = yaml_value(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not is a ValueError
         raise RecipeError(f"{override!r}: the value is no valid YAML") from error
 
 

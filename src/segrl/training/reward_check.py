@@ -85,16 +85,16 @@ class RewardCheck:
 
 
 def ensure_reward(recipe: Recipe, run: RunDir, say: Callable[[str], None] = print) -> None:
-    """Checks the reward of a GRPO run that has not begun, unless its recipe or an earlier start did away with that.
+    """Checks the reward of a GRPO run that has not begun, unless the recipe says no or it passed here before.
 
     The table goes to reward_check.json. Raises RecipeError after showing it if gold is not clearly best.
     """
     begun = run.steps.exists() and run.steps.stat().st_size > 0
-    if recipe.method != "grpo" or not recipe.reward_check.samples or begun or _passed(run):
+    if recipe.method != "grpo" or not recipe.reward_check.samples or begun or _passed(run, recipe):
         return
     check = check_recipe(recipe)
     if is_main():  # processes that are started together check alike
-        write_atomically(run.reward_check, json.dumps(check.to_json(), indent=1) + "\n")
+        write_atomically(run.reward_check, json.dumps({"recipe": recipe.as_dict(), **check.to_json()}, indent=1) + "\n")
     if check.passed:
         runner_up = max(check.rows[1:], key=lambda row: row.reward, default=None)
         beside = (
@@ -110,8 +110,12 @@ def ensure_reward(recipe: Recipe, run: RunDir, say: Callable[[str], None] = prin
     )
 
 
-def _passed(run: RunDir) -> bool:
-    return run.reward_check.exists() and bool(json.loads(run.reward_check.read_text(encoding="utf-8"))["passed"])
+def _passed(run: RunDir, recipe: Recipe) -> bool:
+    """Whether this very recipe passed in an earlier start."""
+    if not run.reward_check.exists():
+        return False
+    kept = json.loads(run.reward_check.read_text(encoding="utf-8"))
+    return bool(kept["passed"]) and kept.get("recipe") == json.loads(json.dumps(recipe.as_dict()))
 
 
 def check_recipe(recipe: Recipe) -> RewardCheck:

@@ -20,13 +20,14 @@ from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters
 from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
 from segrl.training.data import layout, lazy_dataset, rows_needed
+from segrl.training.frozen import freeze_vision_tower
 from segrl.training.held_out import HeldOut, check_held_out
 from segrl.training.memory import keep_freed_memory
 from segrl.training.options import build_config
 from segrl.training.parts import PolicyParts, load_examples, load_policy, load_road
 from segrl.training.phases import Phases, add_first
 from segrl.training.pictures import Pictures
-from segrl.training.ranks import is_main
+from segrl.training.ranks import rank
 from segrl.training.recipe import Recipe
 from segrl.training.run_dir import RunDir
 from segrl.training.watching import Watching
@@ -77,6 +78,8 @@ def build(
         trainer, rewards = _grpo_trainer(recipe, run, config, policy, rollout_func)
     else:
         trainer, rewards = _sft_trainer(recipe, config, policy), None
+    if recipe.policy.freeze_vision_tower:
+        freeze_vision_tower(trainer.model)
     _quieten(trainer)
     _log_to(run, trainer)
     held_out = _held_out(recipe, run, trainer, policy, rewards)
@@ -127,13 +130,16 @@ def _grpo_trainer(
 
 
 def _keeper(run: RunDir, rows: int) -> Callable[[Sequence[str], Sequence[Image]], None]:
-    """Keeps the pictures of the first `rows` completions, which are those that go to the rollout log."""
+    """Keeps the pictures of the first `rows` completions of all processes, which go to the rollout log.
+
+    TRL puts those of the first process first, and each has as many.
+    """
     pictures = Pictures(run.pictures)
 
     def keep(image_ids: Sequence[str], images: Sequence[Image]) -> None:
-        if is_main():
-            for image_id, image in dict(zip(image_ids[:rows], images, strict=False)).items():
-                pictures.save(image_id, image)
+        mine = max(0, rows - rank() * len(image_ids))
+        for image_id, image in dict(zip(image_ids[:mine], images, strict=False)).items():
+            pictures.save(image_id, image)
 
     return keep
 

@@ -41,6 +41,9 @@ def create_app(pipeline: Pipeline, settings: ServerSettings | None = None) -> Fa
     app.add_middleware(MeasuredRequests, metrics=service.metrics)
     if service.settings.allow_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=service.settings.allow_origins, allow_headers=["Authorization"]
+            CORSMiddleware,
+            allow_origins=service.settings.allow_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
         )
     return app

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from segrl import __version__
@@ -18,9 +19,10 @@ from segrl.pipeline import Result
 from segrl.web import bodies, label_config
 from segrl.web.fetch import ImageSource
 from segrl.web.gate import check_token, read_body, while_client_waits
+from segrl.web.label_config import Wanted
 from segrl.web.openapi import ERRORS
 from segrl.web.refusals import Refused, invalid
-from segrl.web.regions import hints, region
+from segrl.web.regions import drawn_on, hints, region
 from segrl.web.service import Service
 
 MODEL_VERSION = f"segrl-{__version__}"
@@ -118,21 +120,54 @@ async def _predict(service: Service, source: ImageSource, asked: Predict) -> Pre
 
 
 async def _one(
-    service: Service, source: ImageSource, task: Task, wanted: list[label_config.Wanted], smart: dict[str, JsonValue]
+    service: Service, source: ImageSource, task: Task, wanted: list[Wanted], smart: dict[str, JsonValue]
 ) -> Prediction:
-    address = task.data.get(wanted[0].image_key)
-    if not isinstance(address, str):
-        raise invalid(f"tasks: no image under data.{wanted[0].image_key}")
-    _, image = await service.open_image(await source.get(address))
-    drawn = hints(smart.get("result"), image.size)
+    drawn = await _drawn(service, source, task, wanted, smart.get("result"))
     if drawn is not None:
-        prompt, label = drawn
-        mask = (await service.masks(image, [prompt])).union.cpu().numpy()
-        regions = [region(one, mask) for one in wanted if one.kind == "brushlabels" and label in (None, one.label)]
-        return Prediction(result=[one for one in regions[:1] if one], score=1.0, model_version=MODEL_VERSION)
-    found = await service.segment(image, [one.query for one in wanted])
-    regions = [region(one, mask) for one, result in zip(wanted, found, strict=True) for mask in result.masks]
+        return Prediction(result=drawn, score=1.0, model_version=MODEL_VERSION)
+    found: list[Result] = []
+    regions: list[dict[str, Any] | None] = []
+    for labels in _by_image(wanted):
+        image = await _open(service, source, task, labels[0].image_key)
+        results = await service.segment(image, [one.query for one in labels])
+        regions += [region(one, mask) for one, result in zip(labels, results, strict=True) for mask in result.masks]
+        found += results
     return Prediction(result=[one for one in regions if one], score=_read(found), model_version=MODEL_VERSION)
+
+
+async def _drawn(
+    service: Service, source: ImageSource, task: Task, wanted: list[Wanted], smart: JsonValue
+) -> list[dict[str, Any]] | None:
+    """The region of what the annotator drew, of the image that it lies on; None if nothing was drawn."""
+    if not smart:
+        return None
+    named = drawn_on(smart)
+    labels = next(iter(_by_image([one for one in wanted if not named or one.to_name in named])), [])
+    if not labels:
+        return []
+    image = await _open(service, source, task, labels[0].image_key)
+    drawn = hints(smart, image.size)
+    if drawn is None:
+        return None
+    prompt, label = drawn
+    mask = (await service.masks(image, [prompt])).union.cpu().numpy()
+    regions = [region(one, mask) for one in labels if one.kind == "brushlabels" and label in (None, one.label)]
+    return [one for one in regions[:1] if one]
+
+
+def _by_image(wanted: list[Wanted]) -> list[list[Wanted]]:
+    """The labels of each image together; a configuration may show several images of a task."""
+    groups: dict[str, list[Wanted]] = {}
+    for one in wanted:
+        groups.setdefault(one.image_key, []).append(one)
+    return list(groups.values())
+
+
+async def _open(service: Service, source: ImageSource, task: Task, key: str) -> Image.Image:
+    address = task.data.get(key)
+    if not isinstance(address, str):
+        raise invalid(f"tasks: no image under data.{key}")
+    return (await service.open_image(await source.get(address)))[1]
 
 
 def _read(results: list[Result]) -> float:

@@ -88,6 +88,12 @@ def hints(drawn: Any, image_wh: tuple[int, int]) -> tuple[MaskPrompt, str | None
         raise invalid("params.context.result: not keypoints and rectangles") from error
 
 
+def drawn_on(drawn: Any) -> set[str]:
+    """The names of the Image tags that an annotator's regions lie on; none where they do not say."""
+    regions = drawn if isinstance(drawn, list) else []
+    return {str(one["to_name"]) for one in regions if isinstance(one, dict) and one.get("to_name")}
+
+
 def _pixels(value: Any, image_wh: tuple[int, int], horizontal: str, vertical: str) -> tuple[float, float]:
     width, height = image_wh
     return float(value[horizontal]) / 100 * width, float(value[vertical]) / 100 * height
