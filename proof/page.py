@@ -12,6 +12,7 @@ import numpy as np
 
 from segrl.evaluation import EvalRecord
 from segrl.files import write_atomically
+from segrl.machine import core_count
 from segrl.metrics import bootstrap_ci, paired_bootstrap
 from segrl.tiny.queries import UNDERSTOOD
 
@@ -71,18 +72,21 @@ def _head(proof: Proof, facts: dict[str, Any]) -> str:
     return f"""# Does the reward teach the tiny policy to point?
 
 This page is written by `make proof` (`proof/run.py`, recipes `proof/rl.yaml` and
-`proof/more_sft.yaml`); no number is typed in. Machine: {platform.machine()}, {_cores()} CPU cores, no GPU;
+`proof/more_sft.yaml`); no number is typed in. Machine: {platform.machine()}, {core_count()} CPU cores, no GPU;
 {versions}. Every arm starts from the shipped cold start and is measured on the same
 {len(proof.records("cold"))} held-out scenes (greedy answers, GrabCut as the segmenter, failures score 0).
 Intervals are 95% bootstrap intervals over scenes; differences are paired scene by scene.
 
+{_frozen(proof)}Learning rate, mix of queries and what is frozen were chosen by earlier trials with these
+seeds and scenes.
+
 Training time: {spent}."""
 
 
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 0
+def _frozen(proof: Proof) -> str:
+    if not proof.rl.policy.freeze_vision_tower:
+        return ""
+    return "Both RL arms train the language model alone: the vision tower is frozen; more SFT trains all.\n"
 
 
 def _arms(seed: int) -> list[tuple[str, str]]:
@@ -116,7 +120,7 @@ def _verdicts(proof: Proof) -> str:
         alike = (_kinds_alike(proof.records(f"rl-{seed}")) - flat["cold"]) / (flat["ceiling"] - flat["cold"])
         rows.append(
             [str(seed), gain_text(cold, rl), gain_text(sft, rl), gain_text(shuffled, rl),
-             f"{share:.0%}", f"{alike:.0%}", gain_text(cold, sft)]
+             f"{share:.1%}", f"{alike:.1%}", gain_text(cold, sft)]
         )  # fmt: skip
     head = ["seed", "RL − cold start", "RL − more SFT", "RL − shuffled", "share of the way to the ceiling",
             "the same, each kind counted once", "more SFT − cold start"]  # fmt: skip

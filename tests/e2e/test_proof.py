@@ -1,7 +1,8 @@
-"""The proof and the run on real photographs, in their short forms."""
+"""The proof, the cold start's plateau and the run on real photographs."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -25,9 +26,9 @@ needs_photographs = pytest.mark.skipif(
 )
 
 
-def run(script: str, *options: str) -> str:
+def run(script: str, *options: str, timeout: int = 1200) -> str:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "proof" / script), *options], capture_output=True, text=True, timeout=1200
+        [sys.executable, str(ROOT / "proof" / script), *options], capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
@@ -73,3 +74,34 @@ def test_the_photographs_stand_beside_their_baselines(tmp_path: Path):
     (constant,) = (float(value) for name, value in rows.items() if name.startswith("best constant box"))
     assert constant == pytest.approx(0.257, abs=0.002)
     assert float(rows["gold mask prompts through GrabCut"]) > constant
+
+
+@needs_weights
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_ten_more_minutes_of_the_cold_start_gain_little(tmp_path: Path):
+    segrl = Path(sys.executable).with_name("segrl")
+    subprocess.run([segrl, "train", ROOT / "proof" / "plateau.yaml", "--out", tmp_path / "run"], check=True)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["giou_gain"] < 0.02
+    assert summary["before"]["parse_rate"] >= 0.95
+    assert summary["before"]["by_kind"]["colour_shape"]["giou"] >= 0.5
+
+
+@needs_weights
+@pytest.mark.long
+@pytest.mark.timeout(14400)
+def test_the_reward_teaches_and_what_was_known_is_kept(tmp_path: Path):
+    run("run.py", "--out", str(tmp_path / "out"), "--page", str(tmp_path / "proof.md"), timeout=14400)
+    page = (tmp_path / "proof.md").read_text()
+    verdicts = [line.split(" | ") for line in re.findall(r"^\| ([0-9] \| [+-].*) \|$", page, flags=re.MULTILINE)]
+    assert [cells[0] for cells in verdicts] == ["0", "1", "2"]
+    for _, _, over_sft, over_shuffled, share, *_ in verdicts:
+        assert float(re.findall(r"[+-]0\.\d+", over_sft)[1]) > 0  # the lower ends of the intervals
+        assert float(re.findall(r"[+-]0\.\d+", over_shuffled)[1]) > 0
+        assert float(share.rstrip("%")) >= 25
+    kept = re.findall(r"^\| RL, seed [0-9] \| [^|]+ \| ([+-]0\.\d+)", page, flags=re.MULTILINE)
+    taught = re.findall(r"^\| (?:colour_shape|pair) \| [^|]+ \| (.*) \|$", page, flags=re.MULTILINE)
+    gains = [gain for row in taught for gain in re.findall(r"([+-]0\.\d+) \[", row)]
+    assert (len(kept), len(gains)) == (3, 6)
+    assert min(map(float, [*kept, *gains])) >= -0.02
