@@ -66,8 +66,10 @@ WRONG = [
     (RECIPE, ["dataset.sample=3"], "sample"),
     (RECIPE, ["dataset.name=folder", "dataset.root=.", "dataset.split=120"], "split"),
     (RECIPE, ["segmenter={name: grabcut, max_side: x}"], "max_side"),
-    (RECIPE, ["trainer.num_train_epochs=three"], "three"),
-    (RECIPE, ["trainer.learning_rate=fast"], "fast"),
+    (RECIPE, ["trainer.num_train_epochs=three"], "num_train_epochs is a number, not 'three'"),
+    (RECIPE, ["trainer.learning_rate=fast"], "learning_rate is a number, not 'fast'"),
+    (RECIPE, ["trainer.max_steps=1e1"], "max_steps is a whole number, not 10.0"),
+    (RECIPE, ["trainer.bf16=perhaps"], "bf16 is true or false or null, not 'perhaps'"),
     (RECIPE, ["dataset.day=2024-02-30"], "no valid YAML"),
 ]
 

@@ -83,6 +83,8 @@ def choose_sample(rows: Sequence[Item], sample: Mapping[str, int] | None) -> lis
     """
     if sample is None:
         return list(rows)
+    if not isinstance(sample, Mapping):
+        raise DataError(f'a sample is {{"n": count, "seed": s}}, not {sample!r}')
     n, seed = sample.get("n"), sample.get("seed", 0)
     if set(sample) - {"n", "seed"} or type(n) is not int or type(seed) is not int:
         raise DataError(f'a sample is {{"n": count, "seed": s}} with whole numbers, not {dict(sample)}')

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from segrl.errors import RecipeError
 from segrl.rewards.registry import nearest
@@ -53,6 +53,7 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
     given = dict(recipe.trainer)
     cls = config_class(recipe.method)
     _check_names(given, [field.name for field in dataclasses.fields(cls) if field.init], recipe.method)
+    _check_numbers(given, cls)
     _check_vllm(given)
     given.pop("num_train_epochs", None)
     options = {**DEFAULTS["both"], **DEFAULTS[recipe.method], **given, **FIXED["both"], **FIXED[recipe.method]}
@@ -65,7 +66,6 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
         say("no GPU found: training on the CPU (use_cpu: true)")
     try:
         config = cls(**options)
-        config.num_train_epochs = float(config.num_train_epochs)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"trainer: {' '.join(str(error).split())}") from error
     check_resumable(config, recipe.method)
@@ -122,6 +122,24 @@ def check_resumable(config: Any, method: str) -> None:
         )
     if method == "grpo":
         _check_generation_phase(config)
+
+
+def _check_numbers(given: Mapping[str, Any], cls: type) -> None:
+    """Raises RecipeError for an option that is no number, or neither true nor false, where TRL's field wants one.
+
+    TRL itself takes anything, and fails much later.
+    """
+    for field in dataclasses.fields(cls):
+        wanted = set(get_args(field.type) or (field.type,))
+        if field.name not in given or not wanted <= _NUMBERS.keys():
+            continue
+        value = given[field.name]
+        if type(value) not in wanted and not (type(value) is int and float in wanted):
+            words = " or ".join(said for kind, said in _NUMBERS.items() if kind in wanted)
+            raise RecipeError(f"trainer.{field.name} is {words}, not {value!r}")
+
+
+_NUMBERS = {bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
 
 
 def _check_vllm(given: Mapping[str, Any]) -> None:
