@@ -98,13 +98,13 @@ def test_the_reference_names_every_command(site: Path) -> None:
             assert shown or option.name == "help", (path, option.name)
 
 
-@pytest.mark.usefixtures("generate")
 def test_the_page_on_installing_names_every_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     table = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text(), flags=re.M)
     assert sorted(table) == sorted(extras)
 
 
+@pytest.mark.usefixtures("generate")
 def test_commands_in_the_pages_exist() -> None:
     commands = {path.removeprefix("segrl "): command for path, command in load("commands_page").commands()}
     found = 0
