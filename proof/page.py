@@ -12,7 +12,7 @@ import numpy as np
 
 from segrl.evaluation import EvalRecord
 from segrl.files import write_atomically
-from segrl.machine import core_count
+from segrl.machine import core_count, installed_version
 from segrl.metrics import bootstrap_ci, paired_bootstrap
 from segrl.tiny.queries import UNDERSTOOD
 
@@ -63,17 +63,22 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _head(proof: Proof, facts: dict[str, Any]) -> str:
-    from segrl.training.setup import VERSIONED, _version  # the same list that every run writes down
+def machine() -> str:
+    """The machine that measured, and the versions, as a sentence."""
+    from segrl.training.setup import VERSIONED  # the same list that every run writes down
 
+    versions = ", ".join(f"{name} {installed_version(name)}" for name in VERSIONED[:4])
+    return f"Machine: {platform.machine()}, {core_count()} CPU cores, no GPU;\n{versions}."
+
+
+def _head(proof: Proof, facts: dict[str, Any]) -> str:
     minutes = {name: fact["seconds"] / 60 for name, fact in facts.items()}
     spent = ", ".join(f"{name} {value:.1f} min ({facts[name]['steps']} steps)" for name, value in minutes.items())
-    versions = ", ".join(f"{name} {_version(name)}" for name in VERSIONED[:4])
     return f"""# Does the reward teach the tiny policy to point?
 
 This page is written by `make proof` (`proof/run.py`, recipes `proof/rl.yaml` and
-`proof/more_sft.yaml`); no number is typed in. Machine: {platform.machine()}, {core_count()} CPU cores, no GPU;
-{versions}. Every arm starts from the shipped cold start and is measured on the same
+`proof/more_sft.yaml`); no number is typed in. {machine()}
+Every arm starts from the shipped cold start and is measured on the same
 {len(proof.records("cold"))} held-out scenes (greedy answers, GrabCut as the segmenter, failures score 0).
 Intervals are 95% bootstrap intervals over scenes; differences are paired scene by scene.
 

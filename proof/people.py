@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from page import gain_text, table, with_interval
+from page import gain_text, machine, table, with_interval
 
 from segrl.evaluation import EvalRecord, evaluate_gold, read_jsonl, write_jsonl
 from segrl.evaluation.baselines import best_constant_box, ious_of_constant_box
@@ -68,6 +68,7 @@ def write_page(out: Path, overrides: Sequence[str], page: Path) -> None:
 Written by `python proof/people.py` (recipe `recipes/people.yaml`); no number is typed in. The tiny policy,
 cold-started on gold mask prompts of {len(fitted_on)} Penn-Fudan photographs and then trained with GRPO on GrabCut's
 masks of the same photographs; gIoU on the other {len(held_out)}, with 95% bootstrap intervals over images.
+{machine()}
 
 {table(["answer", "gIoU"], [[name, with_interval(values)] for name, values in rows])}
 

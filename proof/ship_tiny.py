@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ A vision-language policy of Qwen3-VL's architecture, made from nothing on synthe
 It is the default with which segrl shows and tests itself; it knows coloured shapes and nothing else.
 
 Made by `segrl train recipes/tiny_cold_start.yaml --out runs/cold_start` and `python proof/ship_tiny.py
-runs/cold_start` ({done}), {start["device"]} ({platform.machine()}),
+runs/cold_start` ({done}), {start["device"]},
 {versions}. Its answers are Seg-R1's (`seg-r1`), its coordinates pixels of a 112 × 112 squash.
 
 It was taught, by supervised learning, to list what it sees and to point with an annotator's loose boxes, with points

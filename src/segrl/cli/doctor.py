@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import typer
 
+from segrl.machine import installed_version
+
 
 def doctor() -> None:
     """Print versions and devices, and for whatever is missing the line that adds it; status 1 if segrl cannot run."""
@@ -39,7 +41,7 @@ def _packages() -> Iterator[str]:
         extra = _extra(text)
         if extra in ("dev", "docs"):
             continue
-        installed = _version(requirement.name)
+        installed = installed_version(requirement.name)
         wanted = f"{requirement.name}{requirement.specifier}"
         fits = installed is not None and requirement.specifier.contains(installed, prereleases=True)
         add = f"pip install 'segrl[{extra}]'" if extra else f"pip install '{wanted}'"
@@ -53,15 +55,6 @@ def _extra(requirement: str) -> str | None:
     """The extra that a requirement of the package's metadata belongs to: `… ; extra == "timm"`."""
     _, found, rest = requirement.partition("extra ==")
     return rest.strip().strip("'\"") if found else None
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _devices() -> Iterator[str]:

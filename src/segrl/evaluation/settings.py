@@ -7,7 +7,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from segrl.errors import DataError, SegrlError
 from segrl.evaluation.evaluate import window_size
 from segrl.evaluation.looks import PLAIN, Decoding
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
+from segrl.machine import device_name, installed_version
 from segrl.masks import to_rle
 from segrl.pipeline import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_road, takes_device
 from segrl.types import Example
@@ -186,8 +186,8 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         },
         "decoding": {**vars(settings.fitted_decoding), "test_time": settings.decoding.title or PLAIN},
         "measures": {"saliency": settings.wants_saliency},
-        "device": _device(settings.threads),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
+        "device": device_name(settings.threads),
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in VERSIONS}},
     }
     return dict(json.loads(json.dumps(facts, default=str)))
 
@@ -224,21 +224,6 @@ def _policy_facts(policy: Policy) -> dict[str, Any]:
         },
     }
     return {key: value for key, value in found.items() if value}
-
-
-def _device(threads: int) -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}), {threads} thread" + ("s" if threads > 1 else "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _examples_hash(examples: Sequence[Example], count: int = 8) -> str:

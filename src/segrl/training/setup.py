@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl.files import write_atomically
+from segrl.machine import device_name, installed_version
 from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters
@@ -199,9 +199,9 @@ def record_start(run: RunDir, checkpoint: Path | None) -> None:
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "from_step": None if checkpoint is None else checkpoint.name.rpartition("-")[2],
             "revision": git_revision(),
-            "versions": {name: _version(name) for name in VERSIONED},
+            "versions": {name: installed_version(name) for name in VERSIONED},
             "python": platform.python_version(),
-            "device": _device(),
+            "device": device_name(),
         }
     )
     write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
@@ -219,18 +219,3 @@ def git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if dirty.strip() else "")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
