@@ -15,9 +15,9 @@ ESCAPED = "backslashreplace"
 """How half a surrogate pair is encoded, which UTF-8 cannot: as JSON spells it."""
 
 
-def legible(name: str) -> str:
-    """A file's name as text that every encoding takes: bytes that are no UTF-8 become escapes."""
-    return name.encode(errors=ESCAPED).decode()
+def legible(text: str) -> str:
+    """Text that every encoding takes: half a surrogate pair (a byte of a file's name that is no UTF-8) is escaped."""
+    return text.encode(errors=ESCAPED).decode()
 
 
 def make_directory(path: Path) -> None:

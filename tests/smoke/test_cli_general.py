@@ -78,6 +78,11 @@ def test_scores_and_change_in_terminal_file_and_page(python: Path, checkpoint: P
     (out / "report.html").unlink()
     assert segrl("report", out)[0] == 0
     assert (out / "report.html").read_text() == page
+    write_examples(tmp_path, 4)
+    data = ("eval", "--dataset", "jsonl", "--root", tmp_path, "--segmenter", "box", "--policy", "oracle")
+    code, said = segrl(*data, "--out", out)
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"holds an evaluation of {checkpoint}, not of oracle" in said
 
 
 def test_it_goes_into_the_report_of_an_evaluation(python: Path, checkpoint: Path, tmp_path: Path) -> None:

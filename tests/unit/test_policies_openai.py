@@ -75,6 +75,12 @@ def test_what_is_sent_and_what_comes_back() -> None:
     assert (body["repetition_penalty"], body["top_k"], "seed" in body) == (1.0, -1, False)
 
 
+def test_half_a_surrogate_pair_is_sent_as_an_escape() -> None:
+    with serving(text("x")) as fake:
+        load(fake).generate([Image.new("RGB", (4, 4))], ["the \udcff dog"], max_new_tokens=8)
+    assert fake.asked[0]["messages"][-1]["content"][1]["text"] == "the \\udcff dog"
+
+
 def test_a_vendor_gets_no_fields_that_it_does_not_know() -> None:
     with serving(text("x"), owned_by="a vendor") as fake:
         ask(load(fake, query=QUICK + "&token_limit_field=max_completion_tokens"))

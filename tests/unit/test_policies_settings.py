@@ -19,6 +19,11 @@ def test_messages_put_the_image_before_the_text():
     assert policies.messages(None, "where?")[0]["content"][0] == {"type": "image"}
 
 
+def test_half_a_surrogate_pair_becomes_an_escape():
+    (user,) = policies.messages(None, "the \udcff dog \U0001f415")
+    assert user["content"][1]["text"] == "the \\udcff dog \U0001f415"
+
+
 @pytest.mark.parametrize(
     ("rendered", "expected"),
     [

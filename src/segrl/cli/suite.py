@@ -44,7 +44,7 @@ class Suite:
         from segrl.report.evaluation import write_page
 
         place = out or Path("runs/eval") / re.sub(r"[^\w.+]+", "_", f"general-{Path(policy).name}")
-        _check_policy(place, policy)
+        check_policy(place, policy)
         found = general(
             policy,
             place,
@@ -60,11 +60,15 @@ class Suite:
         typer.echo(f"scores  {place / RESULT}\nreport  {write_page(place)}")
 
 
-def _check_policy(place: Path, policy: str) -> None:
-    """Raises DataError if `place` holds an evaluation of another policy."""
+def check_policy(place: Path, policy: str) -> None:
+    """Raises DataError if `place` holds an evaluation, or the suite, of another policy."""
     from segrl.errors import DataError
     from segrl.evaluation import EvalDir
+    from segrl.evaluation.general import read_general
 
-    directory = EvalDir(place)
-    if directory.run.exists() and (other := directory.description()["policy"]["name"]) != policy:
-        raise DataError(f"{place} holds an evaluation of {other}, not of {policy}: choose another --out")
+    directory, suite = EvalDir(place), read_general(place)
+    measured = [] if suite is None else [suite["run"]["checkpoint"]]
+    measured += [directory.description()["policy"]["name"]] if directory.run.exists() else []
+    for other in measured:
+        if other != policy:
+            raise DataError(f"{place} holds an evaluation of {other}, not of {policy}: choose another --out")

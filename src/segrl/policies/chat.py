@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from segrl.files import legible
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -22,13 +24,13 @@ def messages(image: Image.Image | None, text: str, system: str | None = None, *,
     """The chat that asks `text` about an image: the system prompt if there is one, the image, the text.
 
     `image` None leaves the placeholder `{"type": "image"}`, which TRL fills from its image column;
-    `shown` False leaves the image out.
+    `shown` False leaves the image out. Half a surrogate pair, which no tokenizer takes, becomes an escape.
 
     >>> messages(None, "Segment the cup.")
     [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'Segment the cup.'}]}]
     """
     picture: Message = {"type": "image"} if image is None else {"type": "image", "image": image}
-    user = {"role": "user", "content": [*([picture] if shown else []), {"type": "text", "text": text}]}
+    user = {"role": "user", "content": [*([picture] if shown else []), {"type": "text", "text": legible(text)}]}
     if system is None:
         return [user]
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]

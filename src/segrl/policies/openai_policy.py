@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from segrl.files import legible
 from segrl.policies.base import Completion
 from segrl.policies.frames import SmartResize, frame_rule
 from segrl.policies.seeds import request_seed, sample_seed
@@ -138,7 +139,7 @@ class OpenAIPolicy:
 def chat_messages(prompt: str, image_url: str | None, system: str | None = None) -> list[dict[str, Any]]:
     """The chat of `policies.messages` as the API wants it; `image_url` None leaves the image out."""
     picture = [] if image_url is None else [{"type": "image_url", "image_url": {"url": image_url}}]
-    user = {"role": "user", "content": [*picture, {"type": "text", "text": prompt}]}
+    user = {"role": "user", "content": [*picture, {"type": "text", "text": legible(prompt)}]}
     return [user] if system is None else [{"role": "system", "content": system}, user]
 
 
