@@ -82,7 +82,8 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     """The data set `name` with its reader's own options, as a lazy sequence of examples.
 
     Every set takes `sample={"n": 3000, "seed": 0}`: that many examples, drawn with the seed, in the set's
-    order. Raises DataError for an unknown name or option (naming the nearest), a missing option, and
+    order; and `augment={"views": 8, "flip": True}`: that many views of each (`segrl.datasets.augmented`), for
+    training on few images. Raises DataError for an unknown name or option (naming the nearest), a missing option, and
     whatever the reader finds wrong with the options and the files.
 
     >>> len(load("tiny", n=3, seed=0))
@@ -90,7 +91,13 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     """
     if name not in _READERS:
         raise DataError(f"unknown data set {name!r}; did you mean {_nearest(name, NAMES)!r}? ({', '.join(NAMES)})")
-    return _READERS[name](**options)
+    augment = options.pop("augment", None)
+    examples = _READERS[name](**options)
+    if augment is None:
+        return examples
+    from segrl.datasets.augmented import Augmented
+
+    return Augmented(examples, augment)
 
 
 def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping[str, Any]) -> Sequence[Example]:
@@ -102,10 +109,11 @@ def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping
         rest = {key: value for key, value in options.items() if key != "sample"}
         examples = _build(reader, name, rest)
         return examples if options["sample"] is None else Subset(examples, options["sample"])
+    known = (*parameters, "sample", "augment")
     for option in options:
         if option not in parameters:
             raise DataError(
-                f"the data set {name!r} has no option {option!r}; did you mean {_nearest(option, parameters)!r}?"
+                f"the data set {name!r} has no option {option!r}; did you mean {_nearest(option, known)!r}?"
             )
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and options.get(option) is None:

@@ -147,7 +147,7 @@ class Recipe(_Section):
     @model_validator(mode="before")
     @classmethod
     def _held_out_inherits(cls, values: Any) -> Any:
-        """Held-out data without a name are the training data with other options (`dataset: {part: test}`)."""
+        """Held-out data without a name are the training data with other options, and without augmentation."""
         if not isinstance(values, dict):
             return values
         trained_on, measured = values.get("dataset"), values.get("evaluation")
@@ -155,7 +155,8 @@ class Recipe(_Section):
         if not isinstance(measured, dict) or not isinstance(held_out, dict) or "name" in held_out:
             return values
         base = trained_on if isinstance(trained_on, dict) else {"name": trained_on}
-        return {**values, "evaluation": {**measured, "dataset": {**base, **held_out}}}
+        inherited = {key: value for key, value in base.items() if key != "augment"}
+        return {**values, "evaluation": {**measured, "dataset": {**inherited, **held_out}}}
 
     @model_validator(mode="before")
     @classmethod

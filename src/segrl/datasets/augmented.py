@@ -1,0 +1,106 @@
+"""More views of few images: random crops, mirrored and lit differently, with their masks.
+
+A few dozen photographs are learned by heart in minutes; a policy that sees another crop of them each time has
+to look. A crop holds every target whole, so a request stays as true as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from segrl.datasets.images import content_id
+from segrl.datasets.rows import Examples
+from segrl.errors import DataError
+from segrl.masks import mask_to_box
+from segrl.types import Example
+
+OF_ONE_FRAME = ("prompts", "reasoning", "completion_text", "answer_begins")
+"""What an example's `meta` may say in numbers that a crop would make wrong."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The options of `augment`.
+
+    views: how many of each example; the first is the example as it is. seed: of all draws. crop: how much
+    may be cut from each end, as a share of the side, uniform in [0, crop]. flip: mirror half of the views
+    left to right, which is wrong for requests that name a side. light: each colour channel is multiplied
+    by one factor for all and one of its own, each uniform in [1 − light, 1 + light].
+    """
+
+    views: int
+    seed: int = 0
+    crop: float = 0.2
+    flip: bool = False
+    light: float = 0.2
+
+    def __post_init__(self) -> None:
+        if type(self.views) is not int or self.views < 1 or type(self.seed) is not int or self.seed < 0:
+            raise DataError(f"augment needs whole numbers, views from 1 and seed from 0: {self}")
+        if type(self.flip) is not bool:
+            raise DataError(f"augment.flip is true or false: {self}")
+        for name, share, below in (("crop", self.crop, 0.5), ("light", self.light, 1)):
+            if not isinstance(share, int | float) or not 0 <= share < below:
+                raise DataError(f"augment.{name} is a share of at least 0 and less than {below}: {self}")
+
+
+class Augmented(Examples):
+    """`views` of each example, those of one example together; the same options always give the same views.
+
+    A view has the example's query, tags and targets in their order, an id with `~` and its number behind, and
+    an image_id of its own pixels. Raises DataError for wrong options, and on access for an example whose
+    gold answer is not made from its masks.
+    """
+
+    def __init__(self, examples: Sequence[Example], options: Mapping[str, object]) -> None:
+        try:
+            self.options = Augmentation(**options)  # type: ignore[arg-type]  # checked where it is built
+        except TypeError as error:
+            raise DataError(f'augment is {{"views": 8}} and other options, not {options!r}') from error
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples) * self.options.views
+
+    def example(self, place: int) -> Example:
+        """See Examples."""
+        index, view = divmod(place, self.options.views)
+        example = self._examples[index]
+        if spoken := [key for key in OF_ONE_FRAME if key in example.meta]:
+            raise DataError(f"augment cannot change {example.id}: its {spoken[0]} would no longer fit the image")
+        if view == 0:
+            return example
+        return view_of(example, view, self.options)
+
+
+def view_of(example: Example, view: int, options: Augmentation) -> Example:
+    """One view: the same window of image, targets and ignored pixels, mirrored together or not at all."""
+    draw = np.random.default_rng([options.seed, view, *example.id.encode(errors="replace")])
+    window = _window(example, options.crop, draw)
+    step = -1 if draw.random() < 0.5 and options.flip else 1
+    factors = draw.uniform(1 - options.light, 1 + options.light, size=(2, 3))
+    factors = factors[0, :1] * factors[1]
+    pixels = np.asarray(example.image)[window][:, ::step] * factors
+    image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return replace(
+        example,
+        id=f"{example.id}~{view}",
+        image_id=content_id(image),
+        image=image,
+        targets=np.ascontiguousarray(example.targets[:, *window][..., ::step]),
+        ignore=None if example.ignore is None else np.ascontiguousarray(example.ignore[window][:, ::step]),
+    )
+
+
+def _window(example: Example, crop: float, draw: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random crop that holds every target whole."""
+    width, height = example.image.size
+    middle = (width // 2, height // 2, width // 2 + 1, height // 2 + 1)
+    x1, y1, x2, y2 = (int(side) for side in mask_to_box(example.truth) or middle)
+    left, top, right, bottom = draw.uniform(0, crop, size=4) * (width, height, width, height)
+    rows = slice(min(round(top), y1), max(height - round(bottom), y2))
+    return rows, slice(min(round(left), x1), max(width - round(right), x2))
