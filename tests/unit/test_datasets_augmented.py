@@ -114,6 +114,13 @@ def test_gold_answers_that_a_crop_would_make_wrong_are_refused() -> None:
         Augmented([one], {"views": 2})[1]
 
 
+def test_a_data_sets_own_boxes_stay_with_the_image_that_they_fit() -> None:
+    one = replace(example(rectangles((1, 1, 5, 5))), meta={"boxes_xyxy": ((1, 1, 5, 5),), "ref_id": 7})
+    whole, view = Augmented([one], {"views": 2})
+    assert whole.meta == one.meta
+    assert view.meta == {"ref_id": 7}
+
+
 def test_held_out_data_are_not_augmented() -> None:
     recipe = parse_recipe(
         {

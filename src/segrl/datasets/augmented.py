@@ -18,8 +18,8 @@ from segrl.errors import DataError
 from segrl.masks import mask_to_box
 from segrl.types import Example
 
-OF_ONE_FRAME = ("prompts", "reasoning", "completion_text", "answer_begins")
-"""What an example's `meta` may say in numbers that a crop would make wrong."""
+OF_ONE_FRAME = ("prompts", "reasoning", "completion_text", "answer_begins", "named")
+"""What an example's `meta` may say of places in its image, which a crop would make wrong."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Augmented(Examples):
     """`views` of each example, those of one example together; the same options always give the same views.
 
     A view has the example's query, tags and targets in their order, an id with `~` and its number behind, and
-    an image_id of its own pixels. Raises DataError for wrong options, and on access for an example whose
-    gold answer is not made from its masks.
+    an image_id of its own pixels; of its `meta` the data set's own boxes are left out. Raises DataError for
+    wrong options, and on access for an example whose gold answer is not made from its masks.
     """
 
     def __init__(self, examples: Sequence[Example], options: Mapping[str, object]) -> None:
@@ -93,6 +93,7 @@ def view_of(example: Example, view: int, options: Augmentation) -> Example:
         image=image,
         targets=np.ascontiguousarray(example.targets[:, *window][..., ::step]),
         ignore=None if example.ignore is None else np.ascontiguousarray(example.ignore[window][:, ::step]),
+        meta={key: value for key, value in example.meta.items() if key != "boxes_xyxy"},
     )
 
 
