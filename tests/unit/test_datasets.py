@@ -192,6 +192,7 @@ def test_split_is_seeded_disjoint_and_complete(tmp_path):
         {"split": {"train": 2}, "part": "train"},
         {"split": {"train": 2, "sed": 0}, "part": "train"},
         {"split": {"train": 0.5}, "part": "train"},
+        {"split": 3, "part": "train"},
         {"mask_values": "index"},
     ],
 )

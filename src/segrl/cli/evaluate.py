@@ -12,7 +12,7 @@ import typer
 
 from segrl.cli import eval_options as given
 from segrl.cli.options import key_values
-from segrl.cli.suite import Suite, check_policy
+from segrl.cli.suite import Suite, check_suite
 from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def evaluate(
             threads=threads,
         )
         out = out or _default_out(settings)
-        check_policy(out, policy)
+        check_suite(out, policy)
         _measure(settings, out, processes)
     elif root is not None or options or texts is not None:
         raise SegrlError("--root, --texts and KEY=VALUE go with --dataset: name a data set")

@@ -44,7 +44,8 @@ class Suite:
         from segrl.report.evaluation import write_page
 
         place = out or Path("runs/eval") / re.sub(r"[^\w.+]+", "_", f"general-{Path(policy).name}")
-        check_policy(place, policy)
+        check_suite(place, policy)
+        _check_evaluation(place, policy)
         found = general(
             policy,
             place,
@@ -60,15 +61,25 @@ class Suite:
         typer.echo(f"scores  {place / RESULT}\nreport  {write_page(place)}")
 
 
-def check_policy(place: Path, policy: str) -> None:
-    """Raises DataError if `place` holds an evaluation, or the suite, of another policy."""
-    from segrl.errors import DataError
-    from segrl.evaluation import EvalDir
+def check_suite(place: Path, policy: str) -> None:
+    """Raises DataError if `place` holds the suite's scores of another policy."""
     from segrl.evaluation.general import read_general
 
-    directory, suite = EvalDir(place), read_general(place)
-    measured = [] if suite is None else [suite["run"]["checkpoint"]]
-    measured += [directory.description()["policy"]["name"]] if directory.run.exists() else []
-    for other in measured:
-        if other != policy:
-            raise DataError(f"{place} holds an evaluation of {other}, not of {policy}: choose another --out")
+    if (found := read_general(place)) is not None:
+        _same(place, found["run"]["checkpoint"], policy)
+
+
+def _check_evaluation(place: Path, policy: str) -> None:
+    """Raises DataError if `place` holds an evaluation of another policy."""
+    from segrl.evaluation import EvalDir
+
+    directory = EvalDir(place)
+    if directory.run.exists():
+        _same(place, directory.description()["policy"]["name"], policy)
+
+
+def _same(place: Path, there: str, policy: str) -> None:
+    from segrl.errors import DataError
+
+    if there != policy:
+        raise DataError(f"{place} holds an evaluation of {there}, not of {policy}: choose another --out")

@@ -109,12 +109,11 @@ def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping
         rest = {key: value for key, value in options.items() if key != "sample"}
         examples = _build(reader, name, rest)
         return examples if options["sample"] is None else Subset(examples, options["sample"])
-    known = (*parameters, "sample", "augment")
     for option in options:
         if option not in parameters:
-            raise DataError(
-                f"the data set {name!r} has no option {option!r}; did you mean {_nearest(option, known)!r}?"
-            )
+            of_every_set = difflib.get_close_matches(option, ("sample", "augment"), n=1)
+            nearest = of_every_set[0] if of_every_set else _nearest(option, parameters)
+            raise DataError(f"the data set {name!r} has no option {option!r}; did you mean {nearest!r}?")
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and options.get(option) is None:
             raise DataError(f"the data set {name!r} needs the option {option!r}, which has no default")
