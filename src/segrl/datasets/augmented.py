@@ -1,7 +1,7 @@
 """More views of few images: random crops, mirrored and lit differently, with their masks.
 
-A few dozen photographs are learned by heart in minutes; a policy that sees another crop of them each time has
-to look. A crop holds every target whole, so a request stays as true as it was.
+A crop holds every target whole. What else the image shows may be cut off: a request that places its target among
+other things ("the second from the left") wants `crop: 0`.
 """
 
 from __future__ import annotations

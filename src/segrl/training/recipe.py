@@ -147,7 +147,7 @@ class Recipe(_Section):
     @model_validator(mode="before")
     @classmethod
     def _held_out_inherits(cls, values: Any) -> Any:
-        """Held-out data without a name are the training data with other options, and without augmentation."""
+        """Held-out data without a name are the training data with other options (`part: test`), never augmented."""
         if not isinstance(values, dict):
             return values
         trained_on, measured = values.get("dataset"), values.get("evaluation")
