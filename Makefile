@@ -10,10 +10,11 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USAB
 PYTEST := $(VENV)/bin/python -m pytest
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart test test-long check proof bench docs clean
+.PHONY: help install quickstart unit test test-long check proof bench docs clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
+	@echo 'make unit         the tests that train nothing and start nothing: a minute'
 	@echo 'make test         install, then every check that needs no GPU'
 	@echo 'make test-long    the full forms of what make test shortens'
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
@@ -37,6 +38,9 @@ check: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+unit: install
+	$(PYTEST) tests/unit
 
 test: check
 	$(PYTEST)

@@ -21,8 +21,8 @@ from growth import floor, growth
 from rows import Row, against_plain, one_group, parsing, scores, warm
 from workload import Workload
 
+from segrl.devices import core_count
 from segrl.files import write_atomically
-from segrl.machine import core_count
 
 HERE = Path(__file__).parent
 
@@ -57,7 +57,7 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", default="hiera_tiny", help="a kind of segrl.segmenters.random_weights")
+    parser.add_argument("--kind", default="hiera_tiny", help="a kind of tests/support/random_weights.py")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=core_count())

@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from timing import peak_megabytes
-from workload import random_prompt
+from workload import random_prompt, save_random
 
 from segrl.answers.sam_r1 import SamR1
 from segrl.files import read_rows, write_atomically
-from segrl.plan import needs, setting_of
-from segrl.plan.models import POLICIES, PolicyModel, Vision, transformers_config
-from segrl.plan.needs import GB, peak
-from segrl.segmenters.random_weights import save_random
+from segrl.memory_estimate import needs, setting_of
+from segrl.memory_estimate.models import POLICIES, PolicyModel, Vision, transformers_config
+from segrl.memory_estimate.needs import GB, peak
 from segrl.tiny import tokenizer as tiny_tokenizer
 from segrl.training import Recipe, load_recipe, train
 from segrl.types import UNKNOWN_FRAME, Answer, Frame, Status

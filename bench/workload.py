@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,10 @@ from PIL import Image
 
 from segrl.segmenters import load, segment
 from segrl.segmenters.loading import load_sam
-from segrl.segmenters.random_weights import save_random
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Status
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from random_weights import save_random
 
 POINT_LABELS = (1, 1, 0)
 

@@ -20,7 +20,7 @@ import yaml
 
 from segrl.datasets.image_mask_layouts import LAYOUTS
 from segrl.errors import DataError, SegrlError
-from segrl.evaluation.looks import PLAIN
+from segrl.evaluation.inference import PLAIN
 from segrl.files import write_atomically
 
 HERE = Path(__file__).parent

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segrl.devices import core_count, installed_version
 from segrl.evaluation import EvalRecord
 from segrl.files import write_atomically
-from segrl.machine import core_count, installed_version
 from segrl.metrics import bootstrap_ci, paired_bootstrap
 from segrl.tiny.queries import UNDERSTOOD
 
@@ -65,7 +65,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def machine() -> str:
     """The machine that measured, and the versions, as a sentence."""
-    from segrl.training.setup import VERSIONED  # the same list that every run writes down
+    from segrl.training.trainer import VERSIONED  # the same list that every run writes down
 
     versions = ", ".join(f"{name} {installed_version(name)}" for name in VERSIONED[:4])
     return f"Machine: {platform.machine()}, {core_count()} CPU cores, no GPU;\n{versions}."

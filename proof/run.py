@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segrl.before_after import measure
 from segrl.evaluation import EvalRecord, read_jsonl, write_jsonl
+from segrl.experiment import measure
 from segrl.files import write_atomically
 from segrl.training import Recipe, load_recipe, train
 from segrl.types import Example
@@ -151,15 +151,17 @@ class Proof:
         """The same scenes and truths, each asked the query of the next scene of its kind."""
         from segrl import policies, segmenters
         from segrl.evaluation import evaluate
-        from segrl.pipeline import make_road
+        from segrl.pipeline import make_text_to_masks
 
         examples = list(self._examples())
         section = self.rl.evaluation
         assert section is not None
         policy, kinds = policies.load(model), len(section.dataset.options["kinds"])
         swapped = [replace(e, query=examples[(i + kinds) % len(examples)].query) for i, e in enumerate(examples)]
-        road = make_road(policy, segmenters.load("grabcut"))
-        return evaluate(policy, road, swapped, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens)
+        text_to_masks = make_text_to_masks(policy, segmenters.load("grabcut"))
+        return evaluate(
+            policy, text_to_masks, swapped, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens
+        )
 
     def _count(self, name: str, model: str) -> None:
         """The second skill: whether each held-out scene's objects are counted rightly."""

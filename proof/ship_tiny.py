@@ -92,11 +92,11 @@ def _spent(stage: Path) -> str:
 def _measured() -> list[tuple[str, str, str]]:
     from segrl import datasets, policies, segmenters
     from segrl.evaluation import evaluate, summarize
-    from segrl.pipeline import make_road
+    from segrl.pipeline import make_text_to_masks
 
     policy = policies.load("tiny")
-    road = make_road(policy, segmenters.load("grabcut"))
-    records = evaluate(policy, road, datasets.load("tiny", **HELD_OUT), batch_size=32, max_new_tokens=160)
+    text_to_masks = make_text_to_masks(policy, segmenters.load("grabcut"))
+    records = evaluate(policy, text_to_masks, datasets.load("tiny", **HELD_OUT), batch_size=32, max_new_tokens=160)
     summary = summarize(records)
     low, high = summary["giou_ci95"]
     rows = [("all", "", f"{summary['giou']:.3f} [{low:.3f}, {high:.3f}]; {summary['parse_rate']:.1%} of answers read")]

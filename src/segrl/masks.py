@@ -13,8 +13,8 @@ from typing import BinaryIO, TypedDict
 import numpy as np
 from PIL import Image
 
+from segrl.contours import edge_rings
 from segrl.errors import DataError
-from segrl.outlines import edge_rings
 from segrl.types import Box
 
 

@@ -22,10 +22,10 @@ from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Segmentation, S
 
 if TYPE_CHECKING:
     from segrl.policies import Completion, Policy
-    from segrl.road import Road
     from segrl.segmenters import Segmenter
+    from segrl.text_to_masks import TextToMasks
 
-__all__ = ["ImageLike", "Pipeline", "Result", "Stream", "load", "make_road"]
+__all__ = ["ImageLike", "Pipeline", "Result", "Stream", "load", "make_text_to_masks"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +83,14 @@ class Result:
 
 
 class Pipeline:
-    """Images and queries in, masks out. `road` is built by `make_road`, or any other that reads this policy's texts.
+    """Images and queries in, masks out. text_to_masks: by `make_text_to_masks`, or any that reads this policy's texts.
 
     An image is a path, the bytes of an image file, a PIL image, or an array `(H, W)` or `(H, W, 3)` of
     uint8 in RGB order; addresses are never opened. Decoding is greedy, so the same call gives the same result.
     """
 
-    def __init__(self, policy: Policy, road: Road, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
-        self.policy, self.road, self.max_new_tokens = policy, road, max_new_tokens
+    def __init__(self, policy: Policy, text_to_masks: TextToMasks, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
+        self.policy, self.text_to_masks, self.max_new_tokens = policy, text_to_masks, max_new_tokens
         self._auto = AutoBatch()
 
     def segment(self, image: ImageLike, query: str) -> Result:
@@ -135,7 +135,7 @@ class Pipeline:
         opened_image = as_image(image)
         in_pixels = tuple(replace(p, frame=ORIGINAL) if p.frame.kind is FrameKind.UNKNOWN else p for p in prompts)
         answer = Answer(Status.OK if in_pixels else Status.NO_TARGET, in_pixels)
-        return _result(opened_image, query, "", self.road.masks([answer], [opened_image])[0])
+        return _result(opened_image, query, "", self.text_to_masks.masks([answer], [opened_image])[0])
 
     def _try(self, pairs: Sequence[Pair], batch: Batch) -> list[Result | SegrlError]:
         """Results in order. What fails or does not fit is halved until the one that cannot be used stands alone."""
@@ -162,13 +162,13 @@ class Pipeline:
 
     def _answer(self, pairs: Sequence[Pair]) -> list[Result]:
         images = [image for image, _ in pairs]
-        prompts = [self.road.answer_format.prompt(query) for _, query in pairs]
+        prompts = [self.text_to_masks.answer_format.prompt(query) for _, query in pairs]
         groups = self.policy.generate(images, prompts, max_new_tokens=self.max_new_tokens, batch_size=len(pairs))
         return self._read(pairs, [group[0] for group in groups])
 
     def _read(self, pairs: Sequence[Pair], completions: Sequence[Completion]) -> list[Result]:
         images = [image for image, _ in pairs]
-        segmentations = self.road.read(
+        segmentations = self.text_to_masks.read(
             [completion.text for completion in completions],
             images,
             image_ids=[content_id(image) for image in images],
@@ -213,7 +213,7 @@ class Stream(Iterator[str]):
 
     def _run(self) -> Generator[str, None, None]:
         pipeline, (image, query) = self._pipeline, self._pair
-        prompt = pipeline.road.answer_format.prompt(query)
+        prompt = pipeline.text_to_masks.answer_format.prompt(query)
         pieces = policies.stream(pipeline.policy, image, prompt, max_new_tokens=pipeline.max_new_tokens)
         completion = yield from self._kept(pieces)
         (self._result,) = pipeline._read([self._pair], [completion])
@@ -244,12 +244,12 @@ def _does_not_fit(image: Image.Image) -> ImageTooLarge:
     )
 
 
-def make_road(policy: Policy, segmenter: Segmenter, answer_format: str | None = None) -> Road:
+def make_text_to_masks(policy: Policy, segmenter: Segmenter, answer_format: str | None = None) -> TextToMasks:
     """The road from this policy's texts to masks; `answer_format` None is the policy's own."""
-    from segrl.road import Road
+    from segrl.text_to_masks import TextToMasks
 
     chosen = answers.get(answer_format or policy.answer_format)
-    return Road(answer_format=chosen, frame_for=policy.frame_for, segmenter=segmenter)
+    return TextToMasks(answer_format=chosen, frame_for=policy.frame_for, segmenter=segmenter)
 
 
 def fitting_segmenter(policy: str) -> str:
@@ -295,8 +295,8 @@ def load(
     if assumed := getattr(loaded, "assumed", ""):
         logger.warning(assumed)
     name = segmenter or fitting_segmenter(policy)
-    road = make_road(loaded, segmenters.load(name, **_placed(name, device)))
-    return Pipeline(loaded, road, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
+    text_to_masks = make_text_to_masks(loaded, segmenters.load(name, **_placed(name, device)))
+    return Pipeline(loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
 
 
 def _placed(name: str, device: str | None) -> dict[str, str]:

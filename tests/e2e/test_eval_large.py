@@ -14,7 +14,7 @@ import pytest
 from eval_samples import command_words, write_examples
 from killed_eval import size
 
-TESTS = Path(__file__).parents[1] / "unit"
+TESTS = Path(__file__).parents[1] / "support"
 SEGRL = [sys.executable, "-c", "from segrl.cli import main; main()"]
 
 WATCHED = """

@@ -19,7 +19,7 @@ from segrl.tiny.model import Shape, save
 
 SMALL = Shape(width=32, layers=2, heads=2, mlp=64, vision_width=32, vision_layers=2, vision_heads=2, vision_mlp=32)
 PRELOADED = [
-    "segrl.training.setup",
+    "segrl.training.trainer",
     "segrl.tiny.scenes",
     "torch",
     "trl.trainer.grpo_trainer",

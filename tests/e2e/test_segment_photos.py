@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from segrl import datasets, pipeline, policies, segmenters
-from segrl.photos import Plan, find_jobs, segment_photos
+from segrl.folder_job import Plan, find_jobs, segment_photos
 
 QUICK = {"policy": "tiny", "segmenter": "box", "max_new_tokens": 8, "device": "cpu"}
 """Answers that are cut off after eight tokens: as fast as a real policy gets, and the same every time."""
@@ -104,7 +104,7 @@ def test_a_model_that_cannot_be_loaded_ends_all_processes(photos: Path, tmp_path
 def test_memory_stays_flat(n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept images would take 0.9 MB each."""
     scripted = policies.ScriptedPolicy({}, default="<think>…</think> <bbox>[100,100,800,700]</bbox>")
-    model = pipeline.Pipeline(scripted, pipeline.make_road(scripted, segmenters.load("box")))
+    model = pipeline.Pipeline(scripted, pipeline.make_text_to_masks(scripted, segmenters.load("box")))
     monkeypatch.setattr(pipeline, "load", lambda **_: model)
     photo = tmp_path / "photos" / "0.jpg"
     photo.parent.mkdir()

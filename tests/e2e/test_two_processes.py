@@ -20,7 +20,7 @@ from segrl.files import read_rows
 from segrl.training.launch import command
 from segrl.training.pictures import Pictures
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "two_processes.py"
 CLOSE = 1e-4
 RECIPE = {
     "method": "grpo",
@@ -47,7 +47,7 @@ BETAS = {"kl": 0.1, "plain": 0.0}
 
 
 def run(line: list[str], folder: Path) -> None:
-    tests = os.pathsep.join([str(SCRIPT.parents[1] / "unit"), os.environ.get("PYTHONPATH", "")])
+    tests = os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": tests, "TRL_EXPERIMENTAL_SILENCE": "1"}
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr

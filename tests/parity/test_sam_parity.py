@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from random_weights import save_random
 
 from segrl import segmenters
 from segrl.segmenters.families import FAMILIES
-from segrl.segmenters.random_weights import save_random
 from segrl.segmenters.sam import SamSegmenter
 from segrl.types import ORIGINAL, MaskPrompt
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segrl import answers
-from segrl.answers.literal import Literal, LiteralError, read_first, read_whole
+from segrl.answers.lenient_json import Literal, LiteralError, read_first, read_whole
 from segrl.answers.prompts import group, own_points, round_prompt
 from segrl.coordinates import to_lattice
 from segrl.types import UNKNOWN_FRAME, Box, Frame, MaskPrompt, Point, Status

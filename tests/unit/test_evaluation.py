@@ -11,7 +11,7 @@ from segrl import answers, segmenters
 from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, compare, evaluate, pointing, read_jsonl, summarize, write_jsonl
 from segrl.masks import box_to_mask, from_rle
-from segrl.pipeline import make_road
+from segrl.pipeline import make_text_to_masks
 from segrl.policies import Completion, ScriptedPolicy
 from segrl.types import RELATIVE_1000, Example, Status
 
@@ -55,7 +55,7 @@ def policy() -> ScriptedPolicy:
 
 def run(examples=EXAMPLES, **options) -> list[EvalRecord]:
     scripted = policy()
-    return evaluate(scripted, make_road(scripted, segmenters.load("box")), examples, **options)
+    return evaluate(scripted, make_text_to_masks(scripted, segmenters.load("box")), examples, **options)
 
 
 def test_records_of_every_outcome():
@@ -91,7 +91,7 @@ def test_truncation_reaches_the_parser():
             return [[Completion("<think>it is", truncated=True, n_tokens=5)] for _ in prompts]
 
     scripted = Cut({}, frame=RELATIVE_1000)
-    (record,) = evaluate(scripted, make_road(scripted, segmenters.load("box")), EXAMPLES[:1])
+    (record,) = evaluate(scripted, make_text_to_masks(scripted, segmenters.load("box")), EXAMPLES[:1])
     assert (record.status, record.truncated, record.tokens) == (Status.TRUNCATED, True, 5)
 
 

@@ -18,16 +18,16 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 # From the lowest to the highest; a module imports its own layer and those below.
 LAYERS = (
-    {"types", "errors", "files", "quiet", "machine"},
-    {"masks", "outlines", "overlay", "coordinates"},
+    {"types", "errors", "files", "log_filters", "devices"},
+    {"masks", "contours", "overlay", "coordinates"},
     {"answers", "segmenters", "scoring"},
-    {"road"},
+    {"text_to_masks"},
     {"policies", "rewards", "metrics", "datasets", "tiny"},
-    {"batching", "lane"},
+    {"batching", "batch_queue"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
-    {"photos"},
-    {"before_after", "other_trainers", "plan"},
+    {"folder_job"},
+    {"experiment", "integrations", "memory_estimate"},
     {"cli", "web", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

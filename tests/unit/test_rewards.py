@@ -12,7 +12,7 @@ from PIL import Image
 from segrl import answers, scoring, segmenters
 from segrl.errors import RecipeError
 from segrl.rewards import TERMS, Completions, RewardEngine, Rollout, build_terms
-from segrl.road import Road
+from segrl.text_to_masks import TextToMasks
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Score, Segmentation, Status
 
 ALL_PARTS = frozenset({"think", "bbox", "points", "labels", "answer"})
@@ -149,7 +149,7 @@ def test_wrong_sections(section, message):
 
 def engine(section) -> RewardEngine:
     frame_for = lambda image_wh: ORIGINAL  # noqa: E731
-    return RewardEngine(Road(answers.get("seg-r1"), frame_for, segmenters.load("box")), build_terms(section))
+    return RewardEngine(TextToMasks(answers.get("seg-r1"), frame_for, segmenters.load("box")), build_terms(section))
 
 
 def completions(*texts: str) -> Completions:

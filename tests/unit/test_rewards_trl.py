@@ -12,7 +12,7 @@ from segrl import answers, segmenters
 from segrl.masks import from_rle, to_rle
 from segrl.rewards import RewardEngine, build_terms
 from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, Shuffle, TrlRewards, completions_sha
-from segrl.road import Road
+from segrl.text_to_masks import TextToMasks
 from segrl.types import ORIGINAL
 
 TEXTS = [
@@ -23,7 +23,7 @@ TEXTS = [
 ]
 
 
-class CountingRoad(Road):
+class CountingRoad(TextToMasks):
     reads = 0
 
     def read(self, *args, **kwargs):
@@ -37,8 +37,8 @@ def make():
 
     def build(**options) -> TrlRewards:
         CountingRoad.reads = 0
-        road = CountingRoad(answers.get("seg-r1"), lambda image_wh: ORIGINAL, segmenters.load("box"))
-        engine = RewardEngine(road, build_terms({"iou": 0.7, "format": 0.3}))
+        text_to_masks = CountingRoad(answers.get("seg-r1"), lambda image_wh: ORIGINAL, segmenters.load("box"))
+        engine = RewardEngine(text_to_masks, build_terms({"iou": 0.7, "format": 0.3}))
         return TrlRewards(engine, lambda ids: (TEXTS[ids[0]], len(ids) > 1, len(ids)), **options)
 
     return build

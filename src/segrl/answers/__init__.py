@@ -10,7 +10,7 @@ import difflib
 
 from segrl.answers.base import AnswerFormat
 from segrl.answers.json_list import JsonList
-from segrl.answers.own import PREFIX, own_format
+from segrl.answers.plugins import PREFIX, own_format
 from segrl.answers.points_only import PointsOnly
 from segrl.answers.prompts import own_points
 from segrl.answers.sam_r1 import SamR1

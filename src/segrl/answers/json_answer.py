@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from segrl.answers.literal import Literal, read_first, read_whole
+from segrl.answers.lenient_json import Literal, read_first, read_whole
 from segrl.answers.prompts import MAX_BOXES, check_count
 from segrl.answers.reading import BadValues, Reading, blocks, tag_pattern
 from segrl.types import Status

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.json_answer import read_entries, read_field
-from segrl.answers.literal import Literal
+from segrl.answers.lenient_json import Literal
 from segrl.answers.prompts import MAX_POINTS, check_count, group, read_box, read_points, round_prompt
 from segrl.answers.reading import BadValues, Reading
 from segrl.types import Box, Frame, MaskPrompt, Point

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from segrl.answers.literal import Literal
+from segrl.answers.lenient_json import Literal
 from segrl.answers.reading import BadValues
 from segrl.coordinates import to_lattice
 from segrl.types import Box, Frame, MaskPrompt, Point

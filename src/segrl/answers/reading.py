@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
-from segrl.answers.literal import LiteralError
+from segrl.answers.lenient_json import LiteralError
 from segrl.types import Answer, MaskPrompt, Status
 
 _ORDER = {status: rank for rank, status in enumerate(Status)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
-from segrl.answers.literal import read_whole
+from segrl.answers.lenient_json import read_whole
 from segrl.answers.prompts import MAX_BOXES, check_count, group, read_boxes, round_prompt
 from segrl.answers.reading import Reading, tag_pattern
 from segrl.answers.tagged import find_blocks, read_points_into, render_points, segment_prompt

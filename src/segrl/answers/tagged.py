@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from segrl.answers.base import number_list
-from segrl.answers.literal import read_whole
+from segrl.answers.lenient_json import read_whole
 from segrl.answers.prompts import MAX_POINTS, check_count, read_labels, read_points
 from segrl.answers.reading import BadValues, Reading, blocks
 from segrl.types import MaskPrompt, Point, Status

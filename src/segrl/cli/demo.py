@@ -22,7 +22,7 @@ def demo(
 ) -> None:
     """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
     from segrl.cli.web_extra import needs_web
-    from segrl.quiet import quieten
+    from segrl.log_filters import quieten
 
     needs_web()
     import segrl

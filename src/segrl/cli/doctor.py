@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import typer
 
-from segrl.machine import installed_version
+from segrl.devices import installed_version
 
 
 def doctor() -> None:

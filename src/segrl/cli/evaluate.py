@@ -95,7 +95,7 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
     """Runs the evaluation and shows what came of it."""
     from segrl.evaluation import EvalDir, Share, run, run_on_processes
     from segrl.evaluation.result import summary_of
-    from segrl.quiet import quieten
+    from segrl.log_filters import quieten
 
     quieten()
     share = Share.of_environment()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from segrl.plan import Setting
+    from segrl.memory_estimate import Setting
 
 
 def plan(
@@ -28,7 +28,7 @@ def plan(
     Not compared with measured GPU memory yet: a first guess. Needs no network and no GPU.
     """
     from segrl.errors import SegrlError
-    from segrl.plan import settings_of
+    from segrl.memory_estimate import settings_of
     from segrl.training.stages import load_stages
 
     size = re.fullmatch(r"(\d+)x(\d+)", image)
@@ -45,8 +45,8 @@ def plan(
 
 def _show(name: str, setting: Setting) -> bool:
     """Prints one stage's table; whether it fits."""
-    from segrl.plan import needs, smallest_changes
-    from segrl.plan.needs import GB, peak
+    from segrl.memory_estimate import needs, smallest_changes
+    from segrl.memory_estimate.needs import GB, peak
 
     parts = needs(setting)
     phase, most = peak(parts)
@@ -70,7 +70,7 @@ def _show(name: str, setting: Setting) -> bool:
 
 
 def _gpus(setting: Setting) -> str:
-    from segrl.plan.needs import GB
+    from segrl.memory_estimate.needs import GB
 
     each = f"{setting.memory / GB:g} GB"
     return f"{each}" if setting.gpus == 1 else f"{setting.gpus} × {each}"

@@ -23,7 +23,7 @@ def show(
     plain: Annotated[bool, typer.Option("--plain", help="Without the policy's chat template; loads nothing.")] = False,
 ) -> None:
     """Print the exact text that a model is sent about an image: standard output holds that text and nothing else."""
-    from segrl.policies.shown import shown_prompt
+    from segrl.policies.prompt_preview import shown_prompt
 
     shown = shown_prompt(policy, query, answer_format=answer_format, plain=plain)
     size = "at its own size" if shown.input_wh is None else f"squashed to {shown.input_wh[0]}×{shown.input_wh[1]}"

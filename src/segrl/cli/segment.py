@@ -50,7 +50,7 @@ def segment(
     """
     from segrl.cli.segment_view import View
     from segrl.errors import SegrlError
-    from segrl.photos import Plan, find_jobs, segment_photos
+    from segrl.folder_job import Plan, find_jobs, segment_photos
     from segrl.pipeline import fitting_segmenter
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()] + ["overlay"] * overlay
@@ -81,7 +81,7 @@ def _batch_size(text: str) -> BatchSize:
 def _processes(text: str) -> int:
     if text != "auto":
         return _positive("--processes", text)
-    from segrl.photos.processes import gpu_count
+    from segrl.folder_job.processes import gpu_count
 
     return max(1, gpu_count())
 

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from segrl.files import legible
-from segrl.photos import Inputs, Summary, Tally
-from segrl.quiet import quieten
+from segrl.folder_job import Inputs, Summary, Tally
+from segrl.log_filters import quieten
 
 EVERY_SECONDS = 10.0
 """How often a plain line is printed where there is no terminal."""

@@ -34,7 +34,7 @@ def serve(
 ) -> None:
     """Serve masks over HTTP: POST /v1/segment, POST /v1/masks, and a Label Studio ML backend; /docs has the API."""
     from segrl.cli.web_extra import needs_web
-    from segrl.quiet import quieten
+    from segrl.log_filters import quieten
 
     needs_web()
     import segrl

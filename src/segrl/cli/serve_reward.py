@@ -26,10 +26,10 @@ def serve_reward(
     try:
         import uvicorn
 
-        from segrl.other_trainers.server import make_app
+        from segrl.integrations.server import make_app
     except ImportError as error:
         raise SegrlError(f"serve-reward needs the web extra ({error}): pip install 'segrl[web]'") from error
-    from segrl.other_trainers import from_recipe
+    from segrl.integrations import from_recipe
 
     places: list[str | None] = [*device] if device else [None]
     rewards = [from_recipe(recipe, overrides or (), stage=stage, device=place) for place in places]

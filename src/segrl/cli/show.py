@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from segrl.before_after import improve
 from segrl.evaluation import EvalRecord, OnProgress
-from segrl.quiet import quieten
+from segrl.experiment import improve
+from segrl.log_filters import quieten
 from segrl.report.story import interval, signed, verdict
 from segrl.training import Recipe
 

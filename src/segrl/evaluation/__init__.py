@@ -14,7 +14,7 @@ from segrl.evaluation.checkpoints import best_of_checkpoints
 from segrl.evaluation.comparison import compare_runs
 from segrl.evaluation.evaluate import OnProgress, compare, evaluate, summarize
 from segrl.evaluation.gold import evaluate_gold
-from segrl.evaluation.looks import Decoding
+from segrl.evaluation.inference import Decoding
 from segrl.evaluation.pointing import pointing
 from segrl.evaluation.processes import run_on_processes
 from segrl.evaluation.records import EvalRecord, read_jsonl, write_jsonl

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl import metrics
 from segrl.errors import DataError
-from segrl.evaluation.looks import Decoding, Look, look
+from segrl.evaluation.inference import Decoding, Look, look
 from segrl.evaluation.measures import measures
 from segrl.evaluation.records import EvalRecord
 from segrl.masks import to_rle
@@ -17,7 +17,7 @@ from segrl.types import Example, Score
 
 if TYPE_CHECKING:
     from segrl.policies import Policy
-    from segrl.road import Road
+    from segrl.text_to_masks import TextToMasks
 
 OnProgress = Callable[[Sequence[EvalRecord], int], None]
 """Called after each batch with all records so far and the number of examples."""
@@ -32,7 +32,7 @@ def window_size(batch_size: int) -> int:
 
 def evaluate(
     policy: Policy,
-    road: Road,
+    text_to_masks: TextToMasks,
     examples: Sequence[Example],
     *,
     batch_size: int = 1,
@@ -49,20 +49,20 @@ def evaluate(
     step = window_size(batch_size)
     for start in range(0, len(examples), step):
         window = [examples[i] for i in range(start, min(start + step, len(examples)))]
-        records += evaluate_window(policy, road, window, decoding)
+        records += evaluate_window(policy, text_to_masks, window, decoding)
         if on_progress is not None:
             on_progress(records, len(examples))
     return records
 
 
 def evaluate_window(
-    policy: Policy, road: Road, window: Sequence[Example], decoding: Decoding, *, saliency: bool = False
+    policy: Policy, text_to_masks: TextToMasks, window: Sequence[Example], decoding: Decoding, *, saliency: bool = False
 ) -> list[EvalRecord]:
     """Records of a few examples answered together. saliency: measure what only the field of saliency asks for too."""
     from segrl import scoring
 
     images, queries = [example.image for example in window], [example.query for example in window]
-    looks = look(policy, road, images, queries, [example.image_id for example in window], decoding)
+    looks = look(policy, text_to_masks, images, queries, [example.image_id for example in window], decoding)
     segmentations = [one.segmentation for one in looks]
     truths = [example.truth for example in window]
     scores = scoring.score(segmentations, truths, [example.ignore for example in window])

@@ -25,13 +25,13 @@ def evaluate_gold(examples: Sequence[Example], segmenter: Segmenter, answer_form
     The mask prompts are an example's `meta["prompts"]`, or made from its targets. They go through
     the text and the road as a policy's do. Raises DataError for a target without a pixel.
     """
-    from segrl.road import Road
+    from segrl.text_to_masks import TextToMasks
 
     written = answers.get(answer_format)
     texts = {str(place): _written(example, written) for place, example in enumerate(examples)}
     places = itertools.count()
     policy = ScriptedPolicy(texts, key=lambda *_: str(next(places)), answer_format=written.name, frame=ORIGINAL)
-    return evaluate(policy, Road(written, policy.frame_for, segmenter), examples)
+    return evaluate(policy, TextToMasks(written, policy.frame_for, segmenter), examples)
 
 
 def _written(example: Example, written: AnswerFormat) -> str:

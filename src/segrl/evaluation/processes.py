@@ -14,7 +14,7 @@ from segrl.errors import SegrlError
 from segrl.evaluation.run import Share, finish, run_share
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.settings import EvalSettings
-from segrl.quiet import quieten
+from segrl.log_filters import quieten
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

@@ -109,7 +109,9 @@ def _answer_window(loaded: Loaded, places: Sequence[int]) -> list[EvalRecord]:
     settings = loaded.settings
     examples = [loaded.examples[place] for place in places]
     policy = loaded.policy_for(examples)
-    return evaluate_window(policy, loaded.road, examples, settings.fitted_decoding, saliency=settings.wants_saliency)
+    return evaluate_window(
+        policy, loaded.text_to_masks, examples, settings.fitted_decoding, saliency=settings.wants_saliency
+    )
 
 
 def _session(share: Share, begun: float, answered: int) -> dict[str, Any]:

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl import answers, datasets, policies
+from segrl.devices import device_name, installed_version
 from segrl.errors import DataError, SegrlError
 from segrl.evaluation.evaluate import window_size
-from segrl.evaluation.looks import PLAIN, Decoding
+from segrl.evaluation.inference import PLAIN, Decoding
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
-from segrl.machine import device_name, installed_version
 from segrl.masks import to_rle
-from segrl.pipeline import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_road, takes_device
+from segrl.pipeline import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_text_to_masks, takes_device
 from segrl.types import Example
 
 if TYPE_CHECKING:
     from segrl.policies import Policy
-    from segrl.road import Road
     from segrl.segmenters import Segmenter
+    from segrl.text_to_masks import TextToMasks
 
 PROTOCOL = 1
 """Raised when a rule of docs/protocol.md changes, so that results of two protocols are never taken for one."""
@@ -104,7 +104,7 @@ class Loaded:
     settings: EvalSettings
     examples: Sequence[Example]
     policy_for: PolicyFor
-    road: Road
+    text_to_masks: TextToMasks
     policy_facts: Mapping[str, Any]
 
     @property
@@ -126,15 +126,15 @@ def load(settings: EvalSettings) -> Loaded:
     segmenter = segmenters.load(settings.segmenter_name, **_placed(settings.segmenter_name, settings.segmenter_options))
     if settings.policy in REPLAYED:
         policy_for, facts = _replayed(settings)
-        return Loaded(settings, examples, policy_for, _road(policy_for([]), segmenter, settings), facts)
+        return Loaded(settings, examples, policy_for, _text_to_masks(policy_for([]), segmenter, settings), facts)
     options = {"answer_format": settings.answer_format, **_placed(settings.policy, settings.policy_options)}
     policy = policies.load(settings.policy, **options)
     facts = _policy_facts(policy) | {"weights": weights_fingerprint(settings.policy)}
-    return Loaded(settings, examples, lambda window: policy, _road(policy, segmenter, settings), facts)
+    return Loaded(settings, examples, lambda window: policy, _text_to_masks(policy, segmenter, settings), facts)
 
 
-def _road(policy: Policy, segmenter: Segmenter, settings: EvalSettings) -> Road:
-    return make_road(policy, segmenter, settings.answer_format)
+def _text_to_masks(policy: Policy, segmenter: Segmenter, settings: EvalSettings) -> TextToMasks:
+    return make_text_to_masks(policy, segmenter, settings.answer_format)
 
 
 def _placed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
     Folders are left out: the data set is known by its options, its size and a hash of examples spread
     over it, a local policy by a hash of its files.
     """
-    settings, road = loaded.settings, loaded.road
+    settings, text_to_masks = loaded.settings, loaded.text_to_masks
     elsewhere = {"root"}
     options = {key: value for key, value in settings.dataset_options.items() if key not in elsewhere}
     facts = {
@@ -178,7 +178,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         },
         "policy": {"name": settings.policy, "options": dict(settings.policy_options), **loaded.policy_facts},
         "prompt": _prompt_facts(loaded),
-        "frame": _frame_facts(road),
+        "frame": _frame_facts(text_to_masks),
         "segmenter": {
             "name": settings.segmenter_name,
             "options": dict(settings.segmenter_options),
@@ -194,19 +194,19 @@ def describe(loaded: Loaded) -> dict[str, Any]:
 
 def _prompt_facts(loaded: Loaded) -> dict[str, Any]:
     """What the policy is sent for the query `{query}`, with the chat template where the policy has one."""
-    text = loaded.road.answer_format.prompt("{query}")
+    text = loaded.text_to_masks.answer_format.prompt("{query}")
     render = getattr(loaded.policy_for([]), "render", None)
     sent = render(text) if callable(render) else text
     return {
-        "answer_format": loaded.road.answer_format.name,
+        "answer_format": loaded.text_to_masks.answer_format.name,
         "text": text,
         "sha256": hashlib.sha256(str(sent).encode()).hexdigest(),
     }
 
 
-def _frame_facts(road: Road) -> dict[str, Any]:
+def _frame_facts(text_to_masks: TextToMasks) -> dict[str, Any]:
     """What the numbers of the answers mean, on an image of 1000 × 700 where that depends on it."""
-    frame = road.frame_for((1000, 700))
+    frame = text_to_masks.frame_for((1000, 700))
     return {"kind": frame.kind.value, "size_wh_for_1000x700": None if frame.size_wh is None else list(frame.size_wh)}
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from segrl.contours import pixel_rings
 from segrl.exports.base import Export
 from segrl.exports.record import ImageRecord
 from segrl.files import write_atomically
 from segrl.masks import from_rle
-from segrl.outlines import pixel_rings
 
 LABELME_VERSION = "5.5.0"
 """The version of the format that the files claim; LabelMe warns for another major version than its own."""

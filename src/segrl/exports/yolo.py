@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segrl.contours import pixel_rings
 from segrl.exports.base import Export
 from segrl.exports.record import Found, ImageRecord
 from segrl.files import write_atomically
 from segrl.masks import from_rle
-from segrl.outlines import pixel_rings
 
 QUARTER = 0.25
 """Pixels from a pixel's corner to the written point: rounded and cut, it is the same pixel."""

@@ -1,4 +1,4 @@
-"""The files of a run that a report reads, beside those of `segrl.training.run_dir`; each may be missing.
+"""The files of a run that a report reads, beside those of `segrl.training.checkpoints`; each may be missing.
 
 evaluation/before.jsonl    records of the policy before training (`segrl.evaluation`)
 evaluation/after.jsonl     the same examples after it
@@ -22,8 +22,8 @@ from PIL import Image
 from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, read_jsonl
 from segrl.files import read_rows, write_atomically
+from segrl.training.checkpoints import RunDir
 from segrl.training.pictures import Pictures
-from segrl.training.run_dir import RunDir
 
 
 @dataclass(frozen=True)

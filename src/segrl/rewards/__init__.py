@@ -25,5 +25,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # A recipe is read above this layer; the name stands here because this is where one looks for it.
     if name == "from_recipe":
-        return importlib.import_module("segrl.other_trainers").from_recipe
+        return importlib.import_module("segrl.integrations").from_recipe
     raise AttributeError(f"module 'segrl.rewards' has no attribute {name!r}")

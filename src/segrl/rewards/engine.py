@@ -15,7 +15,7 @@ from segrl.rewards.rollout import Rollout
 if TYPE_CHECKING:
     from PIL import Image
 
-    from segrl.road import Road
+    from segrl.text_to_masks import TextToMasks
 
 Values = list[float | None]
 
@@ -56,14 +56,14 @@ class RewardEngine:
     [0.93, 0.0]
     """
 
-    def __init__(self, road: Road, terms: Sequence[RewardTerm]) -> None:
-        self.road, self.terms = road, tuple(terms)
+    def __init__(self, text_to_masks: TextToMasks, terms: Sequence[RewardTerm]) -> None:
+        self.text_to_masks, self.terms = text_to_masks, tuple(terms)
 
     def rollouts(self, batch: Completions) -> list[Rollout]:
         """The completions with their masks and scores."""
         from segrl import scoring
 
-        segmentations = self.road.read(
+        segmentations = self.text_to_masks.read(
             batch.texts, batch.images, image_ids=list(batch.image_ids), truncated=list(batch.truncated)
         )
         different = {id(targets): targets for targets in batch.targets}
@@ -80,7 +80,7 @@ class RewardEngine:
                 score=score,
                 targets=batch.targets[i],
                 ignore=batch.ignores[i],
-                required_parts=self.road.answer_format.required_parts,
+                required_parts=self.text_to_masks.answer_format.required_parts,
             )
             for i, (segmentation, score) in enumerate(zip(segmentations, scores, strict=True))
         ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segrl.answers.own import import_path
+from segrl.answers.plugins import import_path
 from segrl.errors import RecipeError
 from segrl.rewards import objects, points, terms, texts
 from segrl.rewards.rollout import Rollout

@@ -187,9 +187,9 @@ class TrlRewards:
 
     def _outside(self, rollout: Rollout, image_wh: tuple[int, int]) -> bool:
         """Whether a completion writes numbers beyond the image; what is logged of it is clipped."""
-        road = self.engine.road
-        frame = road.frame_for(image_wh)
-        answer = road.answer_format.parse(rollout.text, truncated=rollout.truncated, frame=frame)
+        text_to_masks = self.engine.text_to_masks
+        frame = text_to_masks.frame_for(image_wh)
+        answer = text_to_masks.answer_format.parse(rollout.text, truncated=rollout.truncated, frame=frame)
         return any(lies_outside(prompt, image_wh) for prompt in answer.prompts)
 
 

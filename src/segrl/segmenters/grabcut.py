@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segrl.machine import core_count
+from segrl.devices import core_count
 from segrl.masks import box_to_mask
 from segrl.segmenters.box import disc
 from segrl.segmenters.protocol import Embedding, check_frames

@@ -14,10 +14,10 @@ from transformers import TrainerCallback
 
 from segrl.files import append_rows, read_rows
 from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
+from segrl.training.checkpoints import RunDir, mark_complete
 from segrl.training.keeping import drop_others
 from segrl.training.ranks import wait_for_all
 from segrl.training.recipe import CheckpointSection, RolloutLog
-from segrl.training.run_dir import RunDir, mark_complete
 
 
 class StepLog(TrainerCallback):

@@ -16,10 +16,10 @@ from segrl.datasets import load
 from segrl.errors import RecipeError
 from segrl.evaluation import EvalRecord, evaluate, summarize, write_jsonl
 from segrl.metrics import METRICS
-from segrl.road import Road
+from segrl.text_to_masks import TextToMasks
+from segrl.training.checkpoints import RunDir
 from segrl.training.parts import PolicyParts
 from segrl.training.recipe import EvaluationSection, Recipe
-from segrl.training.run_dir import RunDir
 from segrl.types import Example
 
 
@@ -31,8 +31,16 @@ class HeldOut(TrainerCallback):
     processes share the examples.
     """
 
-    def __init__(self, trainer: Any, road: Road, policy: PolicyParts, section: EvaluationSection, run: RunDir) -> None:
-        self._trainer, self._road, self._policy, self._section, self._run = trainer, road, policy, section, run
+    def __init__(
+        self, trainer: Any, text_to_masks: TextToMasks, policy: PolicyParts, section: EvaluationSection, run: RunDir
+    ) -> None:
+        self._trainer, self._text_to_masks, self._policy, self._section, self._run = (
+            trainer,
+            text_to_masks,
+            policy,
+            section,
+            run,
+        )
         self._examples = load(section.dataset.name, **section.dataset.options)
         self._chosen = spread(len(self._examples), section.examples)
         self._found: dict[str, float] = {}
@@ -75,7 +83,7 @@ class HeldOut(TrainerCallback):
         policy = TransformersPolicy(inner, self._policy.processor, self._policy.settings)
         section = self._section
         return evaluate(
-            policy, self._road, examples, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens
+            policy, self._text_to_masks, examples, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens
         )
 
 

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from segrl.files import read_rows
+from segrl.training.checkpoints import RunDir, is_complete, step_of
 from segrl.training.recipe import CheckpointSection
-from segrl.training.run_dir import RunDir, is_complete, step_of
 
 
 def best_checkpoint(run: RunDir) -> Path | None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from segrl.errors import SegrlError
 from segrl.files import write_atomically
+from segrl.training.checkpoints import RunDir
 from segrl.training.recipe import Recipe
-from segrl.training.run_dir import RunDir
 from segrl.training.train import TrainResult, result_of
 
 COMMAND = "SEGRL_LAUNCHED_BY"
@@ -44,7 +44,7 @@ def launch(recipe: Recipe, out: Path | str, processes: int, *, say: Callable[[st
     run.claim(recipe)
     if run.finished.exists():
         return result_of(run)
-    line = command(processes, ["--module", "segrl.training.launched", str(run.recipe), str(run.root)])
+    line = command(processes, ["--module", "segrl.training.worker", str(run.recipe), str(run.root)])
     said = shlex.join(line)
     say(said)
     write_atomically(run.root / "launch.txt", said + "\n")

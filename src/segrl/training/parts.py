@@ -9,7 +9,7 @@ from typing import Any
 from segrl.errors import ModelError
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion
 from segrl.policies.frames import SmartResize
-from segrl.road import Road
+from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
 from segrl.training.data import Reader
 from segrl.training.recipe import Recipe
@@ -72,13 +72,13 @@ def _load_processor(path: str) -> tuple[Any, str]:
         raise ModelError(f"cannot load the policy {path}: {reason}") from error
 
 
-def load_road(recipe: Recipe, reader: Reader) -> Road:
+def load_text_to_masks(recipe: Recipe, reader: Reader) -> TextToMasks:
     """The road from this policy's texts to masks."""
     from segrl import segmenters
 
     assert recipe.segmenter is not None  # Recipe refuses grpo without one
     segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
-    return Road(answer_format=reader.format, frame_for=reader.frame_for, segmenter=segmenter)
+    return TextToMasks(answer_format=reader.format, frame_for=reader.frame_for, segmenter=segmenter)
 
 
 def load_examples(recipe: Recipe) -> Sequence[Example]:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segrl import answers
-from segrl.answers.own import PREFIX as OWN_FORMAT
+from segrl.answers.plugins import PREFIX as OWN_FORMAT
 from segrl.errors import RecipeError
 from segrl.rewards.registry import RewardTerm, build_terms, nearest
 

@@ -17,9 +17,9 @@ from segrl.datasets.gold import gold_prompts
 from segrl.errors import DataError, RecipeError
 from segrl.files import write_atomically
 from segrl.rewards import Completions, RewardBatch, RewardEngine
+from segrl.training.checkpoints import RunDir
 from segrl.training.ranks import is_main
 from segrl.training.recipe import Recipe
-from segrl.training.run_dir import RunDir
 from segrl.types import ORIGINAL, RELATIVE_1000, Example, MaskPrompt
 
 if TYPE_CHECKING:
@@ -120,10 +120,10 @@ def _passed(run: RunDir, recipe: Recipe) -> bool:
 
 def check_recipe(recipe: Recipe) -> RewardCheck:
     """The reward check of a GRPO recipe; needs its processor, segmenter and data, and no weights of the policy."""
-    from segrl.training.parts import load_examples, load_policy, load_road
+    from segrl.training.parts import load_examples, load_policy, load_text_to_masks
 
     policy = load_policy(recipe)
-    engine = RewardEngine(load_road(recipe, policy.reader), recipe.terms())
+    engine = RewardEngine(load_text_to_masks(recipe, policy.reader), recipe.terms())
     wanted = recipe.reward_check
     examples = _drawn(load_examples(recipe), wanted.samples, recipe.seed)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segrl.files import read_rows, write_atomically
+from segrl.training.checkpoints import RunDir, copy_model, is_complete, step_of
 from segrl.training.ranks import is_main, wait_for_all
 from segrl.training.recipe import Recipe
 from segrl.training.reward_check import ensure_reward
-from segrl.training.run_dir import RunDir, copy_model, is_complete, step_of
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from segrl.training.setup import RolloutFunction
+    from segrl.training.trainer import RolloutFunction
 
 Say = Callable[[str], None]
 
@@ -104,7 +104,7 @@ def _run(
 ) -> None:
     """Trains to the end, which leaves the last checkpoint."""
     from segrl.training.progress import Progress
-    from segrl.training.setup import build, record_start
+    from segrl.training.trainer import build, record_start
 
     checkpoint = run.last_complete() if is_main() else _last_whole(run)
     if is_main():

@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 
 from segrl.files import read_rows
 from segrl.training.callbacks import plain
+from segrl.training.checkpoints import RunDir
 from segrl.training.diagnosis import GroupFacts, diagnose, facts
-from segrl.training.run_dir import RunDir
 
 EVERY_ROWS = 5
 """After how many logged steps the logs are looked at again."""

@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from segrl import __version__
 from segrl.pipeline import Pipeline
-from segrl.web import label_studio, openapi, refusals, routes
+from segrl.web import errors, label_studio, openapi, routes
 from segrl.web.metrics import MeasuredRequests
 from segrl.web.service import Service
 from segrl.web.settings import ServerSettings
@@ -36,7 +36,7 @@ def create_app(pipeline: Pipeline, settings: ServerSettings | None = None) -> Fa
     app.state.service = service
     app.include_router(routes.build(service))
     app.include_router(label_studio.build(service))
-    refusals.install(app)
+    errors.install(app)
     openapi.install(app)
     app.add_middleware(MeasuredRequests, metrics=service.metrics)
     if service.settings.allow_origins:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 
-from segrl.web.pictures import from_base64
-from segrl.web.refusals import Refused, invalid
+from segrl.web.errors import Refused, invalid
+from segrl.web.images import from_base64
 from segrl.web.settings import Limits
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 from xml.etree import ElementTree
 
-from segrl.web.refusals import invalid
+from segrl.web.errors import invalid
 
 Kind = Literal["brushlabels", "polygonlabels", "rectanglelabels"]
 KINDS = ("brushlabels", "polygonlabels", "rectanglelabels")

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from segrl import __version__
 from segrl.pipeline import Result
-from segrl.web import bodies, label_config
+from segrl.web import label_config, parsing
+from segrl.web.errors import Refused, invalid
 from segrl.web.fetch import ImageSource
-from segrl.web.gate import check_token, read_body, while_client_waits
 from segrl.web.label_config import Wanted
+from segrl.web.limits import check_token, read_body, while_client_waits
 from segrl.web.openapi import ERRORS
-from segrl.web.refusals import Refused, invalid
 from segrl.web.regions import drawn_on, hints, region
 from segrl.web.service import Service
 
@@ -102,7 +102,7 @@ def build(service: Service) -> APIRouter:
     async def predict(request: Request) -> Response:
         """Pre-annotations of tasks."""
         async with service.segment_places.one(), asyncio.timeout(service.limits.seconds):
-            asked = bodies.validated(Predict, await read_body(request, service.limits.max_bytes))
+            asked = parsing.validated(Predict, await read_body(request, service.limits.max_bytes))
             found = await while_client_waits(request, _predict(service, source, asked))
             return Response(found.model_dump_json(), media_type="application/json")
 

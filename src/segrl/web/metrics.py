@@ -8,7 +8,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from segrl.web.refusals import CLIENT_CLOSED_REQUEST
+from segrl.web.errors import CLIENT_CLOSED_REQUEST
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import python_multipart.multipart as reader
 from python_multipart.exceptions import FormParserError
 
-from segrl.web.refusals import Refused
+from segrl.web.errors import Refused
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from segrl.web.wire import ErrorBody, MasksRequest, SegmentRequest
+from segrl.web.schemas import ErrorBody, MasksRequest, SegmentRequest
 
 REF = "#/components/schemas/{model}"
 _FILE = {"type": "string", "format": "binary", "description": "An image file."}

@@ -13,8 +13,8 @@ import numpy as np
 from segrl.masks import mask_to_box, mask_to_polygons
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 from segrl.web import brush
+from segrl.web.errors import invalid
 from segrl.web.label_config import Wanted
-from segrl.web.refusals import invalid
 
 
 def region(wanted: Wanted, mask: np.ndarray) -> dict[str, Any] | None:

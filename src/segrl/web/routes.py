@@ -11,12 +11,12 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from segrl import __version__
-from segrl.web import bodies
-from segrl.web.gate import Places, check_token, while_client_waits
+from segrl.web import parsing
+from segrl.web.errors import Refused
+from segrl.web.limits import Places, check_token, while_client_waits
 from segrl.web.openapi import ERRORS, MASKS_BODY, SEGMENT_BODY
-from segrl.web.refusals import Refused
+from segrl.web.schemas import MasksRequest, MasksResponse, SegmentRequest, SegmentResponse, masks_body, segment_body
 from segrl.web.service import Service
-from segrl.web.wire import MasksRequest, MasksResponse, SegmentRequest, SegmentResponse, masks_body, segment_body
 
 JSON = "application/json"
 
@@ -78,7 +78,7 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 
 
 async def _segment(request: Request, service: Service) -> bytes:
-    asked, data = await bodies.read(request, SegmentRequest, service.limits)
+    asked, data = await parsing.read(request, SegmentRequest, service.limits)
     assert data is not None  # a SegmentRequest always has an image
 
     async def answer() -> bytes:
@@ -90,7 +90,7 @@ async def _segment(request: Request, service: Service) -> bytes:
 
 
 async def _masks(request: Request, service: Service) -> bytes:
-    asked, data = await bodies.read(request, MasksRequest, service.limits)
+    asked, data = await parsing.read(request, MasksRequest, service.limits)
     prompts = [prompt.to_mask_prompt() for prompt in asked.prompts]
 
     async def answer() -> bytes:

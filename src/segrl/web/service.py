@@ -10,14 +10,14 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from PIL import Image
 
+from segrl.batch_queue import BatchQueue
 from segrl.errors import SegrlError
-from segrl.lane import Lane
 from segrl.pipeline import Pipeline, Result
 from segrl.types import Answer, MaskPrompt, Segmentation, Status
-from segrl.web.gate import Places
+from segrl.web.errors import Refused, invalid
+from segrl.web.images import RecentImages, decode
+from segrl.web.limits import Places
 from segrl.web.metrics import Metrics
-from segrl.web.pictures import RecentImages, decode
-from segrl.web.refusals import Refused, invalid
 from segrl.web.settings import ServerSettings
 
 T = TypeVar("T")
@@ -25,13 +25,13 @@ T = TypeVar("T")
 MASKS_BATCH = 16
 """Requests for masks that are decoded together."""
 CODEC_THREADS = 2
-"""Images decoded and answers encoded at once, beside the two lanes."""
+"""Images decoded and answers encoded at once, beside the two queues."""
 
 
 class Service:
     """What a server does, without HTTP.
 
-    Queries and mask prompts have a lane each, so that whoever drags a box does not wait for another's
+    Queries and mask prompts have a queue each, so that whoever drags a box does not wait for another's
     reasoning. Everything but `close` must be used in one event loop.
     """
 
@@ -39,23 +39,25 @@ class Service:
         self.pipeline, self.settings, self.limits = pipeline, settings, settings.limits
         self.metrics = Metrics()
         self.recent = RecentImages(settings.recent_bytes)
-        self._queries: Lane[tuple[Image.Image, str], Result] = self._lane("segment", self._answer, settings.batch_size)
-        self._masks: Lane[tuple[Image.Image, tuple[MaskPrompt, ...]], Segmentation] = self._lane(
+        self._queries: BatchQueue[tuple[Image.Image, str], Result] = self._queue(
+            "segment", self._answer, settings.batch_size
+        )
+        self._masks: BatchQueue[tuple[Image.Image, tuple[MaskPrompt, ...]], Segmentation] = self._queue(
             "masks", self._decode, MASKS_BATCH
         )
         self.segment_places, self.masks_places = self._places(self._queries), self._places(self._masks)
         self._codecs = CapacityLimiter(CODEC_THREADS)
         self.closing = False
 
-    def _lane(self, name: str, work: Callable[[Sequence[T]], Sequence], batch_size: int) -> Lane:
-        return Lane(name, work, batch_size=batch_size, on_batch=self.metrics.batches.labels(name).observe)
+    def _queue(self, name: str, work: Callable[[Sequence[T]], Sequence], batch_size: int) -> BatchQueue:
+        return BatchQueue(name, work, batch_size=batch_size, on_batch=self.metrics.batches.labels(name).observe)
 
-    def _places(self, lane: Lane) -> Places:
+    def _places(self, queue: BatchQueue) -> Places:
         def until_free() -> float:
-            return lane.last_batch_seconds * (1 + lane.n_waiting / lane.batch_size)
+            return queue.last_batch_seconds * (1 + queue.n_waiting / queue.batch_size)
 
         places = Places(self.limits.places, until_free)
-        self.metrics.watch(lane.name, lambda: lane.n_waiting, lambda: places.taken)
+        self.metrics.watch(queue.name, lambda: queue.n_waiting, lambda: places.taken)
         return places
 
     async def close(self) -> None:
@@ -100,4 +102,4 @@ class Service:
 
     def _decode(self, asked: Sequence[tuple[Image.Image, tuple[MaskPrompt, ...]]]) -> list[Segmentation]:
         answers = [Answer(Status.OK, prompts) for _, prompts in asked]
-        return self.pipeline.road.masks(answers, [image for image, _ in asked])
+        return self.pipeline.text_to_masks.masks(answers, [image for image, _ in asked])

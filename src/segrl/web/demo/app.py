@@ -14,16 +14,16 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from segrl.web.demo.page import Example, asset, build
-from segrl.web.demo.shelf import Shelf, routes
+from segrl.web.demo.result_store import ResultStore, routes
 
 MAX_FILE_SIZE = "32mb"
 
 
 def create_app(models: Mapping[str, Pipeline], examples: Sequence[Example] | None = None) -> FastAPI:
     """The page over policies by name, side by side where there are several. It loads nothing from other hosts."""
-    app, shelf = FastAPI(openapi_url=None), Shelf()
-    app.include_router(routes(shelf))
-    page = build(models, examples if examples is not None else tiny_examples(), shelf)
+    app, store = FastAPI(openapi_url=None), ResultStore()
+    app.include_router(routes(store))
+    page = build(models, examples if examples is not None else tiny_examples(), store)
     page.queue(default_concurrency_limit=4, max_size=64)
     return gr.mount_gradio_app(
         app,

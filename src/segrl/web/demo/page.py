@@ -16,11 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline, Result
-from segrl.web.demo import words
-from segrl.web.demo.shelf import Shelf
-from segrl.web.pictures import decode
-from segrl.web.refusals import Refused
-from segrl.web.wire import Prompt
+from segrl.web.demo import messages
+from segrl.web.demo.result_store import ResultStore
+from segrl.web.errors import Refused
+from segrl.web.images import decode
+from segrl.web.schemas import Prompt
 
 Picture = tuple[Image.Image, str]
 """An image and the query about it."""
@@ -58,7 +58,7 @@ class Panel:
 
     name: str
     model: Pipeline
-    shelf: Shelf
+    store: ResultStore
     status: gr.HTML
     text: gr.Textbox
     editor: gr.HTML
@@ -71,17 +71,17 @@ class Panel:
 
     def show(self, result: Result, *, edited: bool = False) -> tuple[Any, ...]:
         """A result in all outputs. After an edit the boxes and points stay what the browser has, and the text too."""
-        key = self.shelf.put(result)
+        key = self.store.put(result)
         value: dict[str, Any] = {"files": f"files/{key}/", "size_wh": result.image.size, "masks": len(result.masks)}
         if not edited:
             value["objects"] = [prompt.to_json() for prompt in result.prompts]
         text = gr.skip() if edited else result.text
-        return words.of_result(result, edited=edited), text, value, result
+        return messages.of_result(result, edited=edited), text, value, result
 
     def answer(self, asked: Picture) -> Iterator[tuple[Any, ...]]:
         """The model's text as it is written, then the result."""
         image, query = asked
-        yield words.line("busy", "Looking …"), gr.Textbox("", visible=True), {"busy": True}, None
+        yield messages.line("busy", "Looking …"), gr.Textbox("", visible=True), {"busy": True}, None
         stream = self.model.stream(image, query)
         shown = time.monotonic()
         try:
@@ -89,10 +89,10 @@ class Panel:
                 if time.monotonic() - shown > BETWEEN_PIECES:
                     shown = time.monotonic()
                     yield gr.skip(), stream.text, gr.skip(), None
-            yield words.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
+            yield messages.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
             yield self.show(stream.result)
         except SegrlError as error:
-            yield words.line("unread", " ".join(str(error).split())), stream.text, gr.skip(), None
+            yield messages.line("unread", " ".join(str(error).split())), stream.text, gr.skip(), None
         finally:
             stream.close()
 
@@ -137,7 +137,7 @@ def remember(names: Sequence[str]) -> Callable[..., tuple[list[Turn], Any]]:
 def history_list(names: Sequence[str], history: Sequence[Turn]) -> Any:
     """The newest first and chosen, for it is what is shown; a choice's value is its place in `history`."""
     entries = [
-        (words.history_entry(i + 1, turn.query, list(zip(names, turn.results, strict=True))), i)
+        (messages.history_entry(i + 1, turn.query, list(zip(names, turn.results, strict=True))), i)
         for i, turn in enumerate(history)
     ]
     return gr.Radio(choices=entries[::-1], value=len(entries) - 1 if entries else None, visible=bool(entries))
@@ -145,7 +145,7 @@ def history_list(names: Sequence[str], history: Sequence[Turn]) -> Any:
 
 def compare(*results: Result | None) -> Any:
     """The line about answers side by side, shown once there is something to say."""
-    told = words.agreement(results)
+    told = messages.agreement(results)
     return gr.HTML(told, visible=bool(told))
 
 
@@ -162,7 +162,7 @@ def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
     return show
 
 
-def build(models: Mapping[str, Pipeline], examples: Sequence[Example], shelf: Shelf) -> gr.Blocks:
+def build(models: Mapping[str, Pipeline], examples: Sequence[Example], store: ResultStore) -> gr.Blocks:
     """The page over one policy, or several side by side. examples: images and queries to begin with."""
     with gr.Blocks(title="segrl", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         gr.Markdown(f"# segrl\n{INTRODUCTION}")
@@ -182,7 +182,7 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], shelf: Sh
             with gr.Column(scale=3, min_width=320):
                 compared = gr.HTML("", visible=False, elem_id="compared")
                 with gr.Row():
-                    panels = [_panel(name, model, shelf) for name, model in models.items()]
+                    panels = [_panel(name, model, store) for name, model in models.items()]
         shown = _Shown(upload, query, asked, history, past, compared, panels)
         for listen in (ask.click, query.submit):
             shown.answers(listen(opened, [upload, query], asked, **_QUIET))
@@ -212,11 +212,11 @@ def _examples(examples: Sequence[Example]) -> list[gr.Button]:
         return buttons
 
 
-def _panel(name: str, model: Pipeline, shelf: Shelf) -> Panel:
+def _panel(name: str, model: Pipeline, store: ResultStore) -> Panel:
     with gr.Column(scale=2, min_width=320, elem_classes="segrl-panel"):
-        about = words.ABOUT.get(name)
+        about = messages.ABOUT.get(name)
         gr.Markdown(f"### Model: {name}" + (f"\n{about}" if about else ""))
-        status = gr.HTML(words.line("idle", words.NOTHING_YET))
+        status = gr.HTML(messages.line("idle", messages.NOTHING_YET))
         editor = gr.HTML(
             {},
             html_template=asset("editor.html"),
@@ -234,7 +234,7 @@ def _panel(name: str, model: Pipeline, shelf: Shelf) -> Panel:
             buttons=["copy"],
             visible=False,
         )
-    return Panel(name, model, shelf, status, text, editor, gr.State(None))
+    return Panel(name, model, store, status, text, editor, gr.State(None))
 
 
 def _taking(example: Example) -> Callable[[], tuple[Any, ...]]:

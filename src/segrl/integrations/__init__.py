@@ -1,0 +1,13 @@
+"""A recipe's reward for trainers that are not ours: TRL by hand, ms-swift, and over HTTP verl and EasyR1.
+
+from_recipe   the reward as one callable, with the recipe's data as rows
+swift         ms-swift's reward plugin
+server        the same over HTTP, batched across callers
+client        what verl and EasyR1 call; a file that needs nothing but Python
+"""
+
+from __future__ import annotations
+
+from segrl.integrations.recipe_reward import RecipeReward, from_recipe
+
+__all__ = ["RecipeReward", "from_recipe"]

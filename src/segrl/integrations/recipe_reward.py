@@ -1,0 +1,165 @@
+"""A recipe's reward as one callable, the same engine that `segrl train` uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segrl.errors import RecipeError
+from segrl.integrations.ground_truth import Truths
+from segrl.pipeline import WEIGHTLESS
+from segrl.policies import prepare_image
+from segrl.rewards.engine import Completions, RewardBatch, RewardEngine
+from segrl.training.data import lazy_dataset
+from segrl.training.parts import load_examples, load_policy, load_text_to_masks
+from segrl.training.recipe import Recipe
+from segrl.training.stages import load_stages
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Read = tuple[str, bool, int]
+"""A completion's text, whether it was cut off, and its tokens."""
+
+
+def from_recipe(
+    path: Path | str, overrides: Iterable[str] = (), *, stage: str | None = None, device: str | None = None
+) -> RecipeReward:
+    """The reward of a recipe file: `GRPOTrainer(reward_funcs=from_recipe("recipes/sam_r1.yaml"), …)`.
+
+    overrides: as on the command line. stage: which of the recipe's stages; needed where more than one
+    has a reward. device: where the segmenter runs, if it is a SAM (default: the process's own GPU).
+    The policy's weights are not loaded, only its configuration and processor. Raises RecipeError,
+    ModelError or DataError for what the recipe gets wrong.
+    """
+    return RecipeReward(_rewarded(path, overrides, stage), device=device)
+
+
+def _rewarded(path: Path | str, overrides: Iterable[str], stage: str | None) -> Recipe:
+    """The recipe of the stage that has a reward."""
+    found = {one.name: one.recipe for one in load_stages(path, overrides) if one.recipe.method == "grpo"}
+    if stage is not None and stage in found:
+        return found[stage]
+    if stage is not None or len(found) != 1:
+        said = f"no stage {stage!r} with a reward" if stage is not None else "not one stage with a reward"
+        raise RecipeError(f"{path} has {said}; it has {', '.join(filter(None, found)) or 'none'}: name one as stage")
+    return next(iter(found.values()))
+
+
+class RecipeReward:
+    """A callable as TRL takes it: completions and a column `ground_truth` in, weighted sums out.
+
+    `ground_truth` is a text (see `segrl.integrations.ground_truth`); `rows` and `dataset` give those of the
+    recipe's own data. Loads the segmenter once; not for several threads at a time.
+    """
+
+    __name__ = "segrl"
+
+    def __init__(self, recipe: Recipe, *, device: str | None = None) -> None:
+        if recipe.segmenter is not None and device is not None and recipe.segmenter.name not in WEIGHTLESS:
+            options = {**recipe.segmenter.model_dump(), "device": device}
+            recipe = recipe.model_copy(update={"segmenter": type(recipe.segmenter)(**options)})
+        self.recipe, self.policy = recipe, load_policy(recipe)
+        self.engine = RewardEngine(load_text_to_masks(recipe, self.policy.reader), recipe.terms())
+        root = recipe.dataset.options.get("root", ".")
+        self.truths = Truths(lambda: load_examples(recipe), Path(root))
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        *,
+        ground_truth: Sequence[str],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """One weighted sum per completion; None where no term applies.
+
+        completions: texts, or chats that end with the answer. completion_ids: read instead of the
+        texts where a trainer gives them, since they say what was cut off. columns: TRL's
+        `log_metric` gets each term's mean and the gIoU; the rest is ignored.
+        """
+        if completion_ids is None:
+            reads = [self.read(text_of(one)) for one in completions]
+        else:
+            reads = [self.policy.read(ids) for ids in completion_ids]
+        batch = self.score_reads(reads, ground_truth)
+        if "log_metric" in columns:
+            _log(batch, columns["log_metric"])
+        return batch.totals
+
+    def score(
+        self, texts: Sequence[str], ground_truth: Sequence[str], truncated: Sequence[bool] | None = None
+    ) -> RewardBatch:
+        """Rollouts, terms and sums of texts. truncated: which were cut off, where the caller knows."""
+        cut = [False] * len(texts) if truncated is None else truncated
+        reads = [self.read(text, truncated=one) for text, one in zip(texts, cut, strict=True)]
+        return self.score_reads(reads, ground_truth)
+
+    def score_reads(self, reads: Sequence[Read], ground_truth: Sequence[str]) -> RewardBatch:
+        """The same for completions that have been read already."""
+        examples = [self.truths.example(text) for text in ground_truth]
+        return self.engine.score(
+            Completions(
+                texts=[text for text, _, _ in reads],
+                truncated=[cut for _, cut, _ in reads],
+                n_tokens=[n for _, _, n in reads],
+                example_ids=[example.id for example in examples],
+                images=[example.image for example in examples],
+                image_ids=[example.image_id for example in examples],
+                targets=[example.targets for example in examples],
+                ignores=[example.ignore for example in examples],
+            )
+        )
+
+    def read(self, text: str, *, truncated: bool = False) -> Read:
+        """A decoded completion as training reads one: cut at the first end token, if special tokens were kept,
+        with the <think> that the chat template wrote before it."""
+        tokenizer = self.policy.processor.tokenizer
+        ends = [end for end in (tokenizer.eos_token, tokenizer.pad_token) if end and end in text]
+        kept = text[: min(text.index(end) for end in ends)] if ends else text
+        n_tokens = len(tokenizer(kept, add_special_tokens=False)["input_ids"])
+        return self.policy.opening + kept, truncated and not ends, n_tokens
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The recipe's data for another trainer's files: `image` (as the policy is shown it), `system` (or None),
+        `prompt` (the text beside the image), `query` and `ground_truth`, in the order of the data set."""
+        settings, reader = self.policy.settings, self.policy.reader
+        for index, example in enumerate(self.truths.examples):
+            yield {
+                "image": prepare_image(example.image, settings),
+                "system": settings.system,
+                "prompt": example.meta.get("prompt_text") or reader.format.prompt(example.query),
+                "query": example.query,
+                "ground_truth": f"{index}:{example.id}",
+            }
+
+    def dataset(self) -> Dataset:
+        """The recipe's data as TRL's trainers take them: `prompt`, `image`, `ground_truth`; made on access."""
+        import numpy as np
+
+        reader, examples = self.policy.reader, self.truths.examples
+
+        def row(index: int) -> dict[str, Any]:
+            image = prepare_image(examples[index].image, reader.settings)
+            return {"prompt": reader.prompt(examples[index]), "image": image, "ground_truth": self.truths.name(index)}
+
+        places: Any = range(len(examples))  # a row needs its example's place, which the example does not know
+        make: Any = row
+        return lazy_dataset(places, np.arange(len(examples)), make, keep=0)
+
+
+def text_of(completion: Any) -> str:
+    """The text of a completion: a text itself, or the last message of a chat (its content, or its content's texts)."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _log(batch: RewardBatch, log_metric: Any) -> None:
+    for name, values in batch.values.items():
+        applying = [value for value in values if value is not None]
+        if applying:
+            log_metric(f"segrl/{name}", sum(applying) / len(applying))
+    log_metric("giou", sum(rollout.score.iou for rollout in batch.rollouts) / len(batch.rollouts))

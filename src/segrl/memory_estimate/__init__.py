@@ -1,0 +1,15 @@
+"""What a recipe needs of a GPU's memory, reckoned from dimensions: no network, no GPU, no torch.
+
+models     the dimensions of every model that a shipped recipe names
+needs      a recipe → bytes of each part, in each phase of a step
+changes    the smallest set of changes after which it fits
+
+The reckoning has not been compared with measured GPU memory; take it for a first guess.
+"""
+
+from __future__ import annotations
+
+from segrl.memory_estimate.changes import Change, smallest_changes
+from segrl.memory_estimate.needs import Need, Setting, needs, setting_of, settings_of
+
+__all__ = ["Change", "Need", "Setting", "needs", "setting_of", "settings_of", "smallest_changes"]

@@ -1,0 +1,221 @@
+"""Builds TRL's trainer for a recipe, with our data, rewards and callbacks in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segrl.devices import device_name, installed_version
+from segrl.files import write_atomically
+from segrl.rewards.engine import RewardEngine
+from segrl.rewards.trl_adapter import Shuffle, TrlRewards
+from segrl.training.adapters import adapters
+from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
+from segrl.training.checkpoints import RunDir
+from segrl.training.data import layout, lazy_dataset, rows_needed
+from segrl.training.frozen import freeze_vision_tower
+from segrl.training.held_out import HeldOut, check_held_out
+from segrl.training.memory import keep_freed_memory
+from segrl.training.options import build_config
+from segrl.training.parts import PolicyParts, load_examples, load_policy, load_text_to_masks
+from segrl.training.pictures import Pictures
+from segrl.training.ranks import rank
+from segrl.training.recipe import Recipe
+from segrl.training.step_timing import Phases, add_first
+from segrl.training.watching import Watching
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VERSIONED = (
+    "segrl",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "numpy",
+    "opencv-python-headless",
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A trainer ready to run. last_step: the step after which it is done. marker: to be added as its last callback."""
+
+    trainer: Any
+    last_step: int
+    marker: CompletionMarker
+
+
+RolloutFunction = Callable[[list[Any], Any], dict[str, Any]]
+"""TRL's `rollout_func`: prompts and trainer → prompt_ids, completion_ids, logprobs."""
+
+
+def build(
+    recipe: Recipe,
+    run: RunDir,
+    *,
+    rollout_func: RolloutFunction | None = None,
+    say: Callable[[str], None] = print,
+) -> Built:
+    """The trainer of a recipe. Raises RecipeError, ModelError or DataError for what the recipe gets wrong."""
+    config = build_config(recipe, run.checkpoints, say=say)
+    check_held_out(recipe, config)
+    if config.use_cpu:
+        keep_freed_memory()
+    policy = load_policy(recipe)
+    if recipe.method == "grpo":
+        trainer, rewards = _grpo_trainer(recipe, run, config, policy, rollout_func)
+    else:
+        trainer, rewards = _sft_trainer(recipe, config, policy), None
+    if recipe.policy.freeze_vision_tower:
+        freeze_vision_tower(trainer.model)
+    _quieten(trainer)
+    _log_to(run, trainer)
+    held_out = _held_out(recipe, run, trainer, policy, rewards)
+    add_first(trainer, Phases(rewards, held_out), *([] if held_out is None else [held_out]))
+    trainer.add_callback(StepLog(run, rewards))
+    if rewards is not None:
+        trainer.add_callback(Watching(run, say))
+    return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings, recipe.checkpoints))
+
+
+def _rows(recipe: Recipe, config: Any, row: Any, keep: int) -> Any:
+    examples = load_examples(recipe)
+    epochs = float(recipe.trainer.get("num_train_epochs", 1))
+    rows = rows_needed(config, recipe.method, len(examples), epochs)
+    return lazy_dataset(examples, layout(len(examples), rows, recipe.seed), row, keep)
+
+
+def _grpo_trainer(
+    recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts, rollout_func: RolloutFunction | None
+) -> tuple[Any, TrlRewards]:
+    from trl import GRPOTrainer
+
+    from segrl.training.shared_images import share_images
+
+    rewards = TrlRewards(
+        RewardEngine(load_text_to_masks(recipe, policy.reader), recipe.terms()),
+        policy.read,
+        shuffle=Shuffle(recipe.seed, config.num_generations) if recipe.control.shuffle_rewards else None,
+        logs_rollouts=recipe.log.rollouts.wants,
+        keep_pictures=_keeper(run, recipe.log.rollouts.groups * config.num_generations),
+    )
+    config.reward_weights = rewards.weights
+    queries = config.generation_batch_size // config.num_generations
+    trainer = GRPOTrainer(
+        model=policy.path,
+        args=config,
+        reward_funcs=rewards.functions(),
+        train_dataset=_rows(recipe, config, policy.reader.rl_row, keep=2 * queries),
+        processing_class=policy.processor,
+        rollout_func=rollout_func,
+        **adapters(recipe),
+    )
+    for model in (trainer.model, trainer.ref_model):
+        if model is not None:
+            share_images(model)
+    trainer.add_callback(Rollouts(run, recipe.log.rollouts, config.num_generations))
+    return trainer, rewards
+
+
+def _keeper(run: RunDir, rows: int) -> Callable[[Sequence[str], Sequence[Image]], None]:
+    """Keeps the pictures of the first `rows` completions of all processes, which go to the rollout log.
+
+    TRL puts those of the first process first, and each has as many.
+    """
+    pictures = Pictures(run.pictures)
+
+    def keep(image_ids: Sequence[str], images: Sequence[Image]) -> None:
+        mine = max(0, rows - rank() * len(image_ids))
+        for image_id, image in dict(zip(image_ids[:mine], images, strict=False)).items():
+            pictures.save(image_id, image)
+
+    return keep
+
+
+def _sft_trainer(recipe: Recipe, config: Any, policy: PolicyParts) -> Any:
+    from trl import SFTTrainer
+
+    return SFTTrainer(
+        model=policy.path,
+        args=config,
+        train_dataset=_rows(recipe, config, policy.reader.sft_row, keep=0),
+        processing_class=policy.processor,
+        **adapters(recipe),
+    )
+
+
+def _held_out(
+    recipe: Recipe, run: RunDir, trainer: Any, policy: PolicyParts, rewards: TrlRewards | None
+) -> HeldOut | None:
+    """What measures held-out examples during training; None where the recipe does not ask for it."""
+    if recipe.evaluation is None or not recipe.evaluation.every:
+        return None
+    text_to_masks = load_text_to_masks(recipe, policy.reader) if rewards is None else rewards.engine.text_to_masks
+    return HeldOut(trainer, text_to_masks, policy, recipe.evaluation, run)
+
+
+def _log_to(run: RunDir, trainer: Any) -> None:
+    """TensorBoard's files lie in the run's directory unless its own environment variable says where."""
+    for callback in trainer.callback_handler.callbacks:
+        if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
+            callback.logging_dir = str(run.root / "tensorboard")
+
+
+def _quieten(trainer: Any) -> None:
+    """Takes out the callbacks that print every log as a dictionary."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+
+
+def _last_step(trainer: Any) -> int:
+    """After how many updates the run is done; one epoch of the laid-out data unless `max_steps` is set."""
+    loader = trainer.get_train_dataloader()
+    return int(trainer.set_initial_training_values(trainer.args, loader)[-1])
+
+
+def record_start(run: RunDir, checkpoint: Path | None) -> None:
+    """Adds this start to run.json: command and launcher, revision, versions, machine, checkpoint it goes on from."""
+    path = run.root / "run.json"
+    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    starts.append(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": sys.argv,
+            "launched_by": os.environ.get("SEGRL_LAUNCHED_BY"),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "from_step": None if checkpoint is None else checkpoint.name.rpartition("-")[2],
+            "revision": git_revision(),
+            "versions": {name: installed_version(name) for name in VERSIONED},
+            "python": platform.python_version(),
+            "device": device_name(),
+        }
+    )
+    write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
+
+
+def git_revision() -> str | None:
+    """The commit of the source tree that segrl runs from, `+` behind it if files were changed; None outside git."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if dirty.strip() else "")
