@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from segrl.datasets.images import as_image
 from segrl.errors import SegrlError
+from segrl.images import as_image
 
 ImageLike = Image.Image | Path | str | bytes | np.ndarray
 BatchSize = int | Literal["auto"]

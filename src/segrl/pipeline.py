@@ -13,8 +13,8 @@ from PIL import Image
 
 from segrl import answers, overlay, policies
 from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windows
-from segrl.datasets.images import as_image, content_id
 from segrl.errors import SegrlError, ServerError
+from segrl.images import as_image, content_id
 from segrl.policies import MAX_NEW_TOKENS
 from segrl.segmenters.protocol import ImageTooLarge
 from segrl.tiny import POLICIES

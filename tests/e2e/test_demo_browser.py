@@ -18,7 +18,7 @@ from PIL import Image
 from serving import listening
 
 from segrl import answers, policies, segmenters
-from segrl.datasets.images import content_id
+from segrl.images import content_id
 from segrl.pipeline import Pipeline, make_text_to_masks
 from segrl.tiny.scenes import TinyScenes
 from segrl.types import ORIGINAL

@@ -14,8 +14,8 @@ from PIL import Image
 from segrl import datasets
 from segrl.datasets.folder import split_targets
 from segrl.datasets.gold import default_reasoning, gold_answer, gold_prompt, spread_points
-from segrl.datasets.images import as_image, content_id, read_image
 from segrl.errors import DataError
+from segrl.images import as_image, content_id, read_image
 from segrl.types import ORIGINAL, Example
 
 PENN_FUDAN = Path(__file__).parents[2].parent / "shared" / "data" / "penn-fudan"

@@ -9,6 +9,7 @@ from PIL import Image
 
 from segrl import segmenters
 from segrl.errors import FrameError, SegrlError
+from segrl.images import content_id
 from segrl.segmenters.box import BoxSegmenter
 from segrl.types import ORIGINAL, RELATIVE_1000, Answer, Frame, MaskPrompt, Status
 
@@ -96,10 +97,10 @@ def test_nothing_to_segment_encodes_nothing():
     assert counting.encoded == 0
 
 
-def test_content_key_tells_pixels_size_and_mode_apart():
-    keys = {segmenters.content_key(i) for i in (image(), image(20, 40), image(value=1), image().convert("L"))}
+def test_content_id_tells_pixels_size_and_mode_apart():
+    keys = {content_id(i) for i in (image(), image(20, 40), image(value=1), image().convert("L"))}
     assert len(keys) == 4
-    assert segmenters.content_key(image()) in keys
+    assert content_id(image()) in keys
 
 
 def test_an_unknown_segmenter_is_a_one_line_error():

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from segrl.datasets.images import content_id
 from segrl.datasets.rows import Examples
 from segrl.errors import DataError
+from segrl.images import content_id
 from segrl.masks import mask_to_box
 from segrl.types import Example
 

@@ -30,9 +30,9 @@ import numpy as np
 
 from segrl.datasets.annotations import Instance, checked, read_json
 from segrl.datasets.drawing import draw_instances
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows
 from segrl.errors import DataError
+from segrl.images import content_id, read_image
 from segrl.types import Example
 
 Per = Literal["category", "annotation", "image"]

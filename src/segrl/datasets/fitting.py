@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from segrl.datasets.images import ImageBytes
 from segrl.errors import DataError
+from segrl.images import ImageBytes
 
 MAX_STRETCH = 0.02
 """A mask of another size is scaled only where its two sides agree on the factor to this relative difference."""

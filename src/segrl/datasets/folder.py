@@ -26,14 +26,13 @@ import numpy as np
 
 from segrl.datasets.annotations import stack
 from segrl.datasets.fitting import fit_mask
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows, files_by_stem
 from segrl.errors import DataError
 from segrl.files import legible
+from segrl.images import IMAGE_SUFFIXES, content_id, read_image
 from segrl.masks import over_half, read_index_png
 from segrl.types import Example
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MANY_VALUES = 100
 """More values than this in a mask of 0–255 look like smoothed edges (JPEG), not instances."""
 

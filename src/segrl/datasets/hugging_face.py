@@ -23,10 +23,10 @@ import numpy as np
 
 from segrl.datasets.annotations import stack
 from segrl.datasets.fitting import fit_mask
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.tables import TableRows
 from segrl.datasets.written_masks import read_written_mask
 from segrl.errors import DataError
+from segrl.images import content_id, read_image
 from segrl.masks import box_to_mask
 from segrl.types import Box, Example
 

@@ -25,9 +25,9 @@ import numpy as np
 from segrl.datasets.annotations import stack
 from segrl.datasets.fitting import fit_mask
 from segrl.datasets.image_mask_layouts import LAYOUTS, Layout, Pair
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows, distinct, files_by_stem
 from segrl.errors import DataError
+from segrl.images import content_id, read_image
 from segrl.masks import read_index_png
 from segrl.types import Example
 

@@ -28,10 +28,10 @@ import numpy as np
 
 from segrl.datasets.annotations import stack
 from segrl.datasets.fitting import fit_mask
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows
 from segrl.datasets.written_masks import read_written_mask
 from segrl.errors import DataError
+from segrl.images import content_id, read_image
 from segrl.types import ORIGINAL, Example, MaskPrompt
 
 _KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags", "reasoning", "answer", "prompts"})

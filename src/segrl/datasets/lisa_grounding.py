@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from segrl.datasets.annotations import read_json, stack
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows
 from segrl.errors import DataError
+from segrl.images import content_id, read_image
 from segrl.masks import box_to_mask
 from segrl.types import Box, Example
 

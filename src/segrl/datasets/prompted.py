@@ -9,8 +9,8 @@ from PIL import Image
 
 from segrl.coordinates import to_original
 from segrl.datasets.annotations import stack
-from segrl.datasets.images import content_id
 from segrl.errors import DataError
+from segrl.images import content_id
 from segrl.masks import box_to_mask
 from segrl.types import Answer, Example, MaskPrompt, Status
 

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from segrl.datasets.annotations import read_json, stack
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.rows import Rows, first_folder
 from segrl.errors import DataError
 from segrl.files import legible
+from segrl.images import content_id, read_image
 from segrl.types import Example
 
 SPLITS = ("train", "val", "test")

@@ -28,10 +28,10 @@ from typing import Any
 
 from segrl.datasets.annotations import Instance, read_json
 from segrl.datasets.drawing import draw_instances
-from segrl.datasets.images import content_id, read_image
 from segrl.datasets.plain_pickle import load_plain
 from segrl.datasets.rows import Rows, distinct, first_folder
 from segrl.errors import DataError
+from segrl.images import content_id, read_image
 from segrl.types import Example
 
 IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "coco_2014/train2014", "train2014")

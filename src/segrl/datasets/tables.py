@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from segrl.datasets.images import ImageBytes, read_image
 from segrl.datasets.rows import Examples, choose_sample
 from segrl.errors import DataError
+from segrl.images import ImageBytes, read_image
 from segrl.types import Example
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from segrl import answers
 from segrl.coordinates import box_iou, convert, to_original
-from segrl.datasets.images import read_image
 from segrl.errors import DataError, ServerError
 from segrl.files import append_rows, cut_partial_line, make_directory, read_rows, write_atomically
+from segrl.images import read_image
 from segrl.policies.openai_policy import at_once
 from segrl.types import ORIGINAL, Answer, MaskPrompt
 

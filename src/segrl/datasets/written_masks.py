@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from segrl.datasets.annotations import decode
-from segrl.datasets.images import ImageBytes
 from segrl.errors import DataError
+from segrl.images import ImageBytes
 from segrl.masks import read_png
 
 

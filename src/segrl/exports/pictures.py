@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from segrl import overlay
-from segrl.datasets.images import read_image
 from segrl.exports.base import Export, query_folder
 from segrl.exports.record import Found, ImageRecord
 from segrl.files import replacing
+from segrl.images import read_image
 from segrl.masks import from_rle, write_png
 
 

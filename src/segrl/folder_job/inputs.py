@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segrl.datasets.folder import IMAGE_SUFFIXES
 from segrl.errors import DataError
+from segrl.images import IMAGE_SUFFIXES
 
 _Entry = tuple[Path, str, str | None]
 """An image, its file name in exports, and its own query if a table gives one."""

@@ -9,6 +9,6 @@
 from segrl.segmenters.batch import segment
 from segrl.segmenters.concept import load_concept
 from segrl.segmenters.loading import load
-from segrl.segmenters.protocol import Embedding, Segmenter, content_key
+from segrl.segmenters.protocol import Embedding, Segmenter
 
-__all__ = ["Embedding", "Segmenter", "content_key", "load", "load_concept", "segment"]
+__all__ = ["Embedding", "Segmenter", "load", "load_concept", "segment"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from segrl.coordinates import to_original
 from segrl.errors import ModelError
-from segrl.segmenters.protocol import ImageTooLarge, ScoringSegmenter, Segmenter, content_key
+from segrl.images import content_id
+from segrl.segmenters.protocol import ImageTooLarge, ScoringSegmenter, Segmenter
 from segrl.types import Answer, MaskPrompt, Segmentation
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def segment(
     """
     if len(images) != len(answers):
         raise ValueError(f"{len(images)} images but {len(answers)} answers")
-    ids = image_ids if image_ids is not None else _content_keys(images)
+    ids = image_ids if image_ids is not None else _content_ids(images)
     pixel_answers = [to_original(answer, image.size) for answer, image in zip(answers, images, strict=True)]
     works: dict[tuple[str, tuple[int, int]], _Work] = {}
     rows: list[list[int]] = []
@@ -66,9 +67,9 @@ def segment(
     ]
 
 
-def _content_keys(images: Sequence[Image.Image]) -> list[str]:
-    """`content_key` of each image; one object that stands several times is read once."""
-    keys = {id(image): content_key(image) for image in {id(image): image for image in images}.values()}
+def _content_ids(images: Sequence[Image.Image]) -> list[str]:
+    """`content_id` of each image; one object that stands several times is read once."""
+    keys = {id(image): content_id(image) for image in {id(image): image for image in images}.values()}
     return [keys[id(image)] for image in images]
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from segrl.errors import ModelError
+from segrl.images import content_id
 from segrl.masks import mask_to_box
-from segrl.segmenters.protocol import content_key
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Segmentation, Status
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ConceptSegmenter:
         box of each. Nothing found is NO_TARGET with N = 0. Equal images of the call are encoded once.
         """
         answered: dict[tuple[str, str], Segmentation] = {}
-        keys = [content_key(image) for image in images]
+        keys = [content_id(image) for image in images]
         for first, image in dict(zip(keys, images, strict=True)).items():
             asked = dict.fromkeys(text for key, text in zip(keys, words, strict=True) if key == first)
             answered.update(((first, text), found) for text, found in zip(asked, self._ask(image, asked), strict=True))

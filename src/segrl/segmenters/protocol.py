@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -74,10 +73,3 @@ def check_frames(prompts: Iterable[MaskPrompt]) -> None:
             raise FrameError(
                 f"a segmenter takes original pixels, not {prompt.frame.kind.value}: use coordinates.to_original first"
             )
-
-
-def content_key(image: Image.Image) -> str:
-    """32 hexadecimal digits that are equal exactly for images of equal mode, size and pixels."""
-    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
-    digest.update(image.tobytes())
-    return digest.hexdigest()

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segrl.errors import ModelError
+from segrl.images import content_id
 from segrl.segmenters.cache import MemoryCache, Store
 from segrl.segmenters.checkpoint import Checkpoint
 from segrl.segmenters.memory import Batcher
-from segrl.segmenters.protocol import Embedding, ImageTooLarge, check_frames, content_key
+from segrl.segmenters.protocol import Embedding, ImageTooLarge, check_frames
 from segrl.types import MaskPrompt
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class SamSegmenter:
         """
         if not self.stores and len(images) == 1:
             return self._encode_new(images)
-        keys = [content_key(image) for image in images]
+        keys = [content_id(image) for image in images]
         found = {key: embedding for key in dict.fromkeys(keys) if (embedding := self._recall(key)) is not None}
         new = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
         for key, embedding in zip(new, self._encode_new(list(new.values())), strict=True):

@@ -14,7 +14,6 @@ without having understood. `gold="tight"` gives the right objects, tight boxes a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.errors import DataError
+from segrl.images import content_id
 from segrl.tiny import gold as golden
 from segrl.tiny import queries
 from segrl.tiny.named import Named
@@ -151,7 +151,7 @@ class TinyScenes(Sequence[Example]):
         image = layout.paint(rng)
         return Example(
             id=f"tiny-{self.seed}-{index}",
-            image_id=hashlib.sha256(image.tobytes()).hexdigest()[:24],
+            image_id=content_id(image),
             image=image,
             query=asked.text,
             targets=layout.masks[list(asked.targets)],

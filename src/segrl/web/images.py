@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from PIL import Image
 
-from segrl.datasets.images import content_id, to_rgb
+from segrl.images import content_id, to_rgb
 from segrl.web.errors import Refused, invalid
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")

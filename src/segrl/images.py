@@ -12,6 +12,9 @@ from PIL import Image, ImageOps
 
 from segrl.errors import DataError
 
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+"""File names that are taken for images in a folder."""
+
 
 class ImageBytes(io.BytesIO):
     """The bytes of an image file that has no path, under a name for messages."""
