@@ -1,9 +1,13 @@
-"""What this process may use of the machine, and what is installed there. Imports no torch by itself."""
+"""What this process may use of the machine, what is installed there, and which of several processes it is.
+
+Imports no torch by itself.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 
 
 def core_count() -> int:
@@ -31,3 +35,23 @@ def installed_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def rank() -> int:
+    """Which of the processes started together this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this process writes the run's directory: the only one, or the first of those started together."""
+    return rank() == 0
+
+
+def wait_for_all() -> None:
+    """Goes on when every process has come here; at once where there is one."""
+    if "torch" not in sys.modules:
+        return
+    import torch.distributed as distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()

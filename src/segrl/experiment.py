@@ -15,7 +15,7 @@ from segrl.files import make_directory
 from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, train
 from segrl.training.checkpoints import RunDir
-from segrl.training.launch import launch
+from segrl.training.distributed import launch
 from segrl.training.recipe import DatasetSection
 from segrl.training.reward_check import ensure_reward
 from segrl.types import Example

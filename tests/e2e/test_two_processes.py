@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from segrl.cli.app import app
 from segrl.files import read_rows
-from segrl.training.launch import command
+from segrl.training.distributed import command
 from segrl.training.pictures import Pictures
 
 SCRIPT = Path(__file__).parents[1] / "support" / "two_processes.py"
@@ -119,7 +119,7 @@ def test_train_with_processes(folder: Path, tmp_path: Path):
 
 
 def test_a_failed_process_ends_in_one_line(folder: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("segrl.training.launch.command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr("segrl.training.distributed.command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
     arguments = ["train", str(folder / "plain.yaml"), "--out", str(tmp_path / "run"), "--processes", "2"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segrl.tiny.model import Shape, build, build_processor
-from segrl.training.shared_images import first_equal, share_images
+from segrl.training.speed import first_equal, share_images
 
 SMALL = Shape(width=32, layers=2, heads=2, mlp=64, vision_width=32, vision_layers=2, vision_heads=2, vision_mlp=32)
 

@@ -48,8 +48,8 @@ def main(folder: Path, processes: int) -> None:
 
 def again(whole: Path, broken: Path) -> None:
     """Goes on with a copy of a run that was killed after its second step."""
+    from segrl.devices import is_main, wait_for_all
     from segrl.training import load_recipe, train
-    from segrl.training.ranks import is_main, wait_for_all
 
     if is_main():
         shutil.copytree(whole, broken, ignore=shutil.ignore_patterns("checkpoint-3", "finished.json", "model"))

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from segrl.errors import RecipeError
-from segrl.training.checkpoints import RunDir, mark_complete
-from segrl.training.keeping import best_checkpoint, drop_others, held_out_giou
+from segrl.training.checkpoints import RunDir, best_checkpoint, drop_others, held_out_giou, mark_complete
 from segrl.training.options import build_config
 from segrl.training.recipe import CheckpointSection, parse_recipe
 

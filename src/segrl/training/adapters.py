@@ -1,15 +1,18 @@
-"""LoRA and QLoRA: a recipe's `peft` and `quantization` as what TRL's trainers take."""
+"""What of a policy is trained: all of it, adapters alone (LoRA, QLoRA), or all but the vision tower."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segrl.errors import RecipeError
 from segrl.rewards.registry import nearest
 from segrl.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def adapters(recipe: Recipe) -> dict[str, Any]:
@@ -41,3 +44,14 @@ def _made(config: Any, section: str, options: Mapping[str, Any]) -> Any:
         return config(**options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{section}: {' '.join(str(error).split())}") from error
+
+
+def freeze_vision_tower(model: PreTrainedModel) -> None:
+    """Keeps the image encoder, its mergers included, as it is: the gradients stop before it.
+
+    Raises RecipeError for a model that has none.
+    """
+    tower = model.get_encoder(modality="image")
+    if tower is model:
+        raise RecipeError(f"policy.freeze_vision_tower: {type(model).__name__} has no image encoder of its own")
+    tower.requires_grad_(False)

@@ -25,7 +25,7 @@ import yaml
 
 from segrl.errors import RecipeError
 from segrl.files import json_line, read_rows, write_atomically
-from segrl.training.recipe import Recipe, parse_recipe, yaml_value
+from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, yaml_value
 
 COMPLETE = "segrl_complete.json"
 """Written into a checkpoint after everything else: names and sizes of all its files."""
@@ -184,3 +184,29 @@ def copy_model(checkpoint: Path, target: Path) -> None:
             shutil.copy2(path, building / path.name)
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
+
+
+def best_checkpoint(run: RunDir) -> Path | None:
+    """The whole checkpoint with the highest held-out gIoU, the earliest of equals; None where none was measured."""
+    measured = [(giou, path) for path in _whole(run) if (giou := held_out_giou(run, step_of(path))) is not None]
+    return max(measured, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def held_out_giou(run: RunDir, step: int) -> float | None:
+    """Mean IoU of the held-out answers after a step; None where they were not asked for or are not there."""
+    rows = read_rows(run.held_out(step))
+    return sum(row["iou"] for row in rows) / len(rows) if rows else None
+
+
+def drop_others(run: RunDir, rule: CheckpointSection) -> None:
+    """Removes every whole checkpoint that the rule does not keep."""
+    whole = _whole(run)
+    kept = {*whole[-rule.last :], *([best_checkpoint(run)] if rule.best else [])}
+    for path in whole:
+        if path not in kept:
+            shutil.rmtree(path)
+
+
+def _whole(run: RunDir) -> list[Path]:
+    """Whole checkpoints, the oldest first."""
+    return sorted(filter(is_complete, run.checkpoints.glob("checkpoint-*")), key=step_of)

@@ -11,8 +11,7 @@ import yaml
 
 from segrl.errors import ModelError, SegrlError
 from segrl.files import write_atomically
-from segrl.training.checkpoints import RunDir, copy_model, is_complete, step_of
-from segrl.training.keeping import best_checkpoint
+from segrl.training.checkpoints import RunDir, best_checkpoint, copy_model, is_complete, step_of
 from segrl.training.recipe import Recipe, parse_recipe, yaml_value
 
 ADAPTER = "adapter_config.json"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from segrl.devices import rank
 from segrl.errors import DataError
 from segrl.files import replacing
-from segrl.training.ranks import rank
 
 SIDE_PX = 640
 """No side of a kept picture is longer."""

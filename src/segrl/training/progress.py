@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from transformers import TrainerCallback
 
-from segrl.training.step_timing import TIMED
+from segrl.training.speed import TIMED
 
 EVERY_SECONDS = 10.0
 """How often a plain line is printed where there is no terminal."""

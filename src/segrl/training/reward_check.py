@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from segrl.coordinates import convert
 from segrl.datasets.gold import gold_prompts
+from segrl.devices import is_main
 from segrl.errors import DataError, RecipeError
 from segrl.files import write_atomically
 from segrl.rewards import Completions, RewardBatch, RewardEngine
 from segrl.training.checkpoints import RunDir
-from segrl.training.ranks import is_main
 from segrl.training.recipe import Recipe
 from segrl.types import ORIGINAL, RELATIVE_1000, Example, MaskPrompt
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segrl.devices import is_main, wait_for_all
 from segrl.files import read_rows, write_atomically
 from segrl.training.checkpoints import RunDir, copy_model, is_complete, step_of
-from segrl.training.ranks import is_main, wait_for_all
 from segrl.training.recipe import Recipe
 from segrl.training.reward_check import ensure_reward
 
@@ -50,7 +50,7 @@ def train(
 
     callbacks: more of transformers' TrainerCallbacks. rollout_func: TRL's, in place of its sampling.
     progress: a live view on a terminal, plain lines elsewhere. say: where one-line messages go. Of
-    several processes (`segrl.training.launch`) the first alone writes the directory and speaks. Raises
+    several processes (`segrl.training.distributed`) the first alone writes the directory and speaks. Raises
     RecipeError, ModelError or DataError for what the person who runs it can put right.
     """
     run = RunDir(Path(out))

@@ -13,24 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segrl.devices import device_name, installed_version
+from segrl.devices import device_name, installed_version, rank
 from segrl.files import write_atomically
 from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
-from segrl.training.adapters import adapters
-from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog
+from segrl.training.adapters import adapters, freeze_vision_tower
+from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog, Watching
 from segrl.training.checkpoints import RunDir
 from segrl.training.data import layout, lazy_dataset, rows_needed
-from segrl.training.frozen import freeze_vision_tower
 from segrl.training.held_out import HeldOut, check_held_out
-from segrl.training.memory import keep_freed_memory
 from segrl.training.options import build_config
 from segrl.training.parts import PolicyParts, load_examples, load_policy, load_text_to_masks
 from segrl.training.pictures import Pictures
-from segrl.training.ranks import rank
 from segrl.training.recipe import Recipe
-from segrl.training.step_timing import Phases, add_first
-from segrl.training.watching import Watching
+from segrl.training.speed import Phases, add_first, keep_freed_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,7 +98,7 @@ def _grpo_trainer(
 ) -> tuple[Any, TrlRewards]:
     from trl import GRPOTrainer
 
-    from segrl.training.shared_images import share_images
+    from segrl.training.speed import share_images
 
     rewards = TrlRewards(
         RewardEngine(load_text_to_masks(recipe, policy.reader), recipe.terms()),

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segrl.training.diagnosis.facts import CompletionFacts, GroupFacts, facts
-from segrl.training.diagnosis.finding import Finding
+from segrl.training.diagnosis.facts import CompletionFacts, Finding, GroupFacts, facts
 from segrl.training.diagnosis.groups import GROUP_CHECKS, Groups
 from segrl.training.diagnosis.steps import ENOUGH_ROWS, STEP_CHECKS, Steps
 

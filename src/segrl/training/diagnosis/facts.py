@@ -1,4 +1,4 @@
-"""What a diagnosis needs of a logged group: a few numbers instead of texts and masks."""
+"""What a diagnosis needs of a logged group, a few numbers instead of texts and masks; and what it yields."""
 
 from __future__ import annotations
 
@@ -79,3 +79,13 @@ def _area(rle: Rle) -> int:
 
 def _share(box: Sequence[float], width: int, height: int) -> Box:
     return (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a run. name: for machines; evidence: the numbers; advice: what to change."""
+
+    name: str
+    title: str
+    evidence: str
+    advice: str

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from segrl.training.diagnosis.facts import CompletionFacts, GroupFacts
-from segrl.training.diagnosis.finding import Finding
+from segrl.training.diagnosis.facts import CompletionFacts, Finding, GroupFacts
 from segrl.training.diagnosis.frames import other_frame
 
 Groups = Sequence[GroupFacts]

@@ -1,4 +1,8 @@
-"""Training on several processes of one machine, started by `accelerate launch`."""
+"""Training on several processes of one machine, started by `accelerate launch`.
+
+Each process runs `--module segrl.training.distributed RECIPE DIR [KEY=VALUE …]`. It trains and nothing else:
+`segrl train RECIPE --out DIR` afterwards measures before and after, and writes the report.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,17 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from segrl.devices import is_main
 from segrl.errors import SegrlError
 from segrl.files import write_atomically
 from segrl.training.checkpoints import RunDir
 from segrl.training.recipe import Recipe
-from segrl.training.train import TrainResult, result_of
+from segrl.training.stages import load_stages
+from segrl.training.train import TrainResult, result_of, train
 
 COMMAND = "SEGRL_LAUNCHED_BY"
 """Environment variable that tells the processes which command started them, for run.json."""
@@ -44,7 +51,7 @@ def launch(recipe: Recipe, out: Path | str, processes: int, *, say: Callable[[st
     run.claim(recipe)
     if run.finished.exists():
         return result_of(run)
-    line = command(processes, ["--module", "segrl.training.worker", str(run.recipe), str(run.root)])
+    line = command(processes, ["--module", "segrl.training.distributed", str(run.recipe), str(run.root)])
     said = shlex.join(line)
     say(said)
     write_atomically(run.root / "launch.txt", said + "\n")
@@ -68,3 +75,25 @@ def _free_memory() -> None:
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs every stage of the recipe; status 2 and one line for what the user can put right."""
+    if len(arguments) < 2:
+        print("usage: python -m segrl.training.distributed RECIPE DIR [KEY=VALUE …]", file=sys.stderr)
+        return 2
+    recipe, out, *overrides = arguments
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
+    model = None
+    try:
+        for stage in load_stages(recipe, overrides):
+            model = train(stage.resolved(model), stage.directory(Path(out))).model_dir
+    except SegrlError as error:
+        if is_main():
+            print(f"segrl: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
