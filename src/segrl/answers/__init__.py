@@ -6,8 +6,6 @@ rounds, and yields numbers in the policy's own frame.
 
 from __future__ import annotations
 
-import difflib
-
 from segrl.answers.base import AnswerFormat
 from segrl.answers.json_list import JsonList
 from segrl.answers.plugins import PREFIX, own_format
@@ -17,6 +15,7 @@ from segrl.answers.sam_r1 import SamR1
 from segrl.answers.seg_r1 import SegR1
 from segrl.answers.seg_zero import SegZero
 from segrl.errors import SegrlError
+from segrl.text import did_you_mean
 from segrl.types import UNKNOWN_FRAME, Answer, Frame
 
 __all__ = ["AnswerFormat", "get", "names", "own_points", "parse"]
@@ -37,8 +36,7 @@ def get(name: str) -> AnswerFormat:
     if name.startswith(PREFIX):
         return own_format(name)
     if name not in _FORMATS:
-        near = difflib.get_close_matches(name, _FORMATS, n=1, cutoff=0.0)
-        raise SegrlError(f"no answer format {name!r}: did you mean {near[0]!r}? There are {', '.join(_FORMATS)}")
+        raise SegrlError(f"no answer format {name!r}: {did_you_mean(name, _FORMATS)} There are {', '.join(_FORMATS)}")
     return _FORMATS[name]
 
 

@@ -9,6 +9,7 @@ from typing import ParamSpec
 import typer
 
 from segrl.errors import SegrlError
+from segrl.text import one_line
 
 P = ParamSpec("P")
 
@@ -24,7 +25,7 @@ def exits_cleanly(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except SegrlError as error:
-            typer.echo(f"segrl: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"segrl: {one_line(error)}", err=True)
             raise typer.Exit(WRONG_USE) from error
         except KeyboardInterrupt as error:
             typer.echo("segrl: stopped; the same command goes on from what is saved", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 from segrl.datasets.image_mask_layouts import LAYOUTS
 from segrl.errors import DataError
+from segrl.text import did_you_mean
 from segrl.types import Example
 
 __all__ = ["NAMES", "load"]
@@ -90,7 +90,7 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     3
     """
     if name not in _READERS:
-        raise DataError(f"unknown data set {name!r}; did you mean {_nearest(name, NAMES)!r}? ({', '.join(NAMES)})")
+        raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
     augment = options.pop("augment", None)
     examples = _READERS[name](**options)
     if augment is None:
@@ -111,9 +111,8 @@ def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping
         return examples if options["sample"] is None else Subset(examples, options["sample"])
     for option in options:
         if option not in parameters:
-            of_every_set = difflib.get_close_matches(option, ("sample", "augment"), n=1)
-            nearest = of_every_set[0] if of_every_set else _nearest(option, parameters)
-            raise DataError(f"the data set {name!r} has no option {option!r}; did you mean {nearest!r}?")
+            hint = did_you_mean(option, [*parameters, "sample", "augment"])
+            raise DataError(f"the data set {name!r} has no option {option!r}; {hint}")
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and options.get(option) is None:
             raise DataError(f"the data set {name!r} needs the option {option!r}, which has no default")
@@ -122,7 +121,3 @@ def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping
     except (TypeError, AttributeError, ValueError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise DataError(f"the data set {name!r} cannot be made with {given}: {error}") from error
-
-
-def _nearest(word: str, known: Any) -> str:
-    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]

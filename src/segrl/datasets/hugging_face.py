@@ -14,7 +14,6 @@ filled boxes (`meta["truth"]` is "box"). Nothing is filtered out.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from segrl.datasets.written_masks import read_written_mask
 from segrl.errors import DataError
 from segrl.images import content_id, read_image
 from segrl.masks import box_to_mask
+from segrl.text import did_you_mean
 from segrl.types import Box, Example
 
 TARGETS = ("mask", "masks", "boxes")
@@ -59,8 +59,7 @@ class HuggingFace(TableRows):
         given = dict(columns or {})
         for name in given:
             if name not in OURS:
-                near = difflib.get_close_matches(name, OURS, n=1, cutoff=0.0)[0]
-                raise DataError(f"hf has no column {name!r}; did you mean {near!r}?")
+                raise DataError(f"hf has no column {name!r}; {did_you_mean(name, OURS)}")
         super().__init__(root, split=split, columns=given.values(), config=config, revision=revision, sample=sample)
         theirs = {name: name for name in OURS if name in self.table.column_names}
         kinds = [name for name in TARGETS if name in given] or [name for name in TARGETS if name in theirs]

@@ -13,6 +13,7 @@ from PIL import Image
 from segrl.datasets.rows import Examples, choose_sample
 from segrl.errors import DataError
 from segrl.images import ImageBytes, read_image
+from segrl.text import first_line
 from segrl.types import Example
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -99,7 +100,7 @@ def open_table(root: Path | str, split: str, config: str | None = None, revision
         else:
             raise DataError(f"there is no {name}: give a folder of the data set, or owner/name on the hub")
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise DataError(f"cannot read the split {split!r} of {name}: {_first_line(error)}") from error
+        raise DataError(f"cannot read the split {split!r} of {name}: {first_line(error)}") from error
     for column, feature in found.features.items():
         if isinstance(feature, Image):
             found = found.cast_column(column, Image(decode=False))
@@ -110,7 +111,3 @@ def _split_of(splits: Mapping[str, Any], split: str, name: str) -> Any:
     if split not in splits:
         raise DataError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     return splits[split]
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

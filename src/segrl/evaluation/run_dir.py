@@ -13,7 +13,7 @@ report.html       the page, with evaluation/images/ for its pictures
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from segrl.errors import DataError
 from segrl.evaluation.journal import locked
 from segrl.files import make_directory, write_atomically
+from segrl.options import differences
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ class EvalDir:
         with locked(self.lock, f"{self.path} is held by another process: wait for it, or choose another --out"):
             if not self.run.exists():
                 write_atomically(self.run, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
-        differing = list(_differences(self.description(), description))
+        differing = [
+            f"{name}: {theirs!r:.60} there, {ours!r:.60} now"
+            for name, theirs, ours in differences(self.description(), description)
+        ]
         if differing:
             raise DataError(
                 f"{self.path} holds an evaluation with other settings ({'; '.join(differing)}): choose another --out"
@@ -98,12 +102,3 @@ class EvalDir:
         if not isinstance(found, dict):
             raise DataError(f"{self.run} is no description of an evaluation")
         return found
-
-
-def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
-    """`dataset.options.query: 'people' there, 'cars' now` for every value that differs."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in dict.fromkeys([*theirs, *ours]):
-            yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
-    elif theirs != ours:
-        yield f"{name}: {theirs!r:.60} there, {ours!r:.60} now"

@@ -7,8 +7,6 @@ export.finish(records)         # what belongs to all
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from segrl.errors import SegrlError
 from segrl.exports.base import Export, query_folder
 from segrl.exports.coco import Coco
@@ -17,6 +15,7 @@ from segrl.exports.pictures import Overlay, Png
 from segrl.exports.record import Found, ImageRecord, record
 from segrl.exports.rle import RleLines
 from segrl.exports.yolo import Yolo
+from segrl.text import did_you_mean
 
 __all__ = ["Export", "Found", "ImageRecord", "get", "names", "query_folder", "record"]
 
@@ -31,6 +30,5 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> type[Export]:
     """The export of that name. Raises SegrlError naming the nearest one there is."""
     if name not in _EXPORTS:
-        near = get_close_matches(name, _EXPORTS, n=1)
-        raise SegrlError(f"no format {name!r}: {f'did you mean {near[0]}?' if near else ', '.join(_EXPORTS)}")
+        raise SegrlError(f"no format {name!r}: {did_you_mean(name, _EXPORTS)} There are {', '.join(_EXPORTS)}")
     return _EXPORTS[name]

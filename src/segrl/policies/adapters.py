@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.errors import ModelError
+from segrl.text import first_line
 
 FILE_NAME = "adapter_config.json"
 
@@ -50,7 +51,7 @@ def lay_over(model: Any, name: str, *, merge: bool) -> Any:
         try:
             laid = PeftModel.from_pretrained(model, name)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             raise ModelError(f"the adapter {name} cannot be laid over the model below it: {reason}") from error
     if any("missing adapter keys" in str(warning.message) for warning in said):
         raise ModelError(f"the adapter {name} lacks some of its weights: copy it again")

@@ -17,6 +17,7 @@ from segrl.policies.published import published_settings
 from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, FILE_NAME, PolicySettings, read_settings
 from segrl.policies.transformers_policy import TransformersPolicy
 from segrl.segmenters.loading import parse_device
+from segrl.text import first_line
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -67,7 +68,7 @@ def load_processor(name: str, **options: Any) -> Any:
         processor = AutoProcessor.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"{name} has no processor that can be loaded ({_first_line(error)}): "
+            f"{name} has no processor that can be loaded ({first_line(error)}): "
             "copy preprocessor_config.json and the tokenizer's files from the model it was trained from"
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
@@ -86,7 +87,7 @@ def load_model(name: str, dtype: torch.dtype) -> Any:
     try:
         model, found = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(f"cannot load the model {name}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load the model {name}: {first_line(error)}") from error
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelError(f"the model {name} lacks {len(missing)} of its weights, {missing[0]} for one: copy it again")
@@ -150,7 +151,7 @@ def _check_hub(name: str) -> None:
         HfApi().model_info(name, timeout=10)
     except Exception as error:
         raise ModelError(
-            f"there is no directory {name} here, and it could not be had from the hub ({_first_line(error)})"
+            f"there is no directory {name} here, and it could not be had from the hub ({first_line(error)})"
         ) from error
 
 
@@ -166,7 +167,3 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     if not isinstance(known, torch.dtype):
         raise ModelError(f"unknown dtype {dtype!r}: for instance float32 or bfloat16")
     return known
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

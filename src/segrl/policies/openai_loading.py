@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,6 +14,7 @@ from segrl.policies.openai_policy import OpenAIPolicy, ServedModel
 from segrl.policies.published import published_settings
 from segrl.policies.server import Server, read_key
 from segrl.policies.settings import PolicySettings
+from segrl.text import did_you_mean, most_alike
 
 _NAME = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://[^?]+)(?:\?(?P<options>.*))?")
 
@@ -121,8 +121,7 @@ def _known(options: dict[str, Any], name: str) -> dict[str, Any]:
     known = [field.name for field in fields(ServedOptions)]
     for key in options:
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ModelError(f"{name!r}: unknown option {key!r}; did you mean {nearest!r}?")
+            raise ModelError(f"{name!r}: unknown option {key!r}; {did_you_mean(key, known)}")
     return options
 
 
@@ -150,7 +149,7 @@ def _served(server: Server, model: str, family: str | None) -> ServedModel:
         rows = []
     known = dict(rows)
     if rows and model not in known:
-        near = difflib.get_close_matches(model, known, n=3, cutoff=0.0)
+        near = most_alike(model, known, 3)
         raise ModelError(f"{server.base_url} does not serve {model!r}; it serves {', '.join(near)}")
     row = known.get(model, {})
     told = family or family_of(model) or family_of(str(row.get("root") or ""))

@@ -7,13 +7,13 @@ Every key is optional; what is missing follows from the model family (`segrl.pol
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl.errors import ModelError
+from segrl.text import did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -79,8 +79,7 @@ def read_settings(directory: Path | str) -> PolicySettings:
     known = [field.name for field in fields(PolicySettings)]
     for key in values:
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ModelError(f"{path}: unknown key {key!r}; did you mean {nearest!r}?")
+            raise ModelError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
     try:
         return PolicySettings(**values)
     except ModelError as error:

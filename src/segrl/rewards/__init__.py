@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from segrl.rewards.engine import Completions, RewardBatch, RewardEngine
-from segrl.rewards.registry import TERMS, RewardTerm, build_terms, nearest
+from segrl.rewards.registry import TERMS, RewardTerm, build_terms
 from segrl.rewards.rollout import Rollout
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Rollout",
     "build_terms",
     "from_recipe",
-    "nearest",
 ]
 
 

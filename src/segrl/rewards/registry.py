@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from segrl.answers.plugins import import_path
 from segrl.errors import RecipeError
 from segrl.rewards import objects, points, terms, texts
 from segrl.rewards.rollout import Rollout
+from segrl.text import did_you_mean
 
 TermFunction = Callable[..., float | None]
 
@@ -82,12 +82,12 @@ def _build(name: str, value: Any) -> RewardTerm:
         raise RecipeError(f"rewards.{name} needs a number as its weight, not {weight!r}")
     path = options.pop("python", None)
     if path is None and name not in TERMS:
-        raise RecipeError(f"unknown reward term {name!r}; did you mean {nearest(name, TERMS)!r}?")
+        raise RecipeError(f"unknown reward term {name!r}; {did_you_mean(name, TERMS)}")
     function = TERMS[name] if path is None else _import(name, str(path))
     known = [key for key, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for key in options:
         if key not in known:
-            hint = f"did you mean {nearest(key, known)!r}?" if known else "it takes none besides weight"
+            hint = did_you_mean(key, known) if known else "it takes none besides weight"
             raise RecipeError(f"rewards.{name}: unknown option {key!r}; {hint}")
     try:
         if path is None and name in CHECKS:
@@ -105,8 +105,3 @@ def _import(name: str, path: str) -> TermFunction:
     if not callable(function):
         raise RecipeError(f"rewards.{name}: {path!r} is no function")
     return function
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The valid name that looks most like `name`; there must be one."""
-    return difflib.get_close_matches(name, list(valid), n=1, cutoff=0.0)[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.errors import ModelError
 from segrl.segmenters.families import FAMILIES, Family
+from segrl.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ def model_type(name_or_path: str) -> str:
     try:
         return transformers.AutoConfig.from_pretrained(name_or_path).model_type
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the segmenter {name_or_path}: {_first_line(error)}") from error
+        raise ModelError(f"cannot read the segmenter {name_or_path}: {first_line(error)}") from error
 
 
 def read_processor(class_name: str, name_or_path: str) -> Any:
@@ -60,7 +61,7 @@ def read_processor(class_name: str, name_or_path: str) -> Any:
     try:
         return getattr(transformers, class_name).from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name_or_path} has no processor that can be read: {_first_line(error)}") from error
+        raise ModelError(f"{name_or_path} has no processor that can be read: {first_line(error)}") from error
 
 
 def read_model(reader: Any, name_or_path: str, device: torch.device, dtype: torch.dtype) -> Any:
@@ -70,10 +71,10 @@ def read_model(reader: Any, name_or_path: str, device: torch.device, dtype: torc
     try:
         model, info = reader.from_pretrained(name_or_path, dtype=dtype, output_loading_info=True)
     except ImportError as error:
-        hint = "pip install timm" if "timm" in str(error) else _first_line(error)
+        hint = "pip install timm" if "timm" in str(error) else first_line(error)
         raise ModelError(f"{name_or_path} needs a library that is not installed: {hint}") from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"cannot read the weights of {name_or_path}: {_first_line(error)}") from error
+        raise ModelError(f"cannot read the weights of {name_or_path}: {first_line(error)}") from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"the weights of {name_or_path} are incomplete: {len(missing)} missing, first {missing[0]}")
     return model.requires_grad_(False).eval().to(device)
@@ -97,7 +98,3 @@ def _keep_geometry_exact(model: Any) -> None:
     """Keep the encoding of prompt coordinates in float32: in bfloat16 it rounds them to 4 pixels of 1024."""
     encoder = model.prompt_encoder
     encoder.shared_embedding = copy.deepcopy(encoder.shared_embedding).float()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

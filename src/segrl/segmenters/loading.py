@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from segrl.errors import ModelError
+from segrl.options import check_options
 from segrl.segmenters.protocol import Segmenter
 
 if TYPE_CHECKING:
@@ -44,16 +42,6 @@ def load(name_or_path: str, **options: Any) -> Segmenter:
             raise ModelError(f"the segmenter {name_or_path}: {error}") from error
     check_options(f"the segmenter {name_or_path}", load_sam, options)
     return load_sam(name_or_path, **options)
-
-
-def check_options(what: str, builder: Callable[..., Any], options: Iterable[str]) -> None:
-    """Raises ModelError, naming the nearest, for an option of `what` that `builder` has not among its defaults."""
-    known = [name for name, one in inspect.signature(builder).parameters.items() if one.default is not one.empty]
-    for option in options:
-        if option not in known:
-            near = get_close_matches(option, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known) or 'none'}"
-            raise ModelError(f"{what} has no option {option}: {hint}")
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from segrl.errors import RecipeError
-from segrl.rewards.registry import nearest
+from segrl.text import nearest, one_line
 from segrl.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _made(config: Any, section: str, options: Mapping[str, Any]) -> Any:
     try:
         return config(**options)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{section}: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{section}: {one_line(error)}") from error
 
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import yaml
 
 from segrl.errors import RecipeError
 from segrl.files import json_line, read_rows, write_atomically
+from segrl.options import differences
 from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, yaml_value
 
 COMPLETE = "segrl_complete.json"
@@ -101,7 +101,10 @@ class RunDir:
         ours = recipe.as_dict()
         if self.recipe.exists() and self.has_begun:
             theirs = _with_defaults(yaml_value(self.recipe.read_text(encoding="utf-8")))
-            differing = sorted(_differences(theirs, ours))
+            differing = [
+                f"{key} is {_brief(there)} there and {_brief(here)} here"
+                for key, there, here in sorted(differences(theirs, ours), key=lambda one: one[0])
+            ]
             if differing:
                 raise RecipeError(
                     f"{self.root} holds a run of another recipe ({'; '.join(differing)}): "
@@ -138,14 +141,6 @@ def _with_defaults(values: Any) -> Any:
         return parse_recipe(values).as_dict()
     except (RecipeError, TypeError, ValueError):
         return values
-
-
-def _differences(theirs: Any, ours: Any, key: str = "") -> Iterator[str]:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in {*theirs, *ours}:
-            yield from _differences(theirs.get(name), ours.get(name), f"{key}.{name}" if key else name)
-    elif theirs != ours:
-        yield f"{key} is {_brief(theirs)} there and {_brief(ours)} here"
 
 
 def _brief(value: Any) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from segrl.devices import is_main
 from segrl.errors import SegrlError
 from segrl.files import write_atomically
+from segrl.text import one_line
 from segrl.training.checkpoints import RunDir
 from segrl.training.recipe import Recipe
 from segrl.training.stages import load_stages
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
             model = train(stage.resolved(model), stage.directory(Path(out))).model_dir
     except SegrlError as error:
         if is_main():
-            print(f"segrl: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"segrl: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

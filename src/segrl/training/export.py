@@ -11,6 +11,7 @@ import yaml
 
 from segrl.errors import ModelError, SegrlError
 from segrl.files import write_atomically
+from segrl.text import first_line
 from segrl.training.checkpoints import RunDir, best_checkpoint, copy_model, is_complete, step_of
 from segrl.training.recipe import Recipe, parse_recipe, yaml_value
 
@@ -92,7 +93,7 @@ def _loaded(directory: Path, dtype: str | None) -> Any:
     try:
         return AutoModelForImageTextToText.from_pretrained(directory, dtype=dtype or "auto")
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load {directory}: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(f"cannot load {directory}: {first_line(error)}") from error
 
 
 def _merged(directory: Path, dtype: str | None) -> Any:
@@ -175,6 +176,6 @@ def _push(directory: Path, repository: str, say: Say) -> None:
         api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=directory)
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SegrlError(f"{directory} is written, but not on the hub as {repository}: {reason}") from error
     say(f"hub     {repository}")

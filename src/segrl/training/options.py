@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from segrl.errors import RecipeError
-from segrl.rewards.registry import nearest
+from segrl.text import nearest, one_line
 from segrl.training.recipe import Recipe
 
 OURS: Mapping[str, str] = {
@@ -67,7 +67,7 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
     try:
         config = cls(**options)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"trainer: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"trainer: {one_line(error)}") from error
     check_resumable(config, recipe.method)
     if recipe.checkpoints.best:
         _check_best(recipe, config)

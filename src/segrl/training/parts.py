@@ -9,6 +9,7 @@ from typing import Any
 from segrl.errors import ModelError
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion
 from segrl.policies.frames import SmartResize
+from segrl.text import first_line
 from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
 from segrl.training.data import Reader
@@ -68,8 +69,7 @@ def _load_processor(path: str) -> tuple[Any, str]:
     try:
         return processor, AutoConfig.from_pretrained(path).model_type
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"cannot load the policy {path}: {reason}") from error
+        raise ModelError(f"cannot load the policy {path}: {first_line(error)}") from error
 
 
 def load_text_to_masks(recipe: Recipe, reader: Reader) -> TextToMasks:

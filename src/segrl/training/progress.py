@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from transformers import TrainerCallback
 
+from segrl.text import duration
 from segrl.training.speed import TIMED
 
 EVERY_SECONDS = 10.0
@@ -108,13 +109,3 @@ def _phases(logs: Mapping[str, Any], steps: int) -> str:
     """Seconds per step of each phase, from a log of so many steps; empty where there is only one phase."""
     spent = [f"{phase} {logs[key] / steps:.2f}" for phase in TIMED if logs.get(key := f"seconds/{phase}")]
     return f" ({', '.join(spent)})" if len(spent) > 1 else ""
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them: 42 s, 3 min 05 s, 2 h 07 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from segrl import answers
 from segrl.answers.plugins import PREFIX as OWN_FORMAT
 from segrl.errors import RecipeError
-from segrl.rewards.registry import RewardTerm, build_terms, nearest
+from segrl.rewards.registry import RewardTerm, build_terms
+from segrl.text import nearest, one_line
 
 
 class _Section(BaseModel):
@@ -245,7 +246,7 @@ def read_values(path: Path | str, overrides: Iterable[str] = ()) -> dict[str, An
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path} is no valid YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping with method, policy, dataset, trainer, …")
     for override in overrides:
@@ -304,7 +305,7 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         *parents, name = (str(part) for part in fault["loc"])
-        return f"unknown key {key!r}; did you mean {'.'.join([*parents, nearest(name, _keys_under(parents))])!r}?"
+        return f"unknown key {key!r}; did you mean {'.'.join([*parents, str(nearest(name, _keys_under(parents)))])!r}?"
     if fault["type"] == "missing":
         return f"{key} is missing"
     return f"{key}: {fault['msg']}, not {fault['input']!r}"

@@ -1,0 +1,61 @@
+"""Small helpers for the texts that people read: the nearest name, an error's first line, a duration. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def most_alike(name: object, valid: Iterable[str], n: int, among: float = 0.0) -> list[str]:
+    """At most `n` names of `valid`, those first that are spelled most like `name`.
+
+    among: how alike they must be, from 0 (the best there are) to 1 (equal), as difflib's `cutoff`.
+    """
+    return difflib.get_close_matches(str(name), list(valid), n=n, cutoff=among)
+
+
+def nearest(name: object, valid: Iterable[str], among: float = 0.0) -> str | None:
+    """The first of `most_alike`; None where there is none.
+
+    >>> nearest("learning_rat", ["max_steps", "learning_rate"])
+    'learning_rate'
+    """
+    return next(iter(most_alike(name, valid, 1, among)), None)
+
+
+def did_you_mean(name: object, valid: Iterable[str]) -> str:
+    """`did you mean 'learning_rate'?`, or `there are none` where nothing is valid.
+
+    >>> did_you_mean("iuo", ["iou", "s_measure"])
+    "did you mean 'iou'?"
+    """
+    near = nearest(name, valid)
+    return "there are none" if near is None else f"did you mean {near!r}?"
+
+
+def first_line(error: object) -> str:
+    """The first line of a text or of an error's message; the error's type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def one_line(text: object) -> str:
+    """A text on one line, with single spaces; the type of an error that says nothing.
+
+    >>> one_line("expected\\n  a number")
+    'expected a number'
+    """
+    return " ".join(str(text).split()) or type(text).__name__
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them.
+
+    >>> [duration(s) for s in (0.4, 42, 185, 7620)]
+    ['0 s', '42 s', '3 min 05 s', '2 h 07 min']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
