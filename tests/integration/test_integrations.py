@@ -168,7 +168,7 @@ def served(recipe):
     pytest.importorskip("fastapi")
     from serving import listening
 
-    from segrl.integrations.server import make_app
+    from segrl.web.reward_server import make_app
 
     app = make_app([from_recipe(recipe), from_recipe(recipe)], name="test")
     with listening(app) as (port, _):
@@ -236,7 +236,7 @@ class LengthReward:
 
 def test_callers_share_batches_and_one_callers_fault_is_not_the_others():
     pytest.importorskip("fastapi")
-    from segrl.integrations.server import Row, Scorers
+    from segrl.web.reward_server import Row, Scorers
 
     reward = LengthReward()
     scorers = Scorers([reward])

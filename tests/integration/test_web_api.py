@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pycocotools import mask as coco
 from serving import EchoPolicy, box_mask, eventually, png, running, seen_in, text_of
 
-from segrl.web.settings import Limits, ServerSettings
+from segrl.web.limits import Limits, ServerSettings
 
 BOX, SIZE = (3, 4, 20, 25), (40, 30)
 QUERY = "box 3 4 20 25"

@@ -17,7 +17,7 @@ from serving import EchoPolicy, eventually, png, running, text_of
 import segrl
 from segrl.masks import to_rle
 from segrl.tiny.scenes import TinyScenes
-from segrl.web.settings import Limits, ServerSettings
+from segrl.web.limits import Limits, ServerSettings
 
 JSON = {"content-type": "application/json"}
 CLIENTS, EACH = 64, 4

@@ -21,9 +21,9 @@ from segrl.pipeline import Pipeline, make_text_to_masks
 from segrl.policies import Completion
 from segrl.types import ORIGINAL, Frame
 from segrl.web.app import create_app
+from segrl.web.limits import ServerSettings
 from segrl.web.run import bind
 from segrl.web.service import Service
-from segrl.web.settings import ServerSettings
 
 _BOX = re.compile(r"box (\d+) (\d+) (\d+) (\d+)")
 

@@ -39,9 +39,9 @@ def serve(
     needs_web()
     import segrl
     from segrl.web.app import create_app
+    from segrl.web.limits import Limits, ServerSettings
     from segrl.web.run import bind
     from segrl.web.run import serve as run
-    from segrl.web.settings import Limits, ServerSettings
 
     limits = Limits(
         max_bytes=round(max_mb * 2**20),

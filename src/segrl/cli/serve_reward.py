@@ -26,7 +26,7 @@ def serve_reward(
     try:
         import uvicorn
 
-        from segrl.integrations.server import make_app
+        from segrl.web.reward_server import make_app
     except ImportError as error:
         raise SegrlError(f"serve-reward needs the web extra ({error}): pip install 'segrl[web]'") from error
     from segrl.integrations import from_recipe

@@ -2,8 +2,7 @@
 
 from_recipe   the reward as one callable, with the recipe's data as rows
 swift         ms-swift's reward plugin
-server        the same over HTTP, batched across callers
-client        what verl and EasyR1 call; a file that needs nothing but Python
+client        what verl and EasyR1 call over HTTP (segrl.web.reward_server answers); a file that needs nothing but Python
 """
 
 from __future__ import annotations

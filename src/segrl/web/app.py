@@ -10,10 +10,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from segrl import __version__
 from segrl.pipeline import Pipeline
-from segrl.web import errors, label_studio, openapi, routes
+from segrl.web import errors, label_studio, routes, schemas
+from segrl.web.limits import ServerSettings
 from segrl.web.metrics import MeasuredRequests
 from segrl.web.service import Service
-from segrl.web.settings import ServerSettings
 
 DESCRIPTION = """
 Masks for pictures, from a request in plain words (`/v1/segment`) or from boxes and points (`/v1/masks`).
@@ -37,7 +37,7 @@ def create_app(pipeline: Pipeline, settings: ServerSettings | None = None) -> Fa
     app.include_router(routes.build(service))
     app.include_router(label_studio.build(service))
     errors.install(app)
-    openapi.install(app)
+    schemas.install(app)
     app.add_middleware(MeasuredRequests, metrics=service.metrics)
     if service.settings.allow_origins:
         app.add_middleware(

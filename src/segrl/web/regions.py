@@ -1,20 +1,104 @@
-"""Label Studio's regions: masks written as regions, and an annotator's smart regions read as mask prompts.
+"""Label Studio's labels and regions: what a project wants, masks as regions, smart regions as mask prompts.
 
-Lengths are percent of the image's sides.
+Lengths of regions are percent of the image's sides.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, cast
+from xml.etree import ElementTree
 
 import numpy as np
 
 from segrl.masks import mask_to_box, mask_to_polygons
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
-from segrl.web import brush
 from segrl.web.errors import invalid
-from segrl.web.label_config import Wanted
+
+Kind = Literal["brushlabels", "polygonlabels", "rectanglelabels"]
+KINDS = ("brushlabels", "polygonlabels", "rectanglelabels")
+"""Region types that a mask can become, by the tag's name in lower case."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One label of a labelling configuration.
+
+    kind, from_name, to_name: of its control tag. label: its value, which regions carry. query: what is
+    looked for: the label's hint, which is where Label Studio keeps a description, or else its value.
+    image_key: where a task's data has the image.
+    """
+
+    kind: Kind
+    from_name: str
+    to_name: str
+    label: str
+    query: str
+    image_key: str
+
+
+def read_config(config: str) -> list[Wanted]:
+    """The labels of a configuration that a mask can serve. Raises Refused(422) if there are none."""
+    if "<!" in config.replace("<!--", ""):
+        raise invalid("label_config: declarations are not read")
+    try:
+        root = ElementTree.fromstring(config)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise invalid("label_config: not valid XML") from error
+    images = {tag.get("name", ""): tag.get("value", "").lstrip("$") for tag in root.iter("Image")}
+    found = [wanted for tag in root.iter() for wanted in _labels(tag, images)]
+    if not found:
+        raise invalid("label_config: no BrushLabels, PolygonLabels or RectangleLabels on an Image")
+    return found
+
+
+def _labels(tag: ElementTree.Element, images: dict[str, str]) -> Iterator[Wanted]:
+    kind, to_name = str(tag.tag).lower(), tag.get("toName", "")
+    if kind not in KINDS or not images.get(to_name):
+        return
+    for label in tag.iter("Label"):
+        value = label.get("value", "")
+        query = label.get("hint", "").strip() or value.strip()
+        if query:
+            yield Wanted(cast("Kind", kind), tag.get("name", ""), to_name, value, query, images[to_name])
+
+
+WORD_BITS = 8
+FIELD_BITS = (3, 4, 8, 16)
+CHANNELS = 4
+
+
+def brush_runs(mask: np.ndarray) -> list[int]:
+    """A `(H, W)` bool mask as the bytes of `value.rle`, Label Studio's own run lengths for brush regions.
+
+    The bits, most significant first: the number of bytes of the picture (32), the size of a word less one
+    (5), four field sizes less one (4 each); then runs of words. A run is: 1, which field size (2), its length
+    less one in that many bits, and the word. The picture is RGBA with all four bytes of a pixel equal, 0 or
+    255, row by row.
+    """
+    flat = mask.ravel()
+    bits = [f"{flat.size * CHANNELS:032b}{WORD_BITS - 1:05b}", *(f"{size - 1:04b}" for size in FIELD_BITS)]
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    bounds = [0, *edges.tolist(), flat.size] if flat.size else []
+    for start, stop in pairwise(bounds):
+        bits += _run((stop - start) * CHANNELS, bool(flat[start]))
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
+
+
+def _run(length: int, inside: bool) -> list[str]:
+    """The bits of `length` equal words; runs that no field holds are cut."""
+    word, runs = f"{255 if inside else 0:0{WORD_BITS}b}", []
+    while length > 0:
+        part = min(length, 2 ** FIELD_BITS[-1])
+        field = next(i for i, size in enumerate(FIELD_BITS) if part <= 2**size)
+        runs.append(f"1{field:02b}{part - 1:0{FIELD_BITS[field]}b}{word}")
+        length -= part
+    return runs
 
 
 def region(wanted: Wanted, mask: np.ndarray) -> dict[str, Any] | None:
@@ -40,7 +124,7 @@ def region(wanted: Wanted, mask: np.ndarray) -> dict[str, Any] | None:
 
 
 def _brush(mask: np.ndarray, box: Box) -> dict[str, Any]:
-    return {"format": "rle", "rle": brush.encode(mask)}
+    return {"format": "rle", "rle": brush_runs(mask)}
 
 
 def _polygon(mask: np.ndarray, box: Box) -> dict[str, Any]:

@@ -14,8 +14,17 @@ from segrl import __version__
 from segrl.web import parsing
 from segrl.web.errors import Refused
 from segrl.web.limits import Places, check_token, while_client_waits
-from segrl.web.openapi import ERRORS, MASKS_BODY, SEGMENT_BODY
-from segrl.web.schemas import MasksRequest, MasksResponse, SegmentRequest, SegmentResponse, masks_body, segment_body
+from segrl.web.schemas import (
+    ERRORS,
+    MASKS_BODY,
+    SEGMENT_BODY,
+    MasksRequest,
+    MasksResponse,
+    SegmentRequest,
+    SegmentResponse,
+    masks_body,
+    segment_body,
+)
 from segrl.web.service import Service
 
 JSON = "application/json"

@@ -16,9 +16,8 @@ from segrl.pipeline import Pipeline, Result
 from segrl.types import Answer, MaskPrompt, Segmentation, Status
 from segrl.web.errors import Refused, invalid
 from segrl.web.images import RecentImages, decode
-from segrl.web.limits import Places
+from segrl.web.limits import Places, ServerSettings
 from segrl.web.metrics import Metrics
-from segrl.web.settings import ServerSettings
 
 T = TypeVar("T")
 
