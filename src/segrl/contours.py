@@ -3,6 +3,8 @@
 A bridge runs from a hole straight up through the part, is walked there and back, and so encloses
 nothing: filled by the even-odd rule the ring is the part with its holes. Drawn with a line, the
 bridge covers pixels of the part only.
+
+With a tolerance rings are simplified (`simplify`) so that a person can edit them.
 """
 
 from __future__ import annotations
@@ -11,21 +13,48 @@ from collections.abc import Sequence
 
 import numpy as np
 
+EDITABLE_PX = 1.25
+"""The tolerance of polygons that people edit. The centres of a mask's border pixels lie half a pixel inside its edge
+and those behind them one and a half: with it only border pixels change, and a round object has some 35 points."""
 
-def pixel_rings(mask: np.ndarray) -> list[np.ndarray]:
+
+def simplify(ring: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """A closed `(K, 2)` ring with fewer of its points, by Douglas and Peucker (1973): `(M, 2)`, 3 ≤ M ≤ K.
+
+    No place of either ring is further than `tolerance_px` pixels from the other one; 0 changes nothing. Small
+    parts are held to a twentieth of their side (the root of their area), and one that would shrink to a line is
+    given back as it is.
+    """
+    import cv2
+
+    side = float(np.sqrt(_area(ring)))
+    tolerance = min(tolerance_px, side / 20)
+    if tolerance <= 0 or len(ring) <= 4:
+        return ring
+    fewer = cv2.approxPolyDP(ring.astype(np.float32)[:, None], tolerance, closed=True)[:, 0]
+    return fewer.astype(ring.dtype) if len(fewer) >= 3 and _area(fewer) > 0 else ring
+
+
+def _area(ring: np.ndarray) -> float:
+    (x, y), (next_x, next_y) = ring.astype(float).T, np.roll(ring, -1, axis=0).astype(float).T
+    return abs(float((x * next_y - next_x * y).sum())) / 2
+
+
+def pixel_rings(mask: np.ndarray, tolerance_px: float = 0.0) -> list[np.ndarray]:
     """Rings through the pixels at the border of a `(H, W)` bool mask, for readers that draw the line as well.
 
     One `(K, 2)` int64 array of (x, y) for each part (pixels that touch at a side or a corner), K ≥ 1;
-    none for an empty mask. Filled with its outline (OpenCV's fillPoly) the rings give the mask again.
+    none for an empty mask. Filled with its outline (OpenCV's fillPoly) the rings give the mask again, if
+    `tolerance_px` (see `simplify`) is 0.
     """
-    return [_corners(ring) for ring in _trace(mask)]
+    return [simplify(_corners(ring), tolerance_px) for ring in _trace(mask)]
 
 
-def edge_rings(mask: np.ndarray) -> list[np.ndarray]:
+def edge_rings(mask: np.ndarray, tolerance_px: float = 0.0) -> list[np.ndarray]:
     """Rings along the edges between pixels, for readers that fill what is enclosed (pycocotools).
 
     As `pixel_rings`; the ring of a single pixel (x, y) is the square from (x, y) to (x + 1, y + 1), so
-    K ≥ 4. A pixel belongs to the mask exactly if its centre is enclosed.
+    K ≥ 4. A pixel belongs to the mask exactly if its centre is enclosed (tolerance 0).
     """
     box = _bounds(mask)
     if box is None:
@@ -33,7 +62,7 @@ def edge_rings(mask: np.ndarray) -> list[np.ndarray]:
     x, y = box[1].start, box[0].start
     doubled = mask[box].repeat(2, axis=0).repeat(2, axis=1)
     # Of a doubled pixel the first row and column lie on its low edge (2x → x), the others on its high one.
-    return [np.add(_corners((ring + 1) // 2), (x, y)) for ring in _trace(doubled)]
+    return [np.add(simplify(_corners((ring + 1) // 2), tolerance_px), (x, y)) for ring in _trace(doubled)]
 
 
 def _bounds(mask: np.ndarray) -> tuple[slice, slice] | None:

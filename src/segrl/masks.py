@@ -81,13 +81,14 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], image_hw: tuple[int, i
     return coco.decode(coco.merge(coco.frPyObjects(rings, *image_hw))).astype(bool)
 
 
-def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
+def mask_to_polygons(mask: np.ndarray, tolerance_px: float = 0.0) -> list[list[float]]:
     """`(H, W)` bool → COCO polygons, one for each connected part; none for an empty mask.
 
-    `polygons_to_mask` gives the mask again, pixel for pixel. They run along the edges between pixels,
-    and holes are joined by bridges that enclose nothing (`outlines`).
+    `polygons_to_mask` gives the mask again, pixel for pixel; with a tolerance (`contours.simplify`) what it gives
+    differs within so many pixels of the mask's border. They run along the edges between pixels, and holes are
+    joined by bridges that enclose nothing (`contours`).
     """
-    return [[float(value) for value in ring.ravel()] for ring in edge_rings(mask)]
+    return [[float(value) for value in ring.ravel()] for ring in edge_rings(mask, tolerance_px)]
 
 
 def write_png(mask: np.ndarray, path: Path | str) -> None:
