@@ -2,7 +2,7 @@
 
 from_recipe   the reward as one callable, with the recipe's data as rows
 swift         ms-swift's reward plugin
-client        what verl and EasyR1 call over HTTP (segrl.web.reward_server answers); a file that needs nothing but Python
+client        what verl and EasyR1 call over HTTP, a file that needs nothing but Python; segrl.web.reward_server answers
 """
 
 from __future__ import annotations
