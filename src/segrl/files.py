@@ -1,18 +1,32 @@
-"""Files that a killed process leaves whole: text, JSON Lines, and any other."""
+"""Files that are whole or not there, whatever ends the process: text, JSON Lines, images, and any other.
+
+What is written goes to a hidden file beside its place, to the disk, and only then takes its name; the
+directory follows, so that a power cut loses nothing that was said to be done. A disk that is full, read-only
+or gone raises SegrlError with one line that names the file.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from segrl.errors import SegrlError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 ESCAPED = "backslashreplace"
 """How half a surrogate pair is encoded, which UTF-8 cannot: as JSON spells it."""
+
+LONGEST_SUFFIX = 10
+"""Characters of a suffix that a library may need to see in the name of a file it writes to."""
 
 
 def legible(text: str) -> str:
@@ -23,11 +37,17 @@ def legible(text: str) -> str:
 def make_directory(path: Path) -> None:
     """Makes `path` and what is missing above it, unless it is there; raises SegrlError if it cannot be written."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
     except OSError as error:
         raise SegrlError(f"cannot make the directory {path}: {error.strerror}") from error
     if not os.access(path, os.W_OK):
         raise SegrlError(f"cannot write to the directory {path}: choose another place, or change its permissions")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """`data` under `path`, whole or not at all. Folders that are missing are made."""
+    with replacing(path) as part:
+        part.write_bytes(data)
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
@@ -35,13 +55,21 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
 
     Half a surrogate pair (in a file name that is no UTF-8, in what a server sends) is written as an escape.
     """
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", errors=ESCAPED) as file:
-        for piece in [text] if isinstance(text, str) else text:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with replacing(path) as part, part.open("w", encoding="utf-8", errors=ESCAPED) as file:
+        file.writelines([text] if isinstance(text, str) else text)
+
+
+def write_image(path: Path, image: Image.Image, **options: Any) -> None:
+    """`image` in the format that the suffix of `path` names, whole or not at all. options: of Pillow's `save`.
+
+    The file is made in memory: Pillow does not notice when a full disk takes a part of what it writes.
+    """
+    from PIL import Image as Pillow
+
+    file = io.BytesIO()
+    Pillow.init()
+    image.save(file, Pillow.EXTENSION[path.suffix.lower()], **options)
+    write_bytes(path, file.getvalue())
 
 
 @contextmanager
@@ -49,14 +77,55 @@ def replacing(path: Path, mark: str = "") -> Iterator[Path]:
     """A hidden path of the same suffix to write to, which takes the place of `path` if the block ends well.
 
     Folders that are missing are made. mark: sets apart processes that may write the same file at once.
+    Raises SegrlError where the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}{mark}.part{path.suffix}")
+    with _told(path):
+        _make(path.parent)
+        part = path.with_name(_part_name(path, mark))
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+            _sync_directory(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _part_name(path: Path, mark: str) -> str:
+    """Of bounded length: what stands beside a name of 255 bytes has no room for more."""
+    suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}{mark}.part{suffix}"
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """An error of the system about `path` as one line."""
     try:
-        yield part
-        part.replace(path)
+        yield
+    except OSError as error:
+        raise SegrlError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder and what is missing above it; each new name is on the disk before this returns."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_directory(folder.parent)
+
+
+def _sync_directory(folder: Path) -> None:
+    """Puts the names in a folder on the disk. Windows has no such call."""
+    if sys.platform == "win32":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
     finally:
-        part.unlink(missing_ok=True)
+        os.close(number)
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -64,10 +133,17 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds rows in one write."""
-    with path.open("a", encoding="utf-8", errors=ESCAPED) as file:
-        file.write("".join(json_line(row) for row in rows))
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Adds rows in one write, and puts them on the disk. Raises SegrlError where that fails."""
+    data = memoryview("".join(map(json_line, rows)).encode(errors=ESCAPED))
+    with _told(path):
+        is_new = not path.exists()
+        with path.open("ab", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        if is_new:
+            _sync_directory(path.parent)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -81,5 +157,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def cut_partial_line(path: Path) -> None:
     """Cuts off a last line that was not written to its end, so that rows can be appended; nothing without the file."""
     if path.exists():
-        with path.open("rb+") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
+        with _told(path), path.open("rb+") as file:
+            end = _end_of_whole_lines(file)
+            if end < file.seek(0, io.SEEK_END):
+                file.truncate(end)
+
+
+def _end_of_whole_lines(file: BinaryIO) -> int:
+    """Bytes up to and with the last line end."""
+    end = file.seek(0, io.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

@@ -16,6 +16,7 @@ from PIL import Image
 
 from segrl import datasets, pipeline, policies, segmenters
 from segrl.folder_job import Plan, find_jobs, segment_photos
+from segrl.jobs import Processes
 
 QUICK = {"policy": "tiny", "segmenter": "box", "max_new_tokens": 8, "device": "cpu"}
 """Answers that are cut off after eight tokens: as fast as a real policy gets, and the same every time."""
@@ -79,7 +80,7 @@ def test_processes_share_the_work_and_one_that_dies_takes_only_its_own(
             ended.append(multiprocessing.active_children()[0].pid or 0)
             os.kill(ended[0], signal.SIGKILL)
 
-    summary = run(photos, tmp_path, processes=2, on_image=kill_one)
+    summary = run(photos, tmp_path, executor=Processes(2), on_image=kill_one)
     assert summary.new + len(summary.broken) == 8
     assert len(summary.broken) <= 1
     assert all("ended with status -9" in problem and str(photos) in problem for problem in summary.broken)

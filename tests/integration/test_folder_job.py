@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from segrl import datasets, exports, pipeline, policies, segmenters
 from segrl.cli.app import app
-from segrl.cli.segment_view import MOST_QUERIES, Estimate, counted, duration
+from segrl.cli.segment_view import MOST_QUERIES
 from segrl.errors import DataError
 from segrl.folder_job import find_jobs
-from segrl.folder_job.journal import Names
+from segrl.folder_job.records import Names
+from segrl.jobs.progress import Estimate, counted, duration
 from segrl.masks import read_png
 
 TEXTS = {

@@ -22,6 +22,7 @@ from segrl import pipeline, policies, segmenters
 from segrl.errors import ModelError, ServerError
 from segrl.evaluation import Share, run
 from segrl.folder_job.work import Plan, Task, answered
+from segrl.jobs import Seat
 from segrl.pipeline import Pipeline, make_text_to_masks
 from segrl.policies import frames, names, openai_loading, server
 from segrl.policies.frames import FAMILY_RESIZE, family_of
@@ -342,8 +343,8 @@ def test_a_device_is_the_segmenters_where_a_server_answers(tmp_path: Path, monke
     task = Task(tmp_path / "a.png", "a.png", "a", ("the cup",))
     with serving(text(OK)) as fake:
         for segmenter in ("a/sam", "grabcut"):
-            model = {"policy": f"openai:{MODEL}@{fake.url}{QUICK}", "segmenter": segmenter}
-            ((_, record),) = answered([task], Plan(tmp_path, (), model), device="cuda:7")
+            model = {"policy": f"openai:{MODEL}@{fake.url}{QUICK}", "segmenter": segmenter, "device": "cuda:7"}
+            (record,) = answered([task], Seat(), Plan(tmp_path, (), model))
             assert record.answers[0].status is Status.OK
     assert placed == [("a/sam", "cuda:7")]
 

@@ -49,8 +49,8 @@ def segment(
     Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
     """
     from segrl.cli.segment_view import View
-    from segrl.errors import SegrlError
     from segrl.folder_job import Plan, find_jobs, segment_photos
+    from segrl.jobs.workers import executor
     from segrl.pipeline import fitting_segmenter
 
     chosen = [name.strip() for name in formats.split(",") if name.strip()] + ["overlay"] * overlay
@@ -64,11 +64,8 @@ def segment(
     inputs = find_jobs(photos, query or [], leave_out=out)
     view = View(out)
     view.announce(inputs, model)
-    try:
-        with view:
-            summary = segment_photos(inputs.jobs, plan, processes=_processes(processes), on_image=view.on_image)
-    except OSError as error:
-        raise SegrlError(f"cannot write to {out}: {error.strerror or error}") from error
+    with view:
+        summary = segment_photos(inputs.jobs, plan, executor=executor(_processes(processes)), on_image=view.on_image)
     view.show(summary)
     if summary.broken:
         raise typer.Exit(1)
@@ -81,7 +78,7 @@ def _batch_size(text: str) -> BatchSize:
 def _processes(text: str) -> int:
     if text != "auto":
         return _positive("--processes", text)
-    from segrl.folder_job.processes import gpu_count
+    from segrl.jobs.workers import gpu_count
 
     return max(1, gpu_count())
 

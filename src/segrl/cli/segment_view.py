@@ -6,7 +6,6 @@ Progress, notes and problems go to standard error, the summary to standard outpu
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,16 +13,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Table
-from rich.text import Text
 
 from segrl.files import legible
 from segrl.folder_job import Inputs, Summary, Tally
+from segrl.jobs.progress import Progress, counted
 from segrl.log_filters import quieten
-
-EVERY_SECONDS = 10.0
-"""How often a plain line is printed where there is no terminal."""
 
 MOST_PROBLEMS = MOST_QUERIES = 20
 """Problems and queries that are listed; of the rest the number is told."""
@@ -38,87 +33,16 @@ WHAT_IT_IS = {
 }
 
 
-def duration(seconds: float) -> str:
-    """In words, rounded as an estimate is.
-
-    >>> [duration(s) for s in (0.4, 42, 150, 8000)]
-    ['1 s', '42 s', '2.5 min', '2 h 13 min']
-    """
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    hours, rest = divmod(round(seconds / 60), 60)
-    return f"{hours} h {rest} min"
-
-
-def counted(number: int, noun: str) -> str:
-    """
-    >>> counted(1, "image"), counted(2, "query")
-    ('1 image', '2 queries')
-    """
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number} {noun if number == 1 else plural}"
-
-
-class Estimate:
-    """How long the rest takes, by the pace since the first images: they came with the loading of the model.
-
-    now: seconds of any steady clock.
-    """
-
-    def __init__(self, now: float) -> None:
-        self._first, self._last = (0, now), (0, now)
-        self._total = 0
-
-    def update(self, done: int, total: int, now: float) -> None:
-        """`done` of `total` images are through."""
-        if not self._first[0]:
-            self._begun, self._first = self._first[1], (done, now)
-        self._last, self._total = (done, now), total
-
-    def left(self, now: float) -> float | None:
-        """Seconds; None before there was a first image."""
-        (first, since), (done, seen) = self._first, self._last
-        if not done:
-            return None
-        pace = (seen - since) / (done - first) if done > first else (seen - self._begun) / done
-        return max(0.0, pace * (self._total - done) - (now - seen))
-
-
-class _TimeLeft(ProgressColumn):
-    def __init__(self, estimate: Estimate) -> None:
-        super().__init__()
-        self._estimate = estimate
-
-    def render(self, task: Task) -> Text:
-        if task.finished:
-            return Text(f"in {duration(task.finished_time or 0)}")
-        left = self._estimate.left(time.monotonic())
-        return Text("loading the model" if left is None else f"about {duration(left)} left")
-
-
 class View:
     """Everything that is printed; a context manager around the work, so that the bar ends with it."""
 
     def __init__(self, out: Path) -> None:
-        self._out, self._notes, self._console = out, Console(stderr=True, highlight=False), Console(highlight=False)
-        self._estimate = Estimate(time.monotonic())
-        self._bar = Progress(
-            SpinnerColumn(finished_text="[green]✓[/]"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images,"),
-            _TimeLeft(self._estimate),
-            console=self._notes,
-        )
-        self._task = self._bar.add_task("", total=None, visible=False)
-        self._begun = self._printed = time.monotonic()
+        self._out, self._console = out, Console(highlight=False)
+        self._progress = Progress("images")
 
     def announce(self, inputs: Inputs, model: Mapping[str, Any]) -> None:
         """What is about to be done, and what a newcomer must know before reading the result."""
         queries = {query for job in inputs.jobs for query in job.queries}
-        self._bar.update(self._task, total=len(inputs.jobs))
         counts = f"[bold]{counted(len(inputs.jobs), 'image')}, {counted(len(queries), 'query')}[/]"
         self._say(f"{counts} · policy {escape(model['policy'])}, segmenter {escape(model['segmenter'])}")
         if inputs.passed_over:
@@ -131,32 +55,18 @@ class View:
             )
 
     def on_image(self, done: int, total: int) -> None:
-        """See `photos.run.OnImage`."""
-        now = time.monotonic()
-        self._estimate.update(done, total, now)
-        if self._notes.is_terminal:
-            self._bar.update(self._task, completed=done, total=total, visible=True)
-            return
-        if done == total or now - self._printed >= EVERY_SECONDS:
-            self._printed = now
-            spent, left = now - self._begun, self._estimate.left(now) or 0.0
-            when = f"in {duration(spent)}" if done == total else f"about {duration(left)} left"
-            self._say(f"{done}/{total} images, {when}")
+        """See `folder_job.run.OnImage`."""
+        self._progress.update(done, total)
 
     def __enter__(self) -> View:
         quieten()
-        self._begun = self._printed = time.monotonic()
-        if self._notes.is_terminal:
-            self._bar.update(self._task, visible=True)
-            self._bar.start()
+        self._progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._notes.is_terminal:
-            self._bar.update(self._task, visible=bool(self._bar.tasks[0].completed))
-            self._bar.stop()
+        self._progress.__exit__(kind, error, traceback)
 
     def show(self, summary: Summary) -> None:
         """A row for each query, then where the files are, then what could not be used."""
@@ -167,7 +77,7 @@ class View:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        self._notes.print(line, soft_wrap=True)
+        self._progress.say(line)
 
 
 def _table(summary: Summary) -> Table:

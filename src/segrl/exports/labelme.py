@@ -39,7 +39,6 @@ class LabelMe(Export):
     def add(self, record: ImageRecord) -> None:
         """See Export."""
         (path,) = self.files(record)
-        path.parent.mkdir(parents=True, exist_ok=True)
         width, height = record.size_wh
         content: dict[str, Any] = {
             "version": LABELME_VERSION,

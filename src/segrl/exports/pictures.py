@@ -14,9 +14,9 @@ import numpy as np
 from segrl import overlay
 from segrl.exports.base import Export, query_folder
 from segrl.exports.record import Found, ImageRecord
-from segrl.files import replacing
+from segrl.files import write_bytes, write_image
 from segrl.images import read_image
-from segrl.masks import from_rle, write_png
+from segrl.masks import from_rle, png_bytes
 
 
 class _Pictures(Export):
@@ -43,8 +43,7 @@ class Png(_Pictures):
     def add(self, record: ImageRecord) -> None:
         """See Export."""
         for found in record.answers:
-            with replacing(self._path(record, found)) as part:
-                write_png(np.logical_or.reduce(_masks(record, found), axis=0), part)
+            write_bytes(self._path(record, found), png_bytes(np.logical_or.reduce(_masks(record, found), axis=0)))
 
 
 class Overlay(_Pictures):
@@ -56,8 +55,8 @@ class Overlay(_Pictures):
         """See Export. Raises DataError if the image is gone."""
         image = read_image(record.image)
         for found in record.answers:
-            with replacing(self._path(record, found)) as part:
-                overlay.draw(image, _masks(record, found), found.prompts).save(part, quality=90)
+            drawn = overlay.draw(image, _masks(record, found), found.prompts)
+            write_image(self._path(record, found), drawn, quality=90)
 
 
 def _masks(record: ImageRecord, found: Found) -> np.ndarray:

@@ -38,7 +38,6 @@ class Yolo(Export):
     def add(self, record: ImageRecord) -> None:
         """See Export."""
         (path,) = self.files(record)
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for found in record.answers for line in _lines(found, self.class_of[found.query])]
         write_atomically(path, "".join(lines))
 
@@ -47,7 +46,6 @@ class Yolo(Export):
         import yaml
 
         folder = self.out / "yolo"
-        folder.mkdir(parents=True, exist_ok=True)
         classes = {"nc": len(self.queries), "names": list(self.queries)}
         write_atomically(folder / "data.yaml", yaml.safe_dump(classes, allow_unicode=True, sort_keys=False))
         return folder

@@ -1,4 +1,4 @@
-"""Images answered and written, by this process or by several."""
+"""Images answered and written: what one worker does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from segrl import exports
 from segrl.batching import BatchSize
 from segrl.errors import DataError, SegrlError
 from segrl.exports import Export, ImageRecord
+from segrl.jobs import Seat
 from segrl.pipeline import Result
 
 
@@ -53,19 +54,16 @@ class Task:
     old: ImageRecord | None = None
 
 
-Done = tuple[Task, ImageRecord | str]
-"""A task with its record, or with what is wrong with its image."""
-
-
-def answered(tasks: Iterable[Task], plan: Plan, device: str | None = None) -> Iterator[Done]:
+def answered(tasks: Iterable[Task], seat: Seat, plan: Plan) -> Iterator[ImageRecord | str]:
     """Each task's record, in order, once the files that belong to the image alone are written.
 
-    One batch of images is in memory at a time, and `tasks` is read no further ahead. The model is
-    loaded when the first record is asked for. Raises SegrlError where no image can be answered.
+    In place of a record stands what is wrong with the image. One batch of images is in memory at a time, and
+    `tasks` is read no further ahead, first when the model is loaded. Raises SegrlError where no image can be
+    answered.
     """
     from segrl import pipeline
 
-    model = pipeline.load(**{**plan.policy, "device": plan.policy.get("device") or device})
+    model = pipeline.load(**{**plan.policy, "device": plan.policy.get("device") or seat.device})
     writers = plan.writers()
     open_tasks: deque[Task] = deque()
 
@@ -78,7 +76,7 @@ def answered(tasks: Iterable[Task], plan: Plan, device: str | None = None) -> It
     for first in results:
         task = open_tasks.popleft()
         record = _record(task, [first, *(next(results) for _ in task.queries[1:])], plan)
-        yield task, record if isinstance(record, str) else write(record, writers) or record
+        yield record if isinstance(record, str) else write(record, writers) or record
 
 
 def _record(task: Task, results: Sequence[Result | SegrlError], plan: Plan) -> ImageRecord | str:
@@ -103,8 +101,6 @@ def write(record: ImageRecord, writers: Iterable[Export]) -> str | None:
             writer.add(record)
     except DataError as error:
         return about(Path(record.image), str(error))
-    except OSError as error:
-        raise SegrlError(f"cannot write {error.filename or record.name}: {error.strerror}") from error
     return None
 
 

@@ -1,0 +1,170 @@
+"""What is finished of a job: rows in an append-only file, and the settings that they were made with.
+
+A row is written in one piece and is on the disk before `add` returns. A process that is killed leaves at most a
+last line without its end, which readers pass over and the next writer cuts off. So whatever stands in the file
+is finished, and whatever does not is done again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from segrl.errors import DataError, SegrlError
+from segrl.files import append_rows, cut_partial_line
+
+Row = dict[str, Any]
+
+PATIENCE_S = 2.0
+"""How long to wait for a lock: the helpers of a killed process need a moment to notice."""
+
+
+class Journal:
+    """The rows of a JSON Lines file by key; a later row takes an earlier one's place.
+
+    Holds the places of the lines, not the rows. key: of a row. note: what else is held of a row
+    (`notes`). others: files that are read as well, not written. Raises DataError for a line that is no row.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: Callable[[Row], Any],
+        note: Callable[[Row], Any] = lambda row: None,
+        others: Iterable[Path] = (),
+    ) -> None:
+        self.path, self._key, self._note = path, key, note
+        self._places: dict[Any, tuple[Path, int]] = {}
+        self.notes: dict[Any, Any] = {}
+        cut_partial_line(path)
+        for file in (*others, path):
+            self._index(file)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[Any]:
+        """The keys, in the order in which they were finished first."""
+        return iter(self._places)
+
+    def get(self, key: Any) -> Row | None:
+        """The row of that key; None if it is not finished."""
+        if key not in self._places:
+            return None
+        file, place = self._places[key]
+        with file.open("rb") as lines:
+            lines.seek(place)
+            return _row(lines.readline(), file)
+
+    def add(self, *rows: Row) -> None:
+        """Appends rows in one write. Raises SegrlError where the disk does not take them."""
+        place = self.path.stat().st_size if self.path.exists() else 0
+        append_rows(self.path, rows)
+        self._index(self.path, place)
+
+    def drop(self, key: Any) -> None:
+        """Forgets a row that another one has made void; it stays in the file."""
+        self._places.pop(key, None)
+        self.notes.pop(key, None)
+
+    def _index(self, file: Path, start: int = 0) -> None:
+        """Notes the places of the rows from byte `start` on."""
+        for place, row in _lines(file, start):
+            try:
+                key, note = self._key(row), self._note(row)
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{file} holds a line that is no record: {error!r}") from error
+            self._places[key], self.notes[key] = (file, place), note
+
+
+def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, Row]]:
+    """(place, row) of each whole line from `start` on; none without the file."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        place = file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            yield place, _row(line, path)
+            place += len(line)
+
+
+def _row(line: bytes, path: Path) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path} holds a line that is no record: {error}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path} holds a line that is no record")
+    return row
+
+
+def check_settings(path: Path, settings: Mapping[str, Any], holds: str) -> None:
+    """Raises SegrlError naming each value that differs between the file of settings and `settings`.
+
+    holds: what the folder of the file has, for the message.
+    """
+    differing = list(differences(read_settings(path), settings))
+    if differing:
+        shown = "; ".join(differing)
+        raise SegrlError(f"{path.parent} holds {holds} with other settings ({shown}): choose another --out")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A file of settings. Raises DataError if it is not there or holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no settings")
+    return found
+
+
+def differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
+    """`dataset.options.query: 'people' there, 'cars' now` for every value that differs."""
+    if isinstance(theirs, dict) and isinstance(ours, Mapping):
+        for key in dict.fromkeys([*theirs, *ours]):
+            yield from differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else str(key))
+    elif theirs != ours:
+        yield f"{name}: {theirs!r:.60} there, {ours!r:.60} now"
+
+
+@contextmanager
+def locked(path: Path, message: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """The block runs in one process at a time; `path` is the lock's file. Raises DataError(message) out of patience.
+
+    The lock ends with the process, however it ends.
+    """
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise SegrlError(f"cannot write {path}: {error.strerror}") from error
+    with file:
+        lock(file, message, patience_s)
+        yield
+
+
+def lock(file: BinaryIO, message: str, patience_s: float = PATIENCE_S) -> None:
+    """Takes the file until it is closed, also by a process's death. Raises DataError(message) if others keep it."""
+    if sys.platform == "win32":  # no flock there: two jobs in one directory are the user's to avoid
+        return
+    import fcntl
+
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > give_up:
+                raise DataError(message) from error
+            time.sleep(0.05)

@@ -1,0 +1,220 @@
+"""Tasks → results, by one process or by several that each load the model once.
+
+    def work(tasks, seat):               # loads what it needs, then answers one task after the other
+        model = load(seat.device)
+        for task in tasks: yield model(task)
+
+    for task, result in Processes(2).run(tasks, work): ...
+
+Tasks are taken when a worker asks for the next one, so `tasks` may be lazy, and nothing of it is taken before the
+first worker has loaded what it needs. A cluster is a third `Executor`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
+
+from segrl.devices import core_count
+from segrl.errors import SegrlError
+from segrl.log_filters import quieten
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_WANTS, _DONE, _FAILED = "wants", "done", "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Seat:
+    """Which of how many processes of this machine a worker is."""
+
+    number: int = 0
+    count: int = 1
+
+    @property
+    def device(self) -> str | None:
+        """The GPU of this worker; None where it is the only one, or there is no GPU."""
+        if self.count == 1:
+            return None
+        gpus = gpu_count()
+        return f"cuda:{self.number % gpus}" if gpus else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """In place of a result: why nobody answers the task any more."""
+
+    why: str
+
+
+Work = Callable[[Iterable[T], Seat], Iterator[R]]
+"""A result for each task, in order; for other processes it must be picklable, as tasks and results must."""
+
+
+class Executor(Protocol):
+    """Who does the work. Results come as they are finished; each worker's are in the order of its tasks.
+
+    Raises the SegrlError that a worker raises. A worker that dies makes its open tasks `Lost`.
+    """
+
+    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | Lost]]:
+        """(task, result) for each task."""
+        ...
+
+
+class Here:
+    """This process."""
+
+    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | Lost]]:
+        """See Executor."""
+        taken: deque[T] = deque()
+
+        def asked_for() -> Iterator[T]:
+            for task in tasks:
+                taken.append(task)
+                yield task
+
+        for result in work(asked_for(), Seat()):
+            yield taken.popleft(), result
+
+
+class Processes:
+    """`count` processes of this machine, each on its own GPU where there are several, with its share of the cores.
+
+    They end when this process does, however it ends.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | Lost]]:
+        """See Executor."""
+        context = multiprocessing.get_context("spawn")
+        workers: dict[Connection, _Worker] = {}
+        try:
+            for number in range(self.count):
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there, work, Seat(number, self.count)), daemon=True)
+                process.start()
+                there.close()  # so that a process that dies is noticed
+                workers[here] = _Worker(process, here)
+            yield from _hand_out(iter(tasks), workers.copy())
+        finally:
+            for worker in workers.values():
+                worker.pipe.close()
+                worker.process.terminate()
+                worker.process.join()
+
+
+def executor(processes: int) -> Executor:
+    """This process for 1, else that many."""
+    return Processes(processes) if processes > 1 else Here()
+
+
+def gpu_count() -> int:
+    """GPUs of this machine that torch can use."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@dataclasses.dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    open_tasks: deque[Any] = dataclasses.field(default_factory=deque)
+
+    def lost(self) -> Iterator[tuple[Any, Lost]]:
+        """The tasks that nobody answers any more."""
+        self.process.join()
+        why = Lost(f"the process that worked on it ended with status {self.process.exitcode} (out of memory?)")
+        yield from ((task, why) for task in self.open_tasks)
+
+    def answer(self, tasks: Iterator[Any]) -> bool:
+        """Gives it the next task, or tells it that there is none; whether there was one.
+
+        None ends the tasks, so a task is sent as a tuple of one. A worker that died meanwhile is noticed later.
+        """
+        task = next(((one,) for one in tasks), None)
+        if task is not None:
+            self.open_tasks.append(task[0])
+        with suppress(OSError):
+            self.pipe.send(task)
+        return task is not None
+
+
+def _hand_out(tasks: Iterator[Any], workers: dict[Connection, _Worker]) -> Iterator[tuple[Any, Any]]:
+    all_begun = False
+    while workers:
+        for pipe in wait(list(workers)):
+            assert isinstance(pipe, Connection)
+            worker = workers[pipe]
+            try:
+                kind, *content = pipe.recv()
+            except (EOFError, OSError):
+                del workers[pipe]
+                yield from worker.lost()
+                continue
+            if kind == _FAILED:
+                raise SegrlError(content[0])
+            if kind == _DONE:
+                yield worker.open_tasks.popleft(), content[0]
+            else:
+                all_begun = not worker.answer(tasks)
+    if not all_begun:
+        raise SegrlError("every process ended before all tasks were begun: see what they printed")
+
+
+def _work(pipe: Connection, work: Work[Any, Any], seat: Seat) -> None:
+    """What a process does until there is no task left, or nobody to report to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            _settle_in(seat)
+            for result in work(_asked_for(pipe), seat):
+                pipe.send((_DONE, result))
+        except SegrlError as error:
+            pipe.send((_FAILED, str(error)))
+
+
+def _asked_for(pipe: Connection) -> Iterator[Any]:
+    while True:
+        pipe.send((_WANTS,))
+        task = pipe.recv()
+        if task is None:
+            return
+        yield task[0]
+
+
+def _settle_in(seat: Seat) -> None:
+    """Takes this process's share of the cores, and quietens all but the first."""
+    import logging
+
+    import cv2
+    import torch
+
+    quieten()
+    if seat.number:
+        logging.getLogger("segrl").setLevel(logging.ERROR)
+    cores = max(1, core_count() // seat.count)
+    torch.set_num_threads(cores)
+    cv2.setNumThreads(cores)
+
+
+def _die_with_parent() -> None:
+    """Ends this process as soon as its parent is gone, however that went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
