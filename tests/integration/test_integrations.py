@@ -15,7 +15,6 @@ import pytest
 import yaml
 from small import MASK, save_data, save_policy
 
-from segrl import rewards
 from segrl.errors import DataError, ModelError, RecipeError
 from segrl.integrations import RecipeReward, from_recipe, swift
 from segrl.masks import to_rle, write_png
@@ -123,7 +122,7 @@ def test_which_stage(tmp_path):
 def test_trl_takes_it_as_it_is(recipe, tmp_path):
     from trl import GRPOConfig, GRPOTrainer
 
-    reward = rewards.from_recipe(recipe)
+    reward = from_recipe(recipe)
     options = {"per_device_train_batch_size": 2, "num_generations": 2, "max_completion_length": 4, "max_steps": 1}
     config = GRPOConfig(str(tmp_path), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True, **options)
     trainer = GRPOTrainer(

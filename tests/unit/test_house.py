@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ LAYERS = (
     {"types", "errors", "files", "log_filters", "devices", "text", "options"},
     {"images", "masks", "contours", "overlay", "coordinates", "jobs"},
     {"answers", "segmenters", "scoring"},
-    {"text_to_masks"},
-    {"policies", "rewards", "metrics", "datasets", "tiny"},
+    {"text_to_masks", "tiny"},
+    {"policies", "rewards", "metrics", "datasets"},
     {"batching", "batch_queue"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},
@@ -42,9 +43,19 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
+BY_NAME = re.compile(r"(?:python:)?(segrl(?:\.\w+)+)\.?")
+"""A text that names a module of ours: what `import_module`, `python:` and a new process are given."""
+
+
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """(module of ours, line) for every import, those inside functions included."""
+    """(module of ours, line) for every import, those inside functions and those by name included."""
     for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            match = BY_NAME.fullmatch(node.value)
+            parts = match[1].split(".") if match else []
+            name = next((n for i in range(len(parts), 1, -1) if (n := ".".join(parts[:i])) in MODULES), None)
+            if name is not None and not f"{module_name(path)}.".startswith(f"{name}."):  # its package: a file in it
+                yield name, node.lineno
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
@@ -66,6 +77,19 @@ def test_imports_run_downward() -> None:
         if name != "segrl" and target != "segrl" and RANK[target.split(".")[1]] > RANK[name.split(".")[1]]
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_packages_import_each_other_one_way() -> None:
+    """Two packages of one layer that import each other are one package, or in the wrong layers."""
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if name != "segrl":
+            targets = {target.split(".")[1] for target, _ in imports(path) if target != "segrl"}
+            graph.setdefault(name.split(".")[1], set()).update(targets - {name.split(".")[1]})
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"packages in a circle: {' ← '.join(error.args[1])}")
 
 
 def test_imports_have_no_cycle() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segrl.policies.settings import PolicySettings, write_settings
 from segrl.tiny import tokenizer as tiny_tokenizer
 from segrl.tiny.words import SIDE
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin, Qwen3VLForConditionalGeneration
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The shipped policy."""
+SETTINGS = "segrl.json"
+"""Which answer format a policy writes and what its numbers mean."""
 
 
 @dataclass(frozen=True)
@@ -111,4 +116,4 @@ def save(directory: Path, shape: Shape = Shape(), seed: int = 0) -> None:
     """Writes a fresh policy to `directory` in the ordinary `from_pretrained` layout."""
     build(shape, seed).save_pretrained(directory)
     build_processor(shape).save_pretrained(directory)
-    write_settings(directory, PolicySettings(answer_format="seg-r1", frame="resized", input_wh=(SIDE, SIDE)))
+    shutil.copy(WEIGHTS / SETTINGS, directory / SETTINGS)  # it is asked and read as the shipped one is
