@@ -1,21 +1,28 @@
 """Bool masks to and from files and the field's exchange formats.
 
-Inside segrl a mask is `bool`, `(H, W)` or `(N, H, W)`; 0/255 exists only in `read_png` and `write_png`.
+Inside segrl a mask is `bool`, `(H, W)` or `(N, H, W)`; 0/255 exists only in `read_mask` and `write_png`.
+What comes from outside is checked before memory is taken for it: a mask's size against a limit, run lengths
+against their size, corners against the image. Drawing polygons takes at most 100 bytes for each pixel.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from segrl.contours import edge_rings
 from segrl.errors import DataError
+from segrl.images import AS_IT_IS, Reading, open_image
+from segrl.pixels import deep_samples
 from segrl.types import Box
+
+MAX_PIXELS = 2**28
+"""A mask that belongs to no image that is known has at most so many pixels."""
 
 
 class Rle(TypedDict):
@@ -33,11 +40,64 @@ def to_rle(mask: np.ndarray) -> Rle:
     return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def from_rle(rle: Rle) -> np.ndarray:
-    """Compressed RLE → `(H, W)` bool."""
-    from pycocotools import mask as coco
+def from_rle(rle: Mapping[str, Any], name: str = "the mask", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """COCO's run lengths, compressed (`counts` is text) or not (a list of numbers) → `(H, W)` bool.
 
-    return coco.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).astype(bool)
+    Raises DataError, naming the mask by `name`, for a size that is none or exceeds `max_pixels`, and for
+    counts that cannot be read or do not fill the size.
+    """
+    height, width = rle_hw(rle, name, max_pixels)
+    counts = rle.get("counts")
+    runs = _compressed_runs(counts, name) if isinstance(counts, str | bytes) else _plain_runs(counts, name)
+    if runs.min(initial=0) < 0 or runs.max(initial=0) > height * width or runs.sum() != height * width:
+        raise DataError(f"{name} has run lengths that do not add up to {height}×{width} pixels")
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return values.reshape(width, height).T  # COCO's runs go down the columns
+
+
+def rle_hw(rle: Mapping[str, Any], name: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """The (height, width) that run lengths claim. Raises DataError for none, and for more than `max_pixels`."""
+    size = rle.get("size")
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(_is_count(side) and side > 0 for side in size):
+        raise DataError(f"{name} has run lengths without counts or a size [height, width]")
+    height, width = (int(side) for side in size)
+    if height * width > max_pixels:
+        raise DataError(f"{name} claims a size of {width}×{height} pixels, more than the {max_pixels} that it may have")
+    return height, width
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is a whole number that a 64-bit one holds."""
+    whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
+    return whole and abs(value) < 2**62
+
+
+def _plain_runs(counts: Any, name: str) -> np.ndarray:
+    if not isinstance(counts, Sequence | np.ndarray) or not all(map(_is_count, counts)):
+        raise DataError(f"{name} has run lengths without counts that are text or a list of whole numbers")
+    return np.asarray(counts, dtype=np.int64)
+
+
+def _compressed_runs(counts: str | bytes, name: str) -> np.ndarray:
+    """The runs of COCO's text: five bits a character, the lowest first, each after the third less the one two before.
+
+    Source: rleFrString of pycocotools (common/maskApi.c).
+    """
+    text = counts.encode("ascii", errors="replace") if isinstance(counts, str) else counts
+    digits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if len(digits) == 0:
+        return digits
+    ends = np.flatnonzero(digits & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if digits.min() < 0 or digits.max() > 63 or len(ends) == 0 or ends[-1] != len(digits) - 1 or lengths.max() > 7:
+        raise DataError(f"{name} has compressed run lengths that cannot be read")
+    places = 5 * (np.arange(len(digits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((digits & 31) << places, starts)
+    runs -= np.where(digits[ends] & 16, np.left_shift(1, 5 * lengths), 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs
 
 
 def mask_to_box(mask: np.ndarray) -> Box | None:
@@ -68,17 +128,75 @@ def _span(low: float, high: float, size: int) -> tuple[int, int]:
     return middle, middle + 1
 
 
-def polygons_to_mask(polygons: Sequence[Sequence[float]], image_hw: tuple[int, int]) -> np.ndarray:
+def polygons_to_mask(
+    polygons: Sequence[Sequence[float]], image_hw: tuple[int, int], name: str = "the mask"
+) -> np.ndarray:
     """COCO polygons (`[x1, y1, x2, y2, …]` each, pixels) → their union as `(H, W)` bool, as pycocotools draws it.
 
-    Fewer than three corners enclose nothing.
+    Fewer than three corners, or an odd count of numbers, enclose nothing. Raises DataError as `check_corners`.
     """
     from pycocotools import mask as coco
 
-    rings = [list(polygon) for polygon in polygons if len(polygon) >= 6]  # four numbers are a box to pycocotools
+    # Four numbers are a box to pycocotools.
+    rings = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if not rings:
         return np.zeros(image_hw, dtype=bool)
+    rings = [corners.ravel().tolist() for corners in check_corners(rings, image_hw, name)]
     return coco.decode(coco.merge(coco.frPyObjects(rings, *image_hw))).astype(bool)
+
+
+def check_corners(
+    polygons: Iterable[Sequence[float]], image_hw: tuple[int, int], name: str = "the mask"
+) -> list[np.ndarray]:
+    """Polygons as `(K, 2)` float64 corners (x, y), fit to be drawn on an image of `image_hw` (height, width).
+
+    Raises DataError for corners that are no finite numbers, that lie farther outside the image than its own
+    side, and for outlines so long that they cannot be an object's.
+    """
+    height, width = image_hw
+    rings, length = [], 0.0
+    for polygon in polygons:
+        try:
+            corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{name} has a polygon that is no list of numbers") from error
+        far = ~((corners >= (-width, -height)) & (corners <= (2 * width, 2 * height))).all(axis=1)
+        if far.any():
+            x, y = corners[far.argmax()]
+            raise DataError(
+                f"{name} has a corner at ({x:g}, {y:g}), which is far outside its image of {width}×{height}"
+            )
+        length += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1, initial=0).sum())
+        rings.append(corners)
+    if length > height * width / 2 + 100 * (height + width) + 10_000:
+        raise DataError(f"{name} has an outline of {length:.0f} pixels, too long for its image of {width}×{height}")
+    return rings
+
+
+def segmentation_hw(segmentation: Any, image_hw: tuple[int, int], name: str) -> tuple[int, int]:
+    """The (height, width) in which a COCO segmentation is drawn: that of its run lengths, else `image_hw`."""
+    return rle_hw(segmentation, name) if isinstance(segmentation, Mapping) else image_hw
+
+
+def decode_segmentation(
+    segmentation: Any, image_hw: tuple[int, int], name: str, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """A COCO segmentation as a `(H, W)` bool mask; all False where it encloses no pixel.
+
+    Polygons (`[[x1, y1, …], …]` or one `[x1, y1, …]`) are drawn at `image_hw`, several parts as their union.
+    Run lengths bring their own size. Raises DataError naming the annotation by `name` for anything else, for
+    hostile numbers (`from_rle`, `check_corners`), and for more than `max_pixels` pixels.
+    """
+    if isinstance(segmentation, Mapping):
+        return from_rle(segmentation, name, max_pixels)
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str | bytes):
+        raise DataError(f"{name} has no segmentation that is polygons or run lengths: {segmentation!r:.80}")
+    if image_hw[0] * image_hw[1] > max_pixels:
+        raise DataError(f"{name} belongs to an image of {image_hw[1]}×{image_hw[0]} pixels, more than {max_pixels}")
+    parts = [segmentation] if segmentation and isinstance(segmentation[0], int | float) else segmentation
+    if not all(isinstance(part, Sequence) and not isinstance(part, str) for part in parts):
+        raise DataError(f"{name} has a polygon that is no list of numbers")
+    return polygons_to_mask(parts, image_hw, name)
 
 
 def mask_to_polygons(mask: np.ndarray, tolerance_px: float = 0.0) -> list[list[float]]:
@@ -103,29 +221,89 @@ def png_bytes(mask: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def read_png(path: Path | str | BinaryIO) -> np.ndarray:
-    """A mask file → `(H, W)` bool: True where the value is over half of full scale.
+MANY_VALUES = 100
+"""A label image with more values than this is none: it has smoothed edges, or is a picture."""
 
-    Full scale is 1, 255 or 65535: the smallest that no value exceeds. Raises DataError if the file
-    is no image.
+
+def read_mask(path: Path | str | BinaryIO, reading: Reading = AS_IT_IS) -> np.ndarray:
+    """A mask file → `(H, W)` bool; `target_of` its values. Raises DataError as `read_mask_values`."""
+    values, is_labels = _read_values(path, reading)
+    return target_of(values, is_labels, str(path))
+
+
+def target_of(values: np.ndarray, is_labels: bool = False, name: str = "the mask") -> np.ndarray:
+    """`(H, W)` integers → `(H, W)` bool: the pixels that belong to a target.
+
+    Labels (palette indices, colours; greys of which none exceeds half of full scale) are target where they
+    are not 0, other greys by `over_half`. Raises DataError for dark greys that are too many to be labels.
     """
-    return over_half(read_index_png(path))
+    if is_labels:
+        return values > 0
+    bright = over_half(values)
+    if bright.any() or not values.any():
+        return bright
+    largest = int(values.max())
+    if len(present := np.unique(values)) > MANY_VALUES:
+        raise DataError(f"{name} holds {len(present)} values up to {largest}: too dark for a mask, too many for labels")
+    return values > 0
 
 
 def over_half(values: np.ndarray) -> np.ndarray:
-    """`(H, W)` integers → `(H, W)` bool by `read_png`'s rule."""
+    """`(H, W)` integers → `(H, W)` bool: over half of full scale, which is 1, 255 or 65535: the smallest that
+    no value exceeds."""
     largest = values.max(initial=0)
     return values > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 
 
-def read_index_png(path: Path | str | BinaryIO) -> np.ndarray:
-    """An indexed mask file → `(H, W)` int32 with the values as they stand; palettes are not looked up.
+def read_mask_values(path: Path | str | BinaryIO, reading: Reading = AS_IT_IS) -> np.ndarray:
+    """A mask file → `(H, W)` int32: greys and palette indices as they stand.
 
-    Raises DataError if the file is missing or no image.
+    Of a picture with transparency that varies, the alpha (0 to 255). Colours are numbered from 1 in the order
+    of their value, with 0 for black. Floats of 0 to 1 are scaled to 255. Raises DataError naming the file if it
+    is missing, no image, too large, or has more colours than labels can be.
     """
-    try:
-        with Image.open(path) as image:
-            plain = image if image.mode in ("L", "P", "1", "I", "I;16", "I;16B") else image.convert("L")
-            return np.array(plain, dtype=np.int32)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the mask {path}: {error}") from error
+    return _read_values(path, reading)[0]
+
+
+def _read_values(path: Path | str | BinaryIO, reading: Reading) -> tuple[np.ndarray, bool]:
+    """The values, and whether they are labels for certain."""
+    name = f"the mask {path}"
+    with open_image(path, name, reading) as image:
+        deep = deep_samples(image, name)
+        if deep is not None:
+            return _of_colours(deep[..., :3], name)
+        image.load()
+        if image.mode in ("P", "1"):
+            return np.array(image, dtype=np.int32), True
+        if image.mode == "L" or image.mode.startswith("I"):
+            return np.array(image, dtype=np.int32), False
+        if image.mode == "F":
+            return _of_floats(np.asarray(image), name), False
+        if "A" in image.getbands():
+            alpha = np.array(image.getchannel("A"), dtype=np.int32)
+            if alpha.min() != alpha.max():
+                return alpha, False
+        return _of_colours(np.asarray(image.convert("RGB")), name)
+
+
+def _of_floats(values: np.ndarray, name: str) -> np.ndarray:
+    if not (values.min() >= 0 and values.max() <= 65535):  # NaN is neither
+        raise DataError(f"{name} holds numbers that are negative, too large or not finite")
+    return np.rint(values * 255 if values.max() <= 1 else values).astype(np.int32)
+
+
+def _of_colours(values: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
+    spread = values.max(axis=2) - values.min(axis=2)
+    if spread.max() <= _NOISE:
+        return values[..., 1].astype(np.int32), False
+    packed = values.astype(np.int64) @ np.array([2**32, 2**16, 1])
+    colours, labels = np.unique(packed, return_inverse=True)
+    if len(colours) > MANY_VALUES:
+        raise DataError(
+            f"{name} holds {len(colours)} colours: a mask has a colour for each target, and black elsewhere"
+        )
+    return (labels.reshape(packed.shape) + (colours[0] != 0)).astype(np.int32), True
+
+
+_NOISE = 16
+"""Channels that differ by no more are a grey that was stored in colours and compressed."""

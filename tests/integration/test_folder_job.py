@@ -18,7 +18,7 @@ from segrl.errors import DataError
 from segrl.folder_job import find_jobs
 from segrl.folder_job.records import Names
 from segrl.jobs.progress import Estimate, counted, duration
-from segrl.masks import read_png
+from segrl.masks import read_mask
 
 TEXTS = {
     "box": "<think>there</think> <bbox>[250,250,750,750]</bbox>",
@@ -65,7 +65,7 @@ def test_a_folder_is_answered_once(photos, asked):
     assert "3/3 images" in result.stderr
     assert "1 .txt" in result.stderr
     assert sorted(asked) == ["box"] * 3 + ["ghost"] * 3
-    mask = read_png(out / "png" / "1-box" / "b" / "x.png")
+    mask = read_mask(out / "png" / "1-box" / "b" / "x.png")
     assert mask.shape == (20, 40)
     assert mask.sum() == 200
     assert len(list((out / "overlay").rglob("*.jpg"))) == 6
@@ -140,7 +140,7 @@ def test_names_that_are_no_utf8_go_through(photos, asked, tmp_path):
         assert r"caf\udce9.png" in result.stderr
     for file in (f"labels/{odd}.txt", f"labels/{odd}/x.txt"):
         assert (out / "yolo" / file).read_text().startswith("0 ")
-    assert read_png(out / "png" / "1-box" / odd / "x.png").sum() == 200
+    assert read_mask(out / "png" / "1-box" / odd / "x.png").sum() == 200
     found = [image["file_name"] for image in json.loads((out / "coco.json").read_text())["images"]]
     assert sorted(found) == ["b/x.png", f"{odd}.jpg", f"{odd}/x.png"]
     lines = datasets.load("jsonl", root=out, file="rle.jsonl")
@@ -195,7 +195,7 @@ def test_pictures_of_one_name_stay_apart(photos, asked, tmp_path):
     assert sorted(path.name for path in (out / "png" / "1-box").iterdir()) == ["x-2.png", "x.png"]
     names = [image["file_name"] for image in json.loads((out / "coco.json").read_text())["images"]]
     assert names == ["x-2.png", "x.png"]
-    assert np.all([read_png(path).any() for path in (out / "png" / "1-box").iterdir()])
+    assert np.all([read_mask(path).any() for path in (out / "png" / "1-box").iterdir()])
 
 
 def test_names_stay_inside_and_apart():

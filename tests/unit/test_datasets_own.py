@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segrl import datasets
-from segrl.datasets.annotations import decode
 from segrl.errors import DataError
-from segrl.masks import to_rle
+from segrl.masks import decode_segmentation, to_rle
 
 A, B, CROWD = (1, 1, 4, 4), (6, 1, 9, 4), (2, 5, 12, 8)
 
@@ -212,5 +211,5 @@ def test_run_lengths_of_both_kinds_are_the_mask(data):
     height, width = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 9))
     bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
     mask = np.array(bits).reshape(height, width)
-    assert np.array_equal(decode(crowd_runs(mask), (1, 1), "it"), mask)
-    assert np.array_equal(decode(dict(to_rle(mask)), (1, 1), "it"), mask)
+    assert np.array_equal(decode_segmentation(crowd_runs(mask), (1, 1), "it"), mask)
+    assert np.array_equal(decode_segmentation(dict(to_rle(mask)), (1, 1), "it"), mask)

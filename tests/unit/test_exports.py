@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from segrl import datasets, exports
 from segrl.errors import SegrlError
 from segrl.exports.yolo import _lines as yolo_lines
-from segrl.masks import from_rle, read_png, to_rle
+from segrl.masks import from_rle, read_mask, to_rle
 from segrl.pipeline import Result
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Status
 
@@ -157,8 +157,8 @@ def test_rle_lines_are_a_data_set_without_what_could_not_be_read(tmp_path, recor
 
 def test_png_masks(tmp_path, records) -> None:
     folder = write("png", tmp_path, records)
-    assert np.array_equal(read_png(folder / "1-the-ring" / "a" / "x.png"), ring_and_specks().any(axis=0))
-    assert not read_png(folder / "2-the-cat" / "b.png").any()
+    assert np.array_equal(read_mask(folder / "1-the-ring" / "a" / "x.png"), ring_and_specks().any(axis=0))
+    assert not read_mask(folder / "2-the-cat" / "b.png").any()
     assert (folder / "3-unread" / "b.png").exists()
     assert not (folder / "1-the-ring" / "b.png").exists()
 

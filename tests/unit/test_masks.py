@@ -15,12 +15,13 @@ from pycocotools import mask as coco
 from segrl.errors import DataError
 from segrl.masks import (
     box_to_mask,
+    decode_segmentation,
     from_rle,
     mask_to_box,
     mask_to_polygons,
     polygons_to_mask,
-    read_index_png,
-    read_png,
+    read_mask,
+    read_mask_values,
     to_rle,
     write_png,
 )
@@ -114,8 +115,8 @@ def test_what_encloses_nothing_is_an_empty_mask(polygons: list[list[float]]) -> 
 def test_png_round_trip(tmp_path: Path) -> None:
     mask = np.random.default_rng(0).random((7, 5)) > 0.5
     write_png(mask, tmp_path / "m.png")
-    assert np.array_equal(read_png(tmp_path / "m.png"), mask)
-    assert set(np.unique(read_index_png(tmp_path / "m.png"))) <= {0, 255}
+    assert np.array_equal(read_mask(tmp_path / "m.png"), mask)
+    assert set(np.unique(read_mask_values(tmp_path / "m.png"))) <= {0, 255}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_png_round_trip(tmp_path: Path) -> None:
 )
 def test_read_png_takes_half_of_full_scale(values: np.ndarray, expected: list[bool], tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "m.png")
-    assert read_png(tmp_path / "m.png")[0].tolist() == expected
+    assert read_mask(tmp_path / "m.png")[0].tolist() == expected
 
 
 def test_index_masks_keep_their_values(tmp_path: Path) -> None:
@@ -140,19 +141,114 @@ def test_index_masks_keep_their_values(tmp_path: Path) -> None:
     image.putdata([0, 1, 7])
     image.putpalette([255, 255, 255, 0, 0, 0] + [9] * 762)
     image.save(tmp_path / "p.png")
-    assert read_index_png(tmp_path / "p.png").tolist() == [[0, 1, 7]]
+    assert read_mask_values(tmp_path / "p.png").tolist() == [[0, 1, 7]]
     Image.fromarray(np.array([[0, 1, 300]], np.uint16)).save(tmp_path / "i.png")
-    assert read_index_png(tmp_path / "i.png").tolist() == [[0, 1, 300]]
+    assert read_mask_values(tmp_path / "i.png").tolist() == [[0, 1, 300]]
 
 
 def test_unreadable_masks_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.png"):
-        read_png(tmp_path / "missing.png")
+        read_mask(tmp_path / "missing.png")
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(DataError, match=r"text\.png"):
-        read_png(tmp_path / "text.png")
+        read_mask(tmp_path / "text.png")
     write_png(np.ones((50, 50), bool), tmp_path / "cut.png")
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"cut\.png"):
-        read_index_png(tmp_path / "cut.png")
+        read_mask_values(tmp_path / "cut.png")
+
+
+@given(MASKS)
+def test_run_lengths_are_read_as_pycocotools_reads_them(mask: np.ndarray) -> None:
+    rle = to_rle(mask)
+    theirs = coco.decode({"size": rle["size"], "counts": rle["counts"].encode()}).astype(bool)
+    assert np.array_equal(from_rle(rle), theirs)
+
+
+@pytest.mark.parametrize(
+    ("rle", "hint"),
+    [
+        ({"size": [30_000, 30_000], "counts": "abc"}, "claims a size of 30000×30000"),
+        ({"size": [4, 4], "counts": "4"}, "do not add up to 4×4"),
+        ({"size": [4, 4], "counts": ""}, "do not add up to 4×4"),
+        ({"size": [4, 4], "counts": "\x7f"}, "cannot be read"),
+        ({"size": [4, 4], "counts": "oooooooooo"}, "cannot be read"),
+        ({"size": [4, 4], "counts": [-1, 17]}, "do not add up"),
+        ({"size": [4, 4], "counts": [2**61] * 9}, "do not add up"),
+        ({"size": [4, 4], "counts": [10**30]}, "whole numbers"),
+        ({"size": [4, 4], "counts": [4, float("nan")]}, "whole numbers"),
+        ({"size": [4, 4], "counts": None}, "without counts"),
+        ({"size": [0, 4], "counts": []}, "size"),
+        ({"size": "44", "counts": []}, "size"),
+        ({"counts": [16]}, "size"),
+    ],
+)
+def test_damaged_run_lengths_are_refused_by_name(rle: dict, hint: str) -> None:
+    with pytest.raises(DataError, match=f"annotation 7 .*{hint}"):
+        from_rle(rle, "annotation 7")
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "hint"),
+    [
+        ([[1e8, 0, 5, 5, 0, 9]], "far outside"),
+        ([[float("inf"), 0, 5, 5, 0, 9]], "far outside"),
+        ([[float("nan"), 0, 5, 5, 0, 9]], "far outside"),
+        ([[10**400, 0, 5, 5, 0, 9]], "no list of numbers"),
+        ([["a", 0, 5, 5, 0, 9]], "no list of numbers"),
+        ([{"a": 1}], "no list of numbers"),
+        (["abcdef"], "no list of numbers"),
+        ([[0, 0, 100, 0, 100, 80, 0, 80] * 20_000], "too long"),
+        ("abc", "no segmentation"),
+        (None, "no segmentation"),
+    ],
+)
+def test_hostile_segmentations_are_refused_before_they_are_drawn(segmentation: object, hint: str) -> None:
+    with pytest.raises(DataError, match=f"annotation 7 .*{hint}"):
+        decode_segmentation(segmentation, (80, 100), "annotation 7")
+
+
+def colours(mode: str, pixels: list[tuple[int, ...]]) -> Image.Image:
+    image = Image.new(mode, (len(pixels), 1))
+    image.putdata(pixels)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (colours("P", [0, 1, 2]), [False, True, True]),
+        (colours("L", [0, 1, 2]), [False, True, True]),
+        (colours("L", [0, 60, 200]), [False, False, True]),
+        (colours("RGBA", [(9, 9, 9, 0), (9, 9, 9, 255)]), [False, True]),
+        (colours("RGBA", [(0, 0, 0, 255), (255, 255, 255, 255)]), [False, True]),
+        (colours("LA", [(200, 0), (0, 255)]), [False, True]),
+        (colours("RGB", [(0, 0, 0), (128, 0, 0), (0, 0, 90)]), [False, True, True]),
+        (Image.fromarray(np.array([[0, 0.4, 0.9]], np.float32)), [False, False, True]),
+        (Image.fromarray(np.array([[0, 300, 7]], np.uint16)), [False, True, True]),
+    ],
+)
+def test_every_way_to_store_a_mask_is_read(image: Image.Image, expected: list[bool], tmp_path: Path) -> None:
+    path = tmp_path / ("m.tiff" if image.mode == "F" else "m.png")
+    image.save(path)
+    assert read_mask(path)[0].tolist() == expected
+
+
+def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "picture.png")
+    with pytest.raises(DataError, match=r"picture\.png holds 1600 colours"):
+        read_mask(tmp_path / "picture.png")
+    Image.fromarray(np.arange(120, dtype=np.uint8)[None]).save(tmp_path / "dark.png")
+    with pytest.raises(DataError, match=r"dark\.png holds 120 values up to 119"):
+        read_mask(tmp_path / "dark.png")
+
+
+def test_colours_of_16_bits_are_labels_too(tmp_path: Path) -> None:
+    import cv2
+
+    pixels = np.zeros((1, 3, 3), dtype=np.uint16)
+    pixels[0, 1], pixels[0, 2] = (1, 0, 0), (0, 0, 900)
+    cv2.imwrite(str(tmp_path / "m.png"), pixels)
+    assert read_mask_values(tmp_path / "m.png").tolist() == [[0, 1, 2]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrl.datasets.gold import gold_prompt
-from segrl.masks import read_index_png
+from segrl.masks import read_mask_values
 from segrl.segmenters.grabcut import GrabCut
 from segrl.types import ORIGINAL, MaskPrompt
 
@@ -140,7 +140,7 @@ def test_photographs_reward_better_prompts():
     paths = sorted((PENN_FUDAN / "masks").glob("*.png"))[::5]
     ious = []
     for path in paths[:35]:
-        truth = read_index_png(path) == 1
+        truth = read_mask_values(path) == 1
         image = Image.open(PENN_FUDAN / "images" / f"{path.stem}.jpg").convert("RGB")
         gold = gold_prompt(truth, n_points=2, n_negatives=2)
         swapped = replace(gold, labels=tuple(1 - label for label in gold.labels))

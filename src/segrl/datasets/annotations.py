@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from segrl.errors import DataError
-from segrl.masks import from_rle, polygons_to_mask
 from segrl.types import Box
 
 
@@ -58,39 +57,6 @@ def read_json(path: Path, *encodings: str) -> Any:
         except (OSError, json.JSONDecodeError) as error:
             raise DataError(f"cannot read {path}: {error}") from error
     raise DataError(f"cannot read {path}: it is text in none of {', '.join(encodings or ('utf-8',))}")
-
-
-def decode(segmentation: Any, image_hw: tuple[int, int], name: str) -> np.ndarray:
-    """A COCO segmentation as a `(H, W)` bool mask; all False where it encloses no pixel.
-
-    Polygons (`[[x1, y1, …], …]` or one `[x1, y1, …]`) are drawn at `image_hw`, several parts as their
-    union; parts of fewer than three corners or an odd count of numbers enclose nothing. Run lengths,
-    compressed (`counts` a string) or not (a list, as COCO's crowds have it), bring their own size.
-    Raises DataError naming the annotation by `name` for anything else.
-    """
-    if isinstance(segmentation, Mapping):
-        return _decode_runs(segmentation, name)
-    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
-        raise DataError(f"{name} has no segmentation that is polygons or run lengths: {segmentation!r:.80}")
-    parts = [segmentation] if segmentation and isinstance(segmentation[0], int | float) else segmentation
-    if not all(isinstance(part, Sequence) and all(isinstance(v, int | float) for v in part) for part in parts):
-        raise DataError(f"{name} has a polygon that is no list of numbers")
-    return polygons_to_mask([part for part in parts if len(part) % 2 == 0], image_hw)
-
-
-def _decode_runs(runs: Mapping[str, Any], name: str) -> np.ndarray:
-    try:
-        counts, (height, width) = runs["counts"], map(int, runs["size"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{name} has run lengths without counts or a size [height, width]") from error
-    if isinstance(counts, str | bytes):
-        text = counts if isinstance(counts, str) else counts.decode("ascii")
-        return from_rle({"size": [height, width], "counts": text})
-    lengths = np.asarray(counts, dtype=np.int64)
-    if lengths.ndim != 1 or lengths.sum() != height * width or (lengths < 0).any():
-        raise DataError(f"{name} has run lengths that do not add up to {height}×{width} pixels")
-    values = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-    return values.reshape(width, height).T.copy()  # COCO's runs go down the columns
 
 
 def xywh_to_xyxy(box: Sequence[float]) -> Box:

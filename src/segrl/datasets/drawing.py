@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segrl.datasets.annotations import Instance, decode, stack
+from segrl.datasets.annotations import Instance, stack
 from segrl.datasets.fitting import fit_mask
-from segrl.masks import mask_to_box
+from segrl.masks import decode_segmentation, mask_to_box
 from segrl.types import Box
 
 
@@ -27,7 +27,9 @@ def draw_instances(
     masks, boxes = [], []
     for instance in instances:
         name = f"annotation {instance.id} of {image_file.name}"
-        mask = fit_mask(decode(instance.segmentation, instance.image_hw, name), image.size, image_file, name)
+        mask = fit_mask(
+            decode_segmentation(instance.segmentation, instance.image_hw, name), image.size, image_file, name
+        )
         box = mask_to_box(mask)
         if box is None:
             continue

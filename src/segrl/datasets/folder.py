@@ -30,7 +30,7 @@ from segrl.datasets.rows import Rows, files_by_stem
 from segrl.errors import DataError
 from segrl.files import legible
 from segrl.images import IMAGE_SUFFIXES, content_id, read_image
-from segrl.masks import over_half, read_index_png
+from segrl.masks import over_half, read_mask_values
 from segrl.types import Example
 
 MANY_VALUES = 100
@@ -89,7 +89,7 @@ class Folder(Rows[Pair]):
     def read(self, row: Pair) -> Example:
         """See Rows."""
         image = read_image(row.image)
-        values = read_index_png(row.mask)
+        values = read_mask_values(row.mask)
         drawn = split_targets(values, self._mask_values, row.mask)
         fitted = [fit_mask(mask, image.size, row.image, str(row.mask), scale=False) for mask in (*drawn, values > 0)]
         return Example(

@@ -28,7 +28,7 @@ from segrl.datasets.image_mask_layouts import LAYOUTS, Layout, Pair
 from segrl.datasets.rows import Rows, distinct, files_by_stem
 from segrl.errors import DataError
 from segrl.images import content_id, read_image
-from segrl.masks import read_index_png
+from segrl.masks import read_mask_values
 from segrl.types import Example
 
 QUERY = "Identify and segment all the primary objects in the image."
@@ -91,7 +91,7 @@ class ImageMasks(Rows[Masked]):
 
 def read_target(path: Path) -> np.ndarray:
     """A mask file as `(H, W)` bool: over 128 of 255 (32896 of 65535), or over 0 where no value exceeds 1."""
-    values = read_index_png(path)
+    values = read_mask_values(path)
     largest = values.max(initial=0)
     return values > (0 if largest <= 1 else 128 if largest <= 255 else 32896)
 

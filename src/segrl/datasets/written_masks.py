@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from segrl.datasets.annotations import decode
 from segrl.errors import DataError
 from segrl.images import ImageBytes
-from segrl.masks import read_png
+from segrl.masks import decode_segmentation, read_mask
 
 
 def read_written_mask(written: Any, image_hw: tuple[int, int], root: Path, where: str) -> np.ndarray:
@@ -24,17 +23,17 @@ def read_written_mask(written: Any, image_hw: tuple[int, int], root: Path, where
     """
     written, path = _parsed(written, where), mask_file(written, where)
     if path is not None:
-        return read_png(root / path)
+        return read_mask(root / path)
     if isinstance(written, Mapping) and "bytes" in written:
         if not isinstance(written["bytes"], bytes):
             raise DataError(f"{where} has a mask whose bytes are none, but {written['bytes']!r:.60}")
-        return read_png(ImageBytes(written["bytes"], f"of {where}"))
+        return read_mask(ImageBytes(written["bytes"], f"of {where}"))
     if _is_dense(written, image_hw):
         try:
             return np.array(written, dtype=bool)
         except ValueError as error:
             raise DataError(f"{where} has a mask whose rows differ in length") from error
-    return decode(written, image_hw, where)
+    return decode_segmentation(written, image_hw, where)
 
 
 def mask_file(written: Any, where: str) -> str | None:

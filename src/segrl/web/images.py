@@ -9,11 +9,9 @@ from collections import OrderedDict
 
 from PIL import Image
 
-from segrl.images import content_id, to_rgb
+from segrl.errors import DataError
+from segrl.images import FORMATS, Reading, TooManyPixels, content_id, open_image, read_image
 from segrl.web.errors import Refused, invalid
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is decoded; Pillow's other readers are never reached."""
 
 MAX_ASPECT = 200
 """The longest side over the shortest; policies of the Qwen family take nothing narrower."""
@@ -37,25 +35,17 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     Its size is read and checked before any pixel is decoded. Raises Refused: 413 for too many
     pixels, 422 for what is no image, cut short or too narrow.
     """
+    reading, name = Reading(max_megapixels=max_pixels / 1e6), "that was sent"
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, max_pixels)
-            return to_rgb(image)
-    except Refused:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Refused(413, "too_many_pixels", f"the image has more than {max_pixels} pixels") from error
-    except Exception as error:  # decoders raise anything on hostile bytes, MemoryError and struct.error included
+        with open_image(io.BytesIO(data), name, reading) as opened:
+            width, height = opened.size
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise invalid(f"image: {width}×{height} is too narrow; one side is over {MAX_ASPECT} times the other")
+        return read_image(io.BytesIO(data), name, reading)
+    except TooManyPixels as error:
+        raise Refused(413, "too_many_pixels", str(error)) from error
+    except DataError as error:
         raise Refused(422, "not_an_image", f"image: not a readable {', '.join(FORMATS)} file") from error
-
-
-def _check_size(size_wh: tuple[int, int], max_pixels: int) -> None:
-    width, height = size_wh
-    if width * height > max_pixels:
-        detail = f"the image has {width}×{height} pixels; this server takes {max_pixels}"
-        raise Refused(413, "too_many_pixels", detail)
-    if max(size_wh) > MAX_ASPECT * min(size_wh):
-        raise invalid(f"image: {width}×{height} is too narrow; one side is over {MAX_ASPECT} times the other")
 
 
 class RecentImages:
