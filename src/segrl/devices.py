@@ -5,16 +5,147 @@ Imports no torch by itself.
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import platform
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FASTER = 0.9
+"""bfloat16 is chosen where it takes at most this share of float32's time."""
+
+COMPUTE_TYPE = "SEGRL_COMPUTE_TYPE"
+"""Environment variable that says the compute type in place of a measurement: processes that train together agree."""
+
+MEASUREMENTS = 5
+"""Of each type, in turn; the fastest of each counts, so that other processes disturb little."""
 
 
-def core_count() -> int:
-    """CPU cores that this process may run on; all of them where the system does not say (macOS, Windows)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def core_count(proc: Path = Path("/proc/self"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPU cores that this process may use, at least 1: those of its affinity, or its CPU quota if that is less.
+
+    A quota of a container or a service (cgroup version 1 or 2) is rounded up. All cores where the system tells
+    neither (macOS, Windows). proc, cgroups: where the system's files lie.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *(math.ceil(quota) for quota in _cpu_quotas(proc, cgroups))]))
+
+
+def _cpu_quotas(proc: Path, cgroups: Path) -> Iterator[float]:
+    """The limits, in cores, of the process's own cgroup and of those around it."""
+    for line in _lines(proc / "cgroup"):
+        controllers, _, place = line.partition(":")[2].partition(":")
+        if not controllers:  # version 2 has one tree for all controllers
+            root, read = cgroups, _quota_v2
+        elif "cpu" in controllers.split(","):
+            roots = (cgroups / name for name in (controllers, "cpu"))
+            root, read = next((root for root in roots if root.is_dir()), cgroups), _quota_v1
+        else:
+            continue
+        own = root / place.lstrip("/")  # inside a container this may be the host's name for it, and not be there
+        folders = [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
+        yield from (quota for quota in map(read, folders) if quota is not None)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    return _cores(*next(iter(_lines(folder / "cpu.max")), "").split())
+
+
+def _quota_v1(folder: Path) -> float | None:
+    return _cores(*(line for name in ("quota", "period") for line in _lines(folder / f"cpu.cfs_{name}_us")))
+
+
+def _cores(*numbers: str) -> float | None:
+    """Microseconds of CPU time, and of what period, as cores; None for no limit (`max`, -1) or unreadable numbers."""
+    try:
+        quota, period = map(int, numbers)
+    except ValueError:
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def prepare_threads() -> None:
+    """Sets the environment that thread pools read when torch is loaded: call it before. What is set already stays.
+
+    As many threads as cores that this process may use (torch sees the affinity, but no quota). Waiting threads sleep:
+    spinning ones take the cores from other processes, and two trainings on the same cores would take ten times as
+    long instead of twice.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if core_count() < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))
+
+
+@dataclass(frozen=True)
+class ComputeType:
+    """What matrices are multiplied in; the weights keep their own type.
+
+    name: "bfloat16" or "float32". share: bfloat16's time as a share of float32's on this processor, measured; None
+    where nothing was measured.
+    """
+
+    name: str
+    share: float | None = None
+
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether it is bfloat16."""
+        return self.name == "bfloat16"
+
+    @property
+    def measured(self) -> str:
+        """The measurement in a few words; empty without one."""
+        if self.share is None:
+            return ""
+        told = f"{1 / self.share:.1f} times as fast as" if self.share <= 1 else f"{self.share:.1f} times slower than"
+        return f"bfloat16 is {told} float32 on this processor"
+
+
+@functools.cache
+def cpu_compute_type() -> ComputeType:
+    """The faster of bfloat16 and float32 on this processor, measured once in about a tenth of a second.
+
+    A processor without instructions for bfloat16 (AVX2 only) emulates it and is many times slower with it.
+    """
+    if named := os.environ.get(COMPUTE_TYPE):
+        return ComputeType(named)
+    import torch
+
+    layer, rows = torch.nn.Linear(256, 256), torch.ones(256, 256)
+
+    def seconds(in_bfloat16: bool) -> float:
+        began = time.perf_counter()
+        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
+            layer(layer(rows)).sum().backward()
+        return time.perf_counter() - began
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other where other processes work too
+    try:
+        seconds(False), seconds(True)  # the first of each prepares its kernels
+        times = [(seconds(True), seconds(False))]
+        while len(times) < MEASUREMENTS and _share(times) < 4:
+            times.append((seconds(True), seconds(False)))
+    finally:
+        torch.set_num_threads(threads)
+    share = _share(times)
+    return ComputeType("bfloat16" if share <= FASTER else "float32", round(share, 2))
+
+
+def _share(times: list[tuple[float, float]]) -> float:
+    bfloat16, float32 = zip(*times, strict=True)
+    return float(min(bfloat16) / min(float32))
 
 
 def device_name(threads: int | None = None) -> str:

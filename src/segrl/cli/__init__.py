@@ -9,5 +9,8 @@ def main() -> None:
     """Entry point of `segrl`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from segrl.cli.app import app
+    from segrl.devices import prepare_threads
+
+    prepare_threads()
 
     app(prog_name="segrl")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import typer
 
-from segrl.devices import installed_version
+from segrl.devices import core_count, cpu_compute_type, installed_version
 
 
 def doctor() -> None:
@@ -58,12 +58,14 @@ def _extra(requirement: str) -> str | None:
 
 
 def _devices() -> Iterator[str]:
-    yield f"CPU: {os.cpu_count()} cores"
+    yield f"CPU: {core_count()} of {os.cpu_count()} cores for this process"
     try:
         import torch
     except ImportError:
         yield "GPU: unknown without torch"
         return
+    chosen = cpu_compute_type()
+    yield f"CPU: training computes in {chosen.name}" + (f": {chosen.measured}" if chosen.measured else "")
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(index).total_memory / 2**30
         yield f"GPU {index}: {torch.cuda.get_device_name(index)}, {memory:.0f} GiB"

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from segrl.devices import is_main
+from segrl.devices import COMPUTE_TYPE, core_count, cpu_compute_type, is_main
 from segrl.errors import SegrlError
 from segrl.files import write_atomically
 from segrl.text import one_line
@@ -33,7 +33,7 @@ def command(processes: int, target: Sequence[str]) -> list[str]:
     What FSDP and DeepSpeed need stands in the recipe's `trainer` section; a configuration file of
     accelerate's own is not read. On a CPU the processes share the cores.
     """
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, core_count() // processes)
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--multi_gpu", "--num_machines", "1", "--num_processes", str(processes)),  # torchrun; also without GPUs
@@ -57,7 +57,9 @@ def launch(recipe: Recipe, out: Path | str, processes: int, *, say: Callable[[st
     say(said)
     write_atomically(run.root / "launch.txt", said + "\n")
     _free_memory()
-    status = subprocess.run(line, env={**os.environ, COMMAND: said}, check=False).returncode
+    status = subprocess.run(
+        line, env={**os.environ, COMMAND: said, COMPUTE_TYPE: cpu_compute_type().name}, check=False
+    ).returncode
     if status != 0 or not run.finished.exists():
         raise SegrlError(f"training ended with status {status}; what went wrong stands above")
     return result_of(run)

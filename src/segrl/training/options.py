@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from segrl.devices import ComputeType, cpu_compute_type
 from segrl.errors import RecipeError
 from segrl.text import nearest, one_line
 from segrl.training.recipe import Recipe
@@ -44,8 +45,16 @@ def config_class(method: str) -> type:
     return {"grpo": GRPOConfig, "sft": SFTConfig}[method]
 
 
-def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None] = print) -> Any:
-    """TRL's configuration for a recipe. Without a GPU adds `use_cpu: true` and says so.
+def build_config(
+    recipe: Recipe,
+    output_dir: Path,
+    *,
+    began_with: ComputeType | None = None,
+    say: Callable[[str], None] = print,
+) -> Any:
+    """TRL's configuration for a recipe. Without a GPU adds `use_cpu: true` and the faster compute type, and says so.
+
+    began_with: the compute type of the run that is resumed, which is kept.
 
     Raises RecipeError for an unknown option (naming the nearest), one that segrl sets itself, one
     that resume forbids, and whatever TRL finds wrong.
@@ -64,6 +73,8 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
     if "use_cpu" not in options and not _has_accelerator():
         options["use_cpu"] = True
         say("no GPU found: training on the CPU (use_cpu: true)")
+    if options.get("use_cpu"):
+        _choose_compute_type(options, began_with, say)
     try:
         config = cls(**options)
     except (ValueError, TypeError) as error:
@@ -72,6 +83,17 @@ def build_config(recipe: Recipe, output_dir: Path, *, say: Callable[[str], None]
     if recipe.checkpoints.best:
         _check_best(recipe, config)
     return config
+
+
+def _choose_compute_type(options: dict[str, Any], began_with: ComputeType | None, say: Callable[[str], None]) -> None:
+    """Sets `bf16` on a CPU where the recipe does not: TRL's default is true, which many processors only emulate."""
+    asked = options.get("bf16")
+    if asked is None and not options.get("fp16"):
+        chosen = began_with or cpu_compute_type()
+        options["bf16"] = chosen.is_bfloat16
+        say(f"computing in {chosen.name}: {chosen.measured or 'the run began with it'}")
+    elif asked and not cpu_compute_type().is_bfloat16:
+        say(f"computing in bfloat16 as asked: {cpu_compute_type().measured}; trainer.bf16=false avoids that")
 
 
 def _check_best(recipe: Recipe, config: Any) -> None:

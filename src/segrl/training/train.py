@@ -112,7 +112,7 @@ def _run(
     view = Progress(say=say) if progress else None
     built = build(recipe, run, rollout_func=rollout_func, say=say if view is None else view.say)
     if is_main():
-        record_start(run, checkpoint)
+        record_start(run, checkpoint, built.trainer.args)
     trainer = built.trainer
     for callback in (*callbacks, *([] if view is None else [view])):
         trainer.add_callback(callback)

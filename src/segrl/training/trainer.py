@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segrl.devices import device_name, installed_version, rank
+from segrl.devices import ComputeType, device_name, installed_version, rank
 from segrl.files import write_atomically
 from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
@@ -65,7 +65,7 @@ def build(
     say: Callable[[str], None] = print,
 ) -> Built:
     """The trainer of a recipe. Raises RecipeError, ModelError or DataError for what the recipe gets wrong."""
-    config = build_config(recipe, run.checkpoints, say=say)
+    config = build_config(recipe, run.checkpoints, began_with=began_with(run), say=say)
     check_held_out(recipe, config)
     if config.use_cpu:
         keep_freed_memory()
@@ -183,10 +183,21 @@ def _last_step(trainer: Any) -> int:
     return int(trainer.set_initial_training_values(trainer.args, loader)[-1])
 
 
-def record_start(run: RunDir, checkpoint: Path | None) -> None:
-    """Adds this start to run.json: command and launcher, revision, versions, machine, checkpoint it goes on from."""
+def began_with(run: RunDir) -> ComputeType | None:
+    """The compute type of a run that is resumed from a checkpoint; None for one that starts from its first step."""
+    checkpoint = run.checkpoints.exists() and any(run.checkpoints.glob("checkpoint-*"))
+    starts = _starts(run) if checkpoint else []
+    return ComputeType(starts[0].get("compute_type", "bfloat16")) if starts else None  # TRL's default, until 0.1.0
+
+
+def _starts(run: RunDir) -> list[dict[str, Any]]:
     path = run.root / "run.json"
-    starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    return list(json.loads(path.read_text(encoding="utf-8"))["starts"]) if path.exists() else []
+
+
+def record_start(run: RunDir, checkpoint: Path | None, config: Any) -> None:
+    """Adds this start to run.json: command and launcher, revision, versions, machine, checkpoint it goes on from."""
+    starts = _starts(run)
     starts.append(
         {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -198,9 +209,10 @@ def record_start(run: RunDir, checkpoint: Path | None) -> None:
             "versions": {name: installed_version(name) for name in VERSIONED},
             "python": platform.python_version(),
             "device": device_name(),
+            "compute_type": "bfloat16" if config.bf16 else "float16" if config.fp16 else "float32",
         }
     )
-    write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
+    write_atomically(run.root / "run.json", json.dumps({"starts": starts}, indent=1) + "\n")
 
 
 def git_revision() -> str | None:
