@@ -44,9 +44,9 @@ def make_directory(path: Path) -> None:
         raise SegrlError(f"cannot write to the directory {path}: choose another place, or change its permissions")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """`data` under `path`, whole or not at all. Folders that are missing are made."""
-    with replacing(path) as part:
+def write_bytes(path: Path, data: bytes, mark: str = "") -> None:
+    """`data` under `path`, whole or not at all. Folders that are missing are made. mark: see `replacing`."""
+    with replacing(path, mark) as part:
         part.write_bytes(data)
 
 
@@ -59,7 +59,7 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
         file.writelines([text] if isinstance(text, str) else text)
 
 
-def write_image(path: Path, image: Image.Image, **options: Any) -> None:
+def write_image(path: Path, image: Image.Image, mark: str = "", **options: Any) -> None:
     """`image` in the format that the suffix of `path` names, whole or not at all. options: of Pillow's `save`.
 
     The file is made in memory: Pillow does not notice when a full disk takes a part of what it writes.
@@ -69,7 +69,7 @@ def write_image(path: Path, image: Image.Image, **options: Any) -> None:
     file = io.BytesIO()
     Pillow.init()
     image.save(file, Pillow.EXTENSION[path.suffix.lower()], **options)
-    write_bytes(path, file.getvalue())
+    write_bytes(path, file.getvalue(), mark)
 
 
 @contextmanager

@@ -234,7 +234,7 @@ def test_it_goes_on_where_it_stopped(made: Path, tmp_path: Path) -> None:
     with serving(good) as fake:
         assert reason(made, out, fake).kept == 3
         assert fake.asked == []
-        with pytest.raises(DataError, match="another seed"):
+        with pytest.raises(SegrlError, match="seed: 0 there, 1 now"):
             reason(made, out, fake, seed=1)
 
 

@@ -17,7 +17,7 @@ from segrl.cli.segment_view import MOST_QUERIES
 from segrl.errors import DataError
 from segrl.folder_job import find_jobs
 from segrl.folder_job.records import Names
-from segrl.jobs.progress import Estimate, counted, duration
+from segrl.jobs.progress import Estimate, counted
 from segrl.masks import read_mask
 
 TEXTS = {
@@ -240,7 +240,6 @@ def test_many_queries_are_summed_up(photos, asked, tmp_path):
 
 
 def test_words_for_numbers():
-    assert [duration(s) for s in (0.4, 42, 150, 8000)] == ["1 s", "42 s", "2.5 min", "2 h 13 min"]
     assert [counted(n, noun) for n, noun in ((1, "image"), (2, "query"), (0, "image"))] == [
         "1 image",
         "2 queries",

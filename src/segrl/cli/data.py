@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +12,6 @@ from segrl.cli.options import key_values
 
 if TYPE_CHECKING:
     from segrl.datasets.check import SplitCheck
-
-EVERY_SECONDS = 10.0
-"""How often a line says how far a long command is."""
 
 app = typer.Typer(help="Look at data sets; make data for a cold start.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -82,6 +77,7 @@ def prompts(
     """Write gold mask prompts for a cold start: box, points on the object, points beside it where they help."""
     from segrl import datasets
     from segrl.datasets.write_prompts import write_prompts
+    from segrl.jobs.progress import Progress
 
     options = key_values(option or ())
     options |= {key: value for key, value in (("root", root), ("split", split)) if value is not None}
@@ -91,15 +87,16 @@ def prompts(
         from segrl.segmenters import load
 
         loaded = load(segmenter)
-    written = write_prompts(
-        datasets.load(name, **options),
-        out,
-        n_points=points,
-        n_negatives=negatives,
-        segmenter=loaded,
-        about={"dataset": {"name": name, **options}, "segmenter": segmenter},
-        on_progress=_progress("examples"),
-    )
+    with Progress("examples", before_first="reading") as progress:
+        written = write_prompts(
+            datasets.load(name, **options),
+            out,
+            n_points=points,
+            n_negatives=negatives,
+            segmenter=loaded,
+            about={"dataset": {"name": name, **options}, "segmenter": segmenter},
+            on_progress=progress.update,
+        )
     iou = "" if written.mean_iou is None else f"; through {segmenter} they reach IoU {written.mean_iou:.3f}"
     typer.echo(
         f"{written.examples} examples ({written.without_target} without a target), {written.images} images, "
@@ -123,37 +120,26 @@ def reason(
     """Have a model write the reasoning that leads to the gold mask prompts; keep what parses and agrees with them."""
     from segrl import answers, policies
     from segrl.datasets.write_reasoning import write_reasoning
+    from segrl.jobs.progress import Progress
 
     answers.get(answer_format)
-    done = write_reasoning(
-        source,
-        out,
-        policies.load(policy),
-        answer_format=answer_format,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        about={"policy": policy.partition("@")[0]},
-        on_progress=_progress("lines"),
-    )
+    with Progress("lines", before_first="waiting for the first answers") as progress:
+        done = write_reasoning(
+            source,
+            out,
+            policies.load(policy),
+            answer_format=answer_format,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            about={"policy": policy.partition("@")[0]},
+            on_progress=lambda done, total, dropped: progress.update(done, total, f"{sum(dropped.values())} dropped"),
+        )
     why = ", ".join(f"{count} {name}" for name, count in sorted(done.dropped.items())) or "none"
     typer.echo(f"{done.kept} kept, {sum(done.dropped.values())} dropped ({why})\n{out / 'data.jsonl'}")
 
 
 app.command()(exits_cleanly(reason))
-
-
-def _progress(what: str) -> Callable[..., None]:
-    """Says on standard error, every few seconds, how far it is."""
-    last = time.monotonic()
-
-    def say(done: int, total: int, *_: Any) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY_SECONDS:
-            last = time.monotonic()
-            typer.echo(f"{done}/{total} {what}", err=True)
-
-    return say
 
 
 def describe(one: SplitCheck) -> str:

@@ -18,9 +18,6 @@ from segrl.errors import SegrlError
 if TYPE_CHECKING:
     from segrl.evaluation import EvalRecord, EvalSettings
 
-EVERY_SECONDS = 10.0
-"""How often a line says how far it is."""
-
 
 def evaluate(
     dataset: given.Dataset = None,
@@ -137,7 +134,9 @@ class _Counting:
     """Says now and then how far an evaluation is."""
 
     def __init__(self) -> None:
-        self._begun = self._said = time.monotonic()
+        from segrl.jobs.progress import NowAndThen
+
+        self._begun, self._now_and_then = time.monotonic(), NowAndThen()
         self._done, self._overlap = 0, 0.0
 
     def on_window(self, records: Sequence[EvalRecord], finished: int, total: int) -> None:
@@ -152,7 +151,6 @@ class _Counting:
         self._say(f"{done} answered", False)
 
     def _say(self, text: str, is_last: bool) -> None:
-        now = time.monotonic()
-        if is_last or now - self._said >= EVERY_SECONDS:
-            self._said = now
-            typer.echo(f"{text}, {self._done / max(now - self._begun, 1e-9):.1f} a second")
+        if self._now_and_then.is_due(is_last):
+            seconds = max(time.monotonic() - self._begun, 1e-9)
+            typer.echo(f"{text}, {self._done / seconds:.1f} a second")

@@ -12,12 +12,10 @@ from rich.table import Table
 
 from segrl.evaluation import EvalRecord, OnProgress
 from segrl.experiment import improve
+from segrl.jobs.progress import NowAndThen
 from segrl.log_filters import quieten
 from segrl.report.story import interval, signed, verdict
 from segrl.training import Recipe
-
-EVERY_SECONDS = 10.0
-"""How often a plain line is printed where there is no terminal."""
 
 _STYLES = {"better": "green", "worse": "red", "unclear": "dim"}
 
@@ -45,10 +43,9 @@ def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
 
 def _watch(console: Console, name: str) -> OnProgress:
     """Shows how far an evaluation is: one line that changes on a terminal, a line now and then elsewhere."""
-    begun = printed = time.monotonic()
+    begun, now_and_then = time.monotonic(), NowAndThen()
 
     def watch(records: Sequence[EvalRecord], total: int) -> None:
-        nonlocal printed
         now, done = time.monotonic(), len(records)
         finished = done == total
         giou = sum(record.iou for record in records) / done
@@ -56,8 +53,7 @@ def _watch(console: Console, name: str) -> OnProgress:
         line = f"{name}: {done}/{total}, gIoU {giou:.3f}{left}"
         if console.is_terminal:
             console.print(f"{line:<79}", end="\n" if finished else "\r", highlight=False)
-        elif finished or now - printed >= EVERY_SECONDS:
-            printed = now
+        elif now_and_then.is_due(is_last=finished):
             console.print(line, highlight=False, soft_wrap=True)
 
     return watch

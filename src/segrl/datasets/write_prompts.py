@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.datasets.gold import gold_answer
 from segrl.datasets.rows import Distinct
 from segrl.errors import DataError
-from segrl.files import json_line, make_directory, replacing, write_atomically
+from segrl.files import json_line, make_directory, write_atomically, write_image
 from segrl.masks import to_rle
 from segrl.types import Answer, Example, MaskPrompt, Status
 
@@ -111,8 +111,7 @@ def _save_image(example: Example, out: Path, counts: Written) -> str:
     """The image's file under `out`, written if it is not there."""
     name = f"{IMAGES}/{example.image_id}.png"
     if not (out / name).exists():
-        with replacing(out / name) as part:
-            example.image.save(part)
+        write_image(out / name, example.image)
         counts.images += 1
     return name
 

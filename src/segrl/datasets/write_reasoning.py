@@ -17,17 +17,19 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl import answers
 from segrl.coordinates import box_iou, convert, to_original
 from segrl.errors import DataError, ServerError
-from segrl.files import append_rows, cut_partial_line, make_directory, read_rows, write_atomically
+from segrl.files import make_directory, read_rows, write_atomically
 from segrl.images import read_image
+from segrl.jobs import Here, Journal, Lost, Seat, check_settings, locked
+from segrl.jobs.journal import read_settings
 from segrl.policies.openai_policy import at_once
 from segrl.types import ORIGINAL, Answer, MaskPrompt
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from segrl.answers import AnswerFormat
     from segrl.policies import Policy
 
-DATA, DROPPED, ABOUT = "data.jsonl", "dropped.jsonl", "reason.json"
+DATA, DROPPED, ABOUT, LOCK = "data.jsonl", "dropped.jsonl", "reason.json", ".lock"
 
 MIN_WORDS = 8
 """A reasoning of fewer words says nothing that one could learn from."""
@@ -95,29 +97,42 @@ def write_reasoning(
     rows = _rows(source / DATA)
     settings = {**(about or {}), "source": str(source), "answer_format": answer_format, "temperature": temperature}
     settings |= {"seed": seed, "max_new_tokens": max_new_tokens}
-    _begin(out, settings)
-    kept, dropped = read_rows(out / DATA), read_rows(out / DROPPED)
-    done = {row["id"] for row in (*kept, *dropped)}
-    reasons, n_kept = Counter(row["why"] for row in dropped), len(kept)
-    concurrency = int(getattr(policy, "concurrency", 1))
-    writer = _Writer(source, out, policy, answers.get(answer_format), max_new_tokens, temperature, seed)
-    left = iter([row for row in rows if row["id"] not in done])
-    while window := list(islice(left, 4 * concurrency)):
-        found = at_once(writer, window, concurrency)
-        refused = [error for _, error in found if error is not None]
-        if refused and len(refused) == len(found) and not done:
-            raise refused[0]  # nothing was answered yet: the fault is in the request, not in an image
-        written = [row for row, _ in found]
-        append_rows(out / DATA, [row for row in written if "why" not in row])
-        append_rows(out / DROPPED, [row for row in written if "why" in row])
-        done |= {row["id"] for row in written}
-        reasons.update(row["why"] for row in written if "why" in row)
-        n_kept += sum("why" not in row for row in written)
-        if on_progress is not None:
-            on_progress(len(done), len(rows), reasons)
-    result = {"kept": n_kept, "dropped": dict(sorted(reasons.items()))}
-    write_atomically(out / ABOUT, json.dumps({"settings": settings, **result}, indent=1, ensure_ascii=False) + "\n")
-    return Reasoned(n_kept, dict(reasons))
+    make_directory(out)
+    busy = f"{out} is being written by another process: wait for it, or choose another --out"
+    with locked(out / LOCK, busy):
+        kept = Journal(out / DATA, key=_id)
+        dropped = Journal(out / DROPPED, key=_id, note=lambda row: row["why"])
+        _claim(out, settings, kept, dropped)
+        writer = _Writer(source, out, policy, answers.get(answer_format), max_new_tokens, temperature, seed)
+        left = [row for row in rows if row["id"] not in kept and row["id"] not in dropped]
+        for _, written in Here().run(_windows(left, 4 * writer.concurrency), partial(_written, writer=writer)):
+            assert not isinstance(written, Lost)  # this process answers
+            refused = [error for _, error in written if error is not None]
+            if len(refused) == len(written) and not kept and not dropped:
+                raise refused[0]  # nothing was answered yet: the fault is in the request, not in an image
+            if not (out / ABOUT).exists():
+                _note(out, settings)
+            kept.add(*(row for row, _ in written if "why" not in row))
+            dropped.add(*(row for row, _ in written if "why" in row))
+            if on_progress is not None:
+                on_progress(len(kept) + len(dropped), len(rows), Counter(dropped.notes.values()))
+        reasons = dict(sorted(Counter(dropped.notes.values()).items()))
+        _note(out, settings, kept=len(kept), dropped=reasons)
+    return Reasoned(len(kept), reasons)
+
+
+def _windows(rows: Sequence[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    return (list(rows[start : start + size]) for start in range(0, len(rows), size))
+
+
+def _written(windows: Iterable[list[dict[str, Any]]], seat: Seat, writer: _Writer) -> Iterator[list[_Outcome]]:
+    """What came of each window's lines, in their order."""
+    for window in windows:
+        yield at_once(writer, window, writer.concurrency)
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    return str(row["id"])
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -130,21 +145,23 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _begin(out: Path, settings: Mapping[str, Any]) -> None:
-    """A new directory with its settings, or one that was begun with the same. Raises DataError."""
-    make_directory(out)
-    path = out / ABOUT
-    if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        other = sorted(key for key in begun.keys() | settings.keys() if begun.get(key) != settings.get(key))
-        if other:
-            raise DataError(f"{out} was begun with another {other[0]}: choose another --out")
-    elif (out / DATA).exists():
+def _claim(out: Path, settings: Mapping[str, Any], kept: Journal, dropped: Journal) -> None:
+    """Raises SegrlError if the directory holds lines of other settings, or data that nobody reasoned about."""
+    if not kept and not dropped:
+        (out / ABOUT).unlink(missing_ok=True)
+    elif not (out / ABOUT).exists():
         raise DataError(f"{out / DATA} is there already: choose another --out")
     else:
-        write_atomically(path, json.dumps({"settings": settings}, indent=1, ensure_ascii=False) + "\n")
-    for name in (DATA, DROPPED):
-        cut_partial_line(out / name)
+        check_settings(out, read_settings(out / ABOUT).get("settings"), settings, "reasoning made")
+
+
+def _note(out: Path, settings: Mapping[str, Any], **result: Any) -> None:
+    """Writes what the lines are made with, and at the end what came of it."""
+    write_atomically(out / ABOUT, json.dumps({"settings": settings, **result}, indent=1, ensure_ascii=False) + "\n")
+
+
+_Outcome = tuple[dict[str, Any], ServerError | None]
+"""A line for one of the two files, and the error if the server refused it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +176,12 @@ class _Writer:
     temperature: float
     seed: int
 
-    def __call__(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], ServerError | None]:
+    @property
+    def concurrency(self) -> int:
+        """Lines that are asked about at a time."""
+        return int(getattr(self.policy, "concurrency", 1))
+
+    def __call__(self, row: Mapping[str, Any]) -> _Outcome:
         image = read_image(self.source / row["image"])
         gold_text, gold = self._gold(row, image)
         try:

@@ -59,10 +59,11 @@ class Records:
 
     def _claim(self) -> list[str]:
         """The queries that the folder was asked."""
-        queries = read_settings(self._settings_path).get("queries")
+        there = read_settings(self._settings_path)
+        queries = there.pop("queries", None)
         if not isinstance(queries, list):
             raise DataError(f"{self._settings_path} says no queries")
-        check_settings(self._settings_path, {**self._settings, "queries": queries}, "masks made")
+        check_settings(self._settings_path.parent, there, self._settings, "masks made")
         return queries
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from segrl.errors import DataError, SegrlError
 from segrl.files import append_rows, cut_partial_line
+from segrl.options import differences
 
 Row = dict[str, Any]
 
@@ -108,15 +109,14 @@ def _row(line: bytes, path: Path) -> Row:
     return row
 
 
-def check_settings(path: Path, settings: Mapping[str, Any], holds: str) -> None:
-    """Raises SegrlError naming each value that differs between the file of settings and `settings`.
+def check_settings(folder: Path, theirs: Any, ours: Mapping[str, Any], holds: str) -> None:
+    """Raises SegrlError naming each value in which the settings of a folder differ from `ours`.
 
-    holds: what the folder of the file has, for the message.
+    holds: what the folder has, for the message.
     """
-    differing = list(differences(read_settings(path), settings))
+    differing = [f"{name}: {there!r:.60} there, {now!r:.60} now" for name, there, now in differences(theirs, ours)]
     if differing:
-        shown = "; ".join(differing)
-        raise SegrlError(f"{path.parent} holds {holds} with other settings ({shown}): choose another --out")
+        raise SegrlError(f"{folder} holds {holds} with other settings ({'; '.join(differing)}): choose another --out")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -128,15 +128,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{path} holds no settings")
     return found
-
-
-def differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
-    """`dataset.options.query: 'people' there, 'cars' now` for every value that differs."""
-    if isinstance(theirs, dict) and isinstance(ours, Mapping):
-        for key in dict.fromkeys([*theirs, *ours]):
-            yield from differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else str(key))
-    elif theirs != ours:
-        yield f"{name}: {theirs!r:.60} there, {ours!r:.60} now"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How far long work is: a bar on a terminal, a line every few seconds elsewhere, both on standard error.
 
 with Progress("images") as progress:
-    progress.update(done, total)            # 12/40 images, about 2.5 min left
+    progress.update(done, total)            # 12/40 images, about 2 min 30 s left
     progress.update(done, total, "gIoU 0.61")
 """
 
@@ -16,22 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Spinner
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from segrl.text import duration
+
 EVERY_SECONDS = 10.0
 """How often a plain line is printed where there is no terminal."""
-
-
-def duration(seconds: float) -> str:
-    """In words, rounded as an estimate is.
-
-    >>> [duration(s) for s in (0.4, 42, 150, 8000)]
-    ['1 s', '42 s', '2.5 min', '2 h 13 min']
-    """
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    hours, rest = divmod(round(seconds / 60), 60)
-    return f"{hours} h {rest} min"
 
 
 def counted(number: int, noun: str) -> str:
@@ -44,10 +32,10 @@ def counted(number: int, noun: str) -> str:
 
 
 class NowAndThen:
-    """Whether it is time to say something again: every `EVERY_SECONDS`, counted from the start."""
+    """Whether it is time to say something again: every `EVERY_SECONDS`. at_once: also right away, else not before."""
 
-    def __init__(self) -> None:
-        self._said = time.monotonic()
+    def __init__(self, at_once: bool = False) -> None:
+        self._said = float("-inf") if at_once else time.monotonic()
 
     def is_due(self, is_last: bool = False) -> bool:
         """True at most every few seconds, and for what is last; it is then said."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from segrl.devices import rank
 from segrl.errors import DataError
-from segrl.files import replacing
+from segrl.files import write_image
 
 SIDE_PX = 640
 """No side of a kept picture is longer."""
@@ -31,8 +31,8 @@ class Pictures:
         small = image.convert("RGB")
         small.thumbnail((SIDE_PX, SIDE_PX))
         suffix = ".png" if small.width * small.height <= EXACT_PIXELS else ".jpg"
-        with replacing(self._path(image_id, suffix), mark=f".{rank()}") as part:
-            small.save(part, quality=85)  # PNG has none and takes no notice
+        path = self._path(image_id, suffix)
+        write_image(path, small, mark=f".{rank()}", quality=85)  # PNG has no quality and takes no notice
 
     def open(self, image_id: str) -> Image.Image | None:
         """A kept picture, or None. Raises DataError for one that cannot be read."""

@@ -12,11 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from transformers import TrainerCallback
 
+from segrl.jobs.progress import NowAndThen
 from segrl.text import duration
 from segrl.training.speed import TIMED
-
-EVERY_SECONDS = 10.0
-"""How often a plain line is printed where there is no terminal."""
 
 
 class Progress(TrainerCallback):
@@ -29,7 +27,7 @@ class Progress(TrainerCallback):
         self._console = console or Console()
         self._plain_say = say
         self._live: Live | None = None
-        self._begun = self._printed = 0.0
+        self._begun, self._now_and_then = 0.0, NowAndThen(at_once=True)
         self._first_step = 0
         self._first: dict[str, float] = {}
 
@@ -56,8 +54,7 @@ class Progress(TrainerCallback):
         if self._live is not None:
             bar = ProgressBar(total=max(state.max_steps, 1), completed=state.global_step, width=60)
             self._live.update(Group(bar, self._table(state, shown, clock)))
-        elif time.monotonic() - self._printed >= EVERY_SECONDS or state.global_step == state.max_steps:
-            self._printed = time.monotonic()
+        elif self._now_and_then.is_due(is_last=state.global_step == state.max_steps):
             figures = "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
             self._console.print(
                 f"step {state.global_step}/{state.max_steps}  {figures}  {clock}", highlight=False, soft_wrap=True
