@@ -201,7 +201,7 @@ def test_overlays(tmp_path, records) -> None:
 
 def test_names_and_nearest() -> None:
     assert set(exports.names()) == {"coco", "yolo", "rle", "png", "labelme", "overlay"}
-    with pytest.raises(SegrlError, match="did you mean .coco.\\?"):
+    with pytest.raises(SegrlError, match=r"did you mean .coco.\?"):
         exports.get("cocoa")
     assert exports.query_folder(4, "猫") == "5"
 
