@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_weights import randomise
 
 from segrl.tiny import tokenizer as tiny_tokenizer
 
@@ -129,6 +130,32 @@ def _internvl() -> tuple[Any, Any]:
     return t.InternVLForConditionalGeneration(config), processor
 
 
+def _fast_vlm() -> tuple[Any, Any]:
+    """A convolutional encoder, whose batch normalisation counts every picture that it sees."""
+    import transformers as t
+
+    tokenizer = tiny_tokenizer.build()
+    template = tiny_tokenizer.CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>\n")
+    square = {"height": 64, "width": 64}
+    processor = t.LlavaProcessor(
+        t.CLIPImageProcessor(size=square, crop_size=square),
+        tokenizer,
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        image_token="<|image_pad|>",
+        chat_template=template,
+    )
+    layers = {"embed_dims": (8, 16, 32, 64), "layers": (1, 1, 1, 1)}
+    vision = t.TimmWrapperConfig(architecture="fastvit_t8", do_pooling=False, model_args=layers)
+    vision.hidden_size = vision.num_features = 128
+    config = t.FastVlmConfig(
+        text_config={"model_type": "qwen2", **_text(tokenizer)},
+        vision_config=vision,
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+    )
+    return t.FastVlmForConditionalGeneration(config), processor
+
+
 BUILD: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
@@ -138,10 +165,17 @@ BUILD: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-def save_family(name: str, directory: Path) -> Path:
-    """A random checkpoint of a family with its processor."""
+WITHOUT_FRAME = {"fast_vlm": _fast_vlm}
+"""Families whose numbers nobody has told segrl the meaning of; a recipe gives their frame."""
+
+
+def save_family(name: str, directory: Path, *, sharp: bool = False) -> Path:
+    """A random checkpoint of a family with its processor. sharp: weights so large that what is attended to matters."""
     torch.manual_seed(0)
-    model, processor = BUILD[name]()
+    model, processor = {**BUILD, **WITHOUT_FRAME}[name]()
+    if sharp:
+        for part in (model.model.language_model, model.lm_head):
+            randomise(part, torch.Generator().manual_seed(0))
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     return directory

@@ -98,6 +98,15 @@ class CheckpointSection(_Section):
     best: bool = False
 
 
+class TrainingSection(_Section):
+    """How segrl trains, where it does not do as TRL does; the result is the same.
+
+    shared_prefix: each prompt, its picture included, is read once for all completions of its group.
+    """
+
+    shared_prefix: bool = True
+
+
 class RewardCheckSection(_Section):
     """The look at the reward before step 1; `reward_check: false` turns it off, as `samples: 0` does.
 
@@ -137,6 +146,7 @@ class Recipe(_Section):
     dataset: DatasetSection
     rewards: dict[str, float | dict[str, Any]] = Field(default_factory=dict)
     trainer: dict[str, Any] = Field(default_factory=dict)
+    training: TrainingSection = TrainingSection()
     peft: dict[str, Any] | None = None
     quantization: dict[str, Any] | None = None
     evaluation: EvaluationSection | None = None

@@ -72,6 +72,8 @@ def build(
     policy = load_policy(recipe)
     if recipe.method == "grpo":
         trainer, rewards = _grpo_trainer(recipe, run, config, policy, rollout_func)
+        if recipe.training.shared_prefix:
+            trainer.share_prefixes(say)
     else:
         trainer, rewards = _sft_trainer(recipe, config, policy), None
     if recipe.policy.freeze_vision_tower:
@@ -96,8 +98,7 @@ def _rows(recipe: Recipe, config: Any, row: Any, keep: int) -> Any:
 def _grpo_trainer(
     recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts, rollout_func: RolloutFunction | None
 ) -> tuple[Any, TrlRewards]:
-    from trl import GRPOTrainer
-
+    from segrl.training.shared_prefix import SharedPrefixTrainer
     from segrl.training.speed import share_images
 
     rewards = TrlRewards(
@@ -109,7 +110,7 @@ def _grpo_trainer(
     )
     config.reward_weights = rewards.weights
     queries = config.generation_batch_size // config.num_generations
-    trainer = GRPOTrainer(
+    trainer = SharedPrefixTrainer(
         model=policy.path,
         args=config,
         reward_funcs=rewards.functions(),

@@ -1,0 +1,151 @@
+"""One sequence per prompt: the prompt, then all of its completions, none of which sees another.
+
+    sees →     prompt   c1   c2
+    prompt       ◣
+    c1           █      ◣
+    c2           █           ◣
+
+Each completion's positions go on from the prompt's end, so every token reads what it reads in a
+sequence of its own, and its log-probability is the same; the prompt and its images are computed
+once instead of once per completion (Prefix Grouper, arXiv 2506.05433, has this for text).
+
+R: packed rows, one per group. M: completions. L: longest packed row. P, C: width of the padded prompts
+and completions. N: completion tokens that are scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PADDING = -1
+"""`segments` of what fills a shorter row."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Groups as packed rows.
+
+    ids_RL: token ids. segments_RL: 0 for the prompt, k for its k-th completion, `PADDING` after the end.
+    offsets_RL: a token's place in the sequence that it stands for, prompt and one completion.
+    before_N: where, in R × L flattened, the hidden state lies that predicts a scored token. tokens_N: its
+    id. places_N: where, in M × C flattened, its log-probability belongs.
+    """
+
+    ids_RL: Tensor
+    segments_RL: Tensor
+    offsets_RL: Tensor
+    before_N: Tensor
+    tokens_N: Tensor
+    places_N: Tensor
+
+
+def groups_of(ids_MP: Tensor, mask_MP: Tensor, images: Sequence[Sequence[Tensor]]) -> list[list[int]]:
+    """Rows with the same prompt and the same images, in the order of their first members.
+
+    images: for each row the tensors that hold its images.
+    """
+    found: dict[tuple[int, ...], list[list[int]]] = {}
+    for i, (ids, mask) in enumerate(zip(ids_MP.tolist(), mask_MP.tolist(), strict=True)):
+        prompt = tuple(token for token, is_there in zip(ids, mask, strict=True) if is_there)
+        alike = found.setdefault(prompt, [])
+        group = next((group for group in alike if _equal(images[group[0]], images[i])), None)
+        if group is None:
+            alike.append([i])
+        else:
+            group.append(i)
+    return sorted(group for alike in found.values() for group in alike)
+
+
+def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def lengths_of(groups: Sequence[Sequence[int]], mask_MP: Tensor, mask_MC: Tensor) -> list[int]:
+    """Tokens of each group's packed row."""
+    prompts, completions = mask_MP.sum(1).tolist(), mask_MC.sum(1).tolist()
+    return [prompts[group[0]] + sum(completions[i] for i in group) for group in groups]
+
+
+def pack(groups: Sequence[Sequence[int]], ids_MP: Tensor, mask_MP: Tensor, ids_MC: Tensor, mask_MC: Tensor) -> Packed:
+    """Packs groups, one row each; padding of prompts and completions is left out, shorter rows are filled at the end.
+
+    A completion whose mask is all zero (a cut one, with `mask_truncated_completions`) takes no place.
+    """
+    rows = [_row(group, ids_MP, mask_MP.bool(), ids_MC, mask_MC.bool()) for group in groups]
+    longest = max(len(row[0]) for row in rows)
+
+    def filled(k: int, value: int) -> Tensor:
+        return torch.stack([torch.nn.functional.pad(row[k], (0, longest - len(row[k])), value=value) for row in rows])
+
+    before = torch.cat([row[3] + r * longest for r, row in enumerate(rows)])
+    # What fills a row is an ordinary token: any id that stands for no image would do.
+    return Packed(
+        filled(0, int(ids_MC[0, 0])),
+        filled(1, PADDING),
+        filled(2, 0),
+        before,
+        torch.cat([row[4] for row in rows]),
+        torch.cat([row[5] for row in rows]),
+    )
+
+
+def _row(
+    group: Sequence[int], ids_MP: Tensor, mask_MP: Tensor, ids_MC: Tensor, mask_MC: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Ids, segments, offsets; before, tokens and places of what is scored."""
+    prompt = ids_MP[group[0]][mask_MP[group[0]]]
+    width, arange = mask_MC.shape[1], torch.arange(mask_MC.shape[1], device=prompt.device)
+    ids, segments = [prompt], [torch.zeros_like(prompt)]
+    offsets = [torch.arange(len(prompt), device=prompt.device)]
+    before, places, end = [], [], len(prompt)
+    for k, i in enumerate(group, 1):
+        completion, at = ids_MC[i][mask_MC[i]], arange[mask_MC[i]]
+        n = len(completion)
+        ids.append(completion)
+        segments.append(torch.full_like(completion, k))
+        offsets.append(len(prompt) + arange[:n])
+        predecessor = end - 1 + arange[:n]
+        before.append(torch.where(arange[:n] == 0, len(prompt) - 1, predecessor))
+        places.append(i * width + at)
+        end += n
+    return (
+        torch.cat(ids),
+        torch.cat(segments),
+        torch.cat(offsets),
+        torch.cat(before),
+        torch.cat(ids[1:]),
+        torch.cat(places),
+    )
+
+
+def visible(segments_RL: Tensor) -> Tensor:
+    """`(R, 1, L, L)` bool: which tokens each token sees, itself included. What fills a row sees itself alone."""
+    query, key = segments_RL[:, :, None], segments_RL[:, None, :]
+    length = segments_RL.shape[1]
+    not_later = torch.ones(length, length, dtype=torch.bool, device=segments_RL.device).tril()
+    seen = not_later & ((key == 0) & (query != PADDING) | (key == query) & (query != PADDING))
+    seen |= torch.eye(length, dtype=torch.bool, device=segments_RL.device)
+    return seen[:, None]
+
+
+def block_mask(segments_RL: Tensor) -> object:
+    """`visible` as flex attention takes it: blocks of 128 × 128, of which those that nothing sees cost nothing."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        of_query, of_key = segments_RL[row, query], segments_RL[row, key]
+        is_shared = (of_key == 0) | (of_key == of_query)
+        return ((query >= key) & is_shared & (of_query != PADDING)) | (query == key)
+
+    rows, length = segments_RL.shape
+    return create_block_mask(seen, rows, None, length, length, device=segments_RL.device)
+
+
+def spread(values_N: Tensor, places_N: Tensor, shape: tuple[int, int]) -> Tensor:
+    """`(M, C)` with each value at its place and 0 elsewhere; gradients flow back."""
+    flat = values_N.new_zeros(shape[0] * shape[1])
+    return flat.index_put((places_N,), values_N).view(shape)
