@@ -55,6 +55,7 @@ proof: install
 # Ratios are measured side by side; leave the machine to it.
 bench: install
 	$(VENV)/bin/python bench/run.py
+	$(VENV)/bin/python bench/cpu.py
 
 # Pages under reference/ are made from the code.
 docs: install

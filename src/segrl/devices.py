@@ -148,6 +148,12 @@ def _share(times: list[tuple[float, float]]) -> float:
     return float(min(bfloat16) / min(float32))
 
 
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as the system gives it; its architecture where the system gives none."""
+    names = (line.partition(":")[2].strip() for line in _lines(cpuinfo) if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
 def device_name(threads: int | None = None) -> str:
     """The first GPU by name; without one the CPU's architecture and `threads` (those of torch by default)."""
     import torch

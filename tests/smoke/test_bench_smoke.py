@@ -35,3 +35,11 @@ def test_the_benchmark_in_short(tmp_path):
     tables = json.loads((tmp_path / "growth.json").read_text())
     assert tables["floor"]["encode_operations"] > 0
     assert {entry["sweep"] for entry in tables["growth"]} == {"group size", "objects", "image side", "images"}
+
+
+def test_a_step_by_compute_type_in_short(tmp_path):
+    command = [sys.executable, str(BENCH.with_name("cpu.py")), "--short", "--only", "native,float32,alone"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "cpu.json").read_text())["rows"]
+    assert row["seconds"] >= row["rollout"] + row["reward"] + row["update"] > 0
