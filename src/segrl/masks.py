@@ -47,12 +47,18 @@ def from_rle(rle: Mapping[str, Any], name: str = "the mask", max_pixels: int = M
     counts that cannot be read or do not fill the size.
     """
     height, width = rle_hw(rle, name, max_pixels)
-    counts = rle.get("counts")
-    runs = _compressed_runs(counts, name) if isinstance(counts, str | bytes) else _plain_runs(counts, name)
-    if runs.min(initial=0) < 0 or runs.max(initial=0) > height * width or runs.sum() != height * width:
-        raise DataError(f"{name} has run lengths that do not add up to {height}×{width} pixels")
+    runs = _runs(rle.get("counts"), (height, width), name)
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return values.reshape(width, height).T  # COCO's runs go down the columns
+
+
+def _runs(counts: Any, hw: tuple[int, int], name: str) -> np.ndarray:
+    """The lengths of the runs, which fill the size."""
+    runs = _compressed_runs(counts, name) if isinstance(counts, str | bytes) else _plain_runs(counts, name)
+    pixels = hw[0] * hw[1]
+    if runs.min(initial=0) < 0 or runs.max(initial=0) > pixels or runs.sum() != pixels:
+        raise DataError(f"{name} has run lengths that do not add up to {hw[0]}×{hw[1]} pixels")
+    return runs
 
 
 def rle_hw(rle: Mapping[str, Any], name: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -189,14 +195,34 @@ def decode_segmentation(
     """
     if isinstance(segmentation, Mapping):
         return from_rle(segmentation, name, max_pixels)
-    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str | bytes):
-        raise DataError(f"{name} has no segmentation that is polygons or run lengths: {segmentation!r:.80}")
     if image_hw[0] * image_hw[1] > max_pixels:
         raise DataError(f"{name} belongs to an image of {image_hw[1]}×{image_hw[0]} pixels, more than {max_pixels}")
+    return polygons_to_mask(_polygons(segmentation, name), image_hw, name)
+
+
+def check_segmentation(segmentation: Any, image_hw: tuple[int, int], name: str) -> bool:
+    """Whether a COCO segmentation may enclose a pixel: False for no polygon, one wholly outside, and no run.
+
+    Raises DataError for whatever `decode_segmentation` would refuse; draws nothing.
+    """
+    if isinstance(segmentation, Mapping):
+        return bool(_runs(segmentation.get("counts"), rle_hw(segmentation, name), name)[1::2].any())
+    rings = [part for part in _polygons(segmentation, name) if len(part) >= 6 and len(part) % 2 == 0]
+    height, width = image_hw
+    return any(
+        corners.min(axis=0)[0] < width and corners.min(axis=0)[1] < height and (corners.max(axis=0) > 0).all()
+        for corners in check_corners(rings, image_hw, name)
+    )
+
+
+def _polygons(segmentation: Any, name: str) -> Sequence[Sequence[float]]:
+    """The parts of a segmentation that is no run lengths: one polygon, or a list of them."""
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str | bytes):
+        raise DataError(f"{name} has no segmentation that is polygons or run lengths: {segmentation!r:.80}")
     parts = [segmentation] if segmentation and isinstance(segmentation[0], int | float) else segmentation
     if not all(isinstance(part, Sequence) and not isinstance(part, str) for part in parts):
         raise DataError(f"{name} has a polygon that is no list of numbers")
-    return polygons_to_mask(parts, image_hw, name)
+    return parts
 
 
 def mask_to_polygons(mask: np.ndarray, tolerance_px: float = 0.0) -> list[list[float]]:

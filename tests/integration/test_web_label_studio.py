@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from serving import box_mask, png, running, text_of
 
+from segrl import brush
 from segrl.masks import polygons_to_mask
 from segrl.web.errors import Refused
 from segrl.web.limits import ServerSettings
-from segrl.web.regions import brush_runs, read_config
+from segrl.web.regions import read_config
 
 SIZE, BOX = (40, 30), (3, 4, 20, 25)
 CONFIG = """<View>
@@ -49,13 +50,13 @@ def unpack(data):
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
 def test_run_lengths_hold_every_mask(mask):
-    rgba = unpack(brush_runs(mask)).reshape(*mask.shape, 4)
+    rgba = unpack(brush.encode(mask)).reshape(*mask.shape, 4)
     assert (rgba == (mask[..., None] * 255)).all()
 
 
 @given(st.integers(1, 300_000))
 def test_runs_that_no_field_holds_are_cut(n):
-    assert len(unpack(brush_runs(np.ones((1, n // 100 + 1), dtype=bool)))) == 4 * (n // 100 + 1)
+    assert len(unpack(brush.encode(np.ones((1, n // 100 + 1), dtype=bool)))) == 4 * (n // 100 + 1)
 
 
 def test_a_hint_is_the_query():

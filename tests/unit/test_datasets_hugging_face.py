@@ -15,8 +15,9 @@ from PIL import Image
 
 from segrl import answers, datasets
 from segrl.coordinates import convert
-from segrl.datasets.written_masks import read_written_mask
+from segrl.datasets.drawing import Canvas
 from segrl.errors import DataError
+from segrl.images import Picture
 from segrl.masks import to_rle
 from segrl.types import RELATIVE_1000
 
@@ -159,7 +160,9 @@ def test_every_way_to_write_a_mask(tmp_path: Path) -> None:
     ]
     ways += [{"bytes": None, "path": "m.png"}]
     for written in ways:
-        assert np.array_equal(read_written_mask(written, HW, tmp_path, "it"), box_mask(A)), written
+        assert np.array_equal(
+            Canvas(Picture(Image.new("RGB", HW[::-1]), 1, "a picture")).written(written, tmp_path, "it"), box_mask(A)
+        ), written
     for written, hint in [
         ([[True, False], [True]], "differ in length"),
         ("{", "no JSON"),
@@ -168,7 +171,7 @@ def test_every_way_to_write_a_mask(tmp_path: Path) -> None:
         (3, "it"),
     ]:
         with pytest.raises(DataError, match=hint):
-            read_written_mask(written, HW, tmp_path, "it")
+            Canvas(Picture(Image.new("RGB", HW[::-1]), 1, "a picture")).written(written, tmp_path, "it")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def coco(tmp_path):
         annotation(2, 7, [rectangle(*B)], caption=" right dog "),
         annotation(3, 7, crowd_runs(box_mask(CROWD)), iscrowd=1, caption="the pack"),
         annotation(4, 8, dict(to_rle(box_mask(A))), category_id=1, caption="somebody"),
-        annotation(5, 8, [[1, 1, 2, 2]], category_id=1, caption="nothing"),
+        annotation(5, 8, [[2.1, 2.1, 2.2, 2.1, 2.2, 2.2]], category_id=1, caption="nothing"),
         annotation(6, 9, crowd_runs(box_mask(CROWD)), iscrowd=1, caption="another pack"),
     ]
     images = [coco_image(n, file_name=f"{n}.png") for n in (7, 8, 9, 10)] + [coco_image(7, file_name="7.png")]
@@ -48,10 +48,19 @@ def test_coco_per_category(coco):
 
 def test_coco_per_annotation(coco):
     examples = datasets.load("coco", root=coco, annotations="a.json", per="annotation")
-    assert [e.query for e in examples] == ["left dog", "right dog", "the pack", "somebody", "nothing", "another pack"]
-    assert [len(e.targets) for e in examples] == [1, 1, 1, 1, 0, 1]
+    assert [row.query for row in examples.rows] == [
+        "left dog",
+        "right dog",
+        "the pack",
+        "somebody",
+        "nothing",
+        "another pack",
+    ]
+    assert [len(examples[i].targets) for i in (0, 1, 2, 3, 5)] == [1] * 5
+    with pytest.raises(DataError, match=r"no annotation of 'nothing' in .*8\.png \(5\) encloses a pixel"):
+        examples[4]
     assert np.array_equal(examples[2].truth, box_mask(CROWD))
-    assert all(e.ignore is None for e in examples)
+    assert examples[5].ignore is None
     with pytest.raises(DataError, match="no text 'phrase'"):
         datasets.load("coco", root=coco, annotations="a.json", per="annotation", query_field="phrase")
 
@@ -213,3 +222,82 @@ def test_run_lengths_of_both_kinds_are_the_mask(data):
     mask = np.array(bits).reshape(height, width)
     assert np.array_equal(decode_segmentation(crowd_runs(mask), (1, 1), "it"), mask)
     assert np.array_equal(decode_segmentation(dict(to_rle(mask)), (1, 1), "it"), mask)
+
+
+BOX = [6, 1, 3, 3]  # COCO's way to write B
+OUTSIDE = [13, 1, 20, 1, 20, 5]
+
+
+@pytest.mark.parametrize("segmentation", [[], [[]], None, [[1, 1, 4, 4]], [OUTSIDE], {"size": [8, 12], "counts": [96]}])
+def test_an_object_without_a_mask_is_never_nothing_there(tmp_path, segmentation):
+    masked, boxed = annotation(1, 7, [rectangle(*A)]), annotation(2, 8, segmentation, bbox=BOX, category_id=1)
+    write_coco(tmp_path, [coco_image(n, file_name=f"{n}.png") for n in (7, 8)], [masked, boxed])
+    options = {"root": tmp_path, "annotations": "a.json"}
+    with pytest.raises(
+        DataError, match=r"1 of 2 annotations have no mask, the first is annotation 2 of 8\.png .*a\.json"
+    ):
+        datasets.load("coco", **options)
+    dog, person = datasets.load("coco", without_mask="box", **options)
+    assert "truth" not in dog.meta
+    assert (person.meta["truth"], person.meta["boxes_xyxy"]) == ("box", (tuple(map(float, B)),))
+    assert np.array_equal(person.truth, box_mask(B))
+    assert [e.query for e in datasets.load("coco", without_mask="drop", **options)] == ["dog"]
+    with pytest.raises(DataError, match="refuse, box or drop"):
+        datasets.load("coco", without_mask="keep", **options)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "more", "hint"),
+    [
+        ([[1e8, 1, 4, 1, 4, 4]], {}, "far outside"),
+        ([[float("nan"), 1, 4, 1, 4, 4]], {}, "far outside"),
+        ({"size": [30_000, 30_000], "counts": "a"}, {}, "claims a size of 30000×30000"),
+        ({"size": [8, 12], "counts": "gar bage"}, {}, "cannot be read"),
+        ({"size": [8, 12], "counts": "4"}, {}, "do not add up"),
+        ([], {"bbox": [1, 2, "x", 4]}, "no box of four numbers"),
+        ([], {"bbox": [40, 2, 3, 4]}, "outside its image"),
+        ([], {"bbox": None}, "neither a mask nor a box"),
+    ],
+)
+def test_coco_masks_are_checked_when_the_set_is_loaded(tmp_path, segmentation, more, hint):
+    write_coco(tmp_path, [coco_image(7, file_name="7.png")], [annotation(1, 7, segmentation, **more)])
+    with pytest.raises(DataError, match=rf"annotation 1 of .*{hint}"):
+        datasets.load("coco", root=tmp_path, annotations="a.json", without_mask="box")
+
+
+def test_painted_masks_that_are_marked_as_crowds(tmp_path):
+    painted = annotation(1, 7, crowd_runs(box_mask(A)), iscrowd=1)
+    write_coco(tmp_path, [coco_image(7, file_name="7.png")], [painted])
+    with pytest.raises(DataError, match="crowds: targets reads them"):
+        datasets.load("coco", root=tmp_path, annotations="a.json")
+    (example,) = datasets.load("coco", root=tmp_path, annotations="a.json", crowds="targets")
+    assert np.array_equal(example.truth, box_mask(A))
+
+
+def test_negatives_say_that_nothing_is_there(coco):
+    options = {"root": coco, "annotations": "a.json", "negatives": True}
+    found = {(e.id, e.query, len(e.targets)) for e in datasets.load("coco", **options)}
+    assert {("7-18", "dog", 2), ("7-1", "person", 0), ("8-18", "dog", 0), ("10-1", "person", 0)} <= found
+    assert len(found) == 7  # every image and category but the one whose only dogs are a crowd
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_are_read(tmp_path, encoding):
+    write_coco(tmp_path, [coco_image(7, file_name="7.png")], [annotation(1, 7, [rectangle(*A)])])
+    (tmp_path / "a.json").write_text((tmp_path / "a.json").read_text(), encoding=encoding)
+    assert len(datasets.load("coco", root=tmp_path, annotations="a.json")) == 1
+    write_lines(tmp_path, {"mask": None, "query": "это"})
+    (tmp_path / "data.jsonl").write_text((tmp_path / "data.jsonl").read_text(), encoding=encoding)
+    assert datasets.load("jsonl", root=tmp_path)[0].query == "это"
+
+
+def test_sizes_that_contradict_the_image_are_refused_before_anything_is_drawn(tmp_path):
+    image = coco_image(7, file_name="7.png")
+    write_coco(tmp_path, [image], [annotation(1, 7, [rectangle(*A)])])
+    save_json(
+        tmp_path / "a.json",
+        json.loads((tmp_path / "a.json").read_text())
+        | {"images": [image | {"width": 12 * 2**20, "height": 8 * 2**20}]},
+    )
+    with pytest.raises(DataError, match="12582912×8388608 pixels but its image"):
+        datasets.load("coco", root=tmp_path, annotations="a.json")[0]

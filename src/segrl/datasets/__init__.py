@@ -82,17 +82,23 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     """The data set `name` with its reader's own options, as a lazy sequence of examples.
 
     Every set takes `sample={"n": 3000, "seed": 0}`: that many examples, drawn with the seed, in the set's
-    order; and `augment={"views": 8, "flip": True}`: that many views of each (`segrl.datasets.augmented`), for
-    training on few images. Raises DataError for an unknown name or option (naming the nearest), a missing option, and
-    whatever the reader finds wrong with the options and the files.
+    order; `augment={"views": 8, "flip": True}`: that many views of each (`segrl.datasets.augmented`), for
+    training on few images; and `reading={"max_megapixels": 400}`: what the reader of pictures is told where a
+    file alone does not say it (`segrl.images.Reading`). Raises DataError for an unknown name or option (naming
+    the nearest), a missing option, and whatever the reader finds wrong with the options and the files.
 
     >>> len(load("tiny", n=3, seed=0))
     3
     """
     if name not in _READERS:
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
-    augment = options.pop("augment", None)
+    augment, reading = options.pop("augment", None), options.pop("reading", None)
     examples = _READERS[name](**options)
+    if reading is not None:
+        from segrl.datasets.rows import pass_on
+        from segrl.images import Reading
+
+        pass_on(Reading.from_options(reading), examples)
     if augment is None:
         return examples
     from segrl.datasets.augmented import Augmented

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from segrl.datasets.rows import Examples
+from segrl.datasets.rows import Examples, pass_on
 from segrl.errors import DataError
-from segrl.images import content_id
+from segrl.images import Reading, content_id
 from segrl.masks import mask_to_box
 from segrl.types import Example
 
@@ -65,6 +65,10 @@ class Augmented(Examples):
 
     def __len__(self) -> int:
         return len(self._examples) * self.options.views
+
+    def read_with(self, reading: Reading) -> None:
+        """See Examples."""
+        pass_on(reading, self._examples)
 
     def example(self, place: int) -> Example:
         """See Examples."""

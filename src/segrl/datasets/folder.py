@@ -24,13 +24,12 @@ from typing import Literal
 
 import numpy as np
 
-from segrl.datasets.annotations import stack
-from segrl.datasets.fitting import fit_mask
+from segrl.datasets.drawing import MAX_TARGET_BYTES, stack
 from segrl.datasets.rows import Rows, files_by_stem
 from segrl.errors import DataError
 from segrl.files import legible
-from segrl.images import IMAGE_SUFFIXES, content_id, read_image
-from segrl.masks import over_half, read_mask_values
+from segrl.images import IMAGE_SUFFIXES
+from segrl.masks import over_half
 from segrl.types import Example
 
 MANY_VALUES = 100
@@ -88,16 +87,16 @@ class Folder(Rows[Pair]):
 
     def read(self, row: Pair) -> Example:
         """See Rows."""
-        image = read_image(row.image)
-        values = read_mask_values(row.mask)
+        canvas = self.canvas(row.image)
+        values = canvas.mask_values(row.mask)
+        fit = canvas.fitting(values.shape, str(row.mask), scale=False)
         drawn = split_targets(values, self._mask_values, row.mask)
-        fitted = [fit_mask(mask, image.size, row.image, str(row.mask), scale=False) for mask in (*drawn, values > 0)]
         return Example(
             id=legible(row.stem),
-            image_id=content_id(image),
-            image=image,
+            image_id=canvas.content_id,
+            image=canvas.image,
             query=self.query,
-            targets=stack(fitted[:-1], (image.height, image.width)),
+            targets=stack([fit(mask) for mask in drawn], canvas.hw, str(row.mask)),
         )
 
 
@@ -115,6 +114,8 @@ def split_targets(values: np.ndarray, mask_values: MaskValues, path: Path) -> np
             f"the mask {path} holds {len(present)} different values: if they are one target with smoothed edges "
             "say mask_values: binary, if they are instances say mask_values: instances"
         )
+    if len(present) * values.size > MAX_TARGET_BYTES:
+        raise DataError(f"the mask {path} holds {len(present)} values, too many for one example of its size")
     return np.stack([values == value for value in present]) if present else np.zeros((0, *values.shape), dtype=bool)
 
 

@@ -20,12 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from segrl.datasets.annotations import stack
-from segrl.datasets.fitting import fit_mask
+from segrl.datasets.drawing import Canvas, checked_box, stack
 from segrl.datasets.tables import TableRows
-from segrl.datasets.written_masks import read_written_mask
 from segrl.errors import DataError
-from segrl.images import content_id, read_image
 from segrl.masks import box_to_mask
 from segrl.text import did_you_mean
 from segrl.types import Box, Example
@@ -77,11 +74,10 @@ class HuggingFace(TableRows):
         """See TableRows."""
         where, value = self.where(place), {ours: row[theirs] for ours, theirs in self._columns.items()}
         file = self.image_file(place, value["image"])
-        image = read_image(file, str(file))
-        hw = (image.height, image.width)
+        canvas = self.canvas(file)
 
         def mask(written: Any) -> np.ndarray:
-            return fit_mask(read_written_mask(written, hw, self.root, where), image.size, file, f"of {where}")
+            return canvas.written(written, self.root, where)
 
         query = value["query"] if self._query is None else self._query
         if query is None:
@@ -89,21 +85,27 @@ class HuggingFace(TableRows):
         meta: dict[str, Any] = {key: value[name] for name, key in _GOLD.items() if value.get(name)}
         if self._targets == "boxes":
             boxes = _boxes(value["boxes"], where)
-            targets, meta = [box_to_mask(box, hw) for box in boxes], meta | {"boxes_xyxy": boxes, "truth": "box"}
+            targets = [_filled(box, canvas, where) for box in boxes]
+            meta |= {"boxes_xyxy": boxes, "truth": "box"}
         else:
             written = value[self._targets]
             several = list(written or ()) if self._targets == "masks" else [written] if written else []
             targets = [mask(one) for one in several]
         return Example(
             id=str(place if value.get("id") is None else value["id"]),
-            image_id=content_id(image),
-            image=image,
+            image_id=canvas.content_id,
+            image=canvas.image,
             query=str(query),
-            targets=stack(targets, hw),
+            targets=stack(targets, canvas.hw, where),
             ignore=mask(value["ignore"]) if value.get("ignore") else None,
             tags={"kind": str(value["kind"])} if value.get("kind") is not None else {},
             meta=meta,
         )
+
+
+def _filled(box: Box, canvas: Canvas, where: str) -> np.ndarray:
+    hw = canvas.drawn_hw
+    return canvas.fit(box_to_mask(checked_box(box, hw, where), hw), f"of {where}")
 
 
 def _boxes(written: Any, where: str) -> tuple[Box, ...]:

@@ -22,13 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segrl.datasets.annotations import stack
-from segrl.datasets.fitting import fit_mask
+from segrl.datasets.drawing import stack
 from segrl.datasets.image_mask_layouts import LAYOUTS, Layout, Pair
 from segrl.datasets.rows import Rows, distinct, files_by_stem
 from segrl.errors import DataError
-from segrl.images import content_id, read_image
-from segrl.masks import read_mask_values
 from segrl.types import Example
 
 QUERY = "Identify and segment all the primary objects in the image."
@@ -77,21 +74,20 @@ class ImageMasks(Rows[Masked]):
 
     def read(self, row: Masked) -> Example:
         """See Rows."""
-        image = read_image(row.image)
-        mask = fit_mask(read_target(row.mask), image.size, row.image, str(row.mask))
+        canvas = self.canvas(row.image)
+        mask = canvas.fit(over_128(canvas.mask_values(row.mask)), str(row.mask))
         return Example(
             id=row.id,
-            image_id=content_id(image),
-            image=image,
+            image_id=canvas.content_id,
+            image=canvas.image,
             query=self.query,
             targets=stack([mask], mask.shape),
             tags={"kind": row.tag} if row.tag else {},
         )
 
 
-def read_target(path: Path) -> np.ndarray:
-    """A mask file as `(H, W)` bool: over 128 of 255 (32896 of 65535), or over 0 where no value exceeds 1."""
-    values = read_mask_values(path)
+def over_128(values: np.ndarray) -> np.ndarray:
+    """Mask values as `(H, W)` bool: over 128 of 255 (32896 of 65535), or over 0 where none exceeds 1."""
     largest = values.max(initial=0)
     return values > (0 if largest <= 1 else 128 if largest <= 255 else 32896)
 

@@ -16,8 +16,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from segrl.datasets.rows import Examples
+from segrl.datasets.rows import Examples, pass_on
 from segrl.errors import DataError
+from segrl.images import Reading
 from segrl.types import Example
 
 
@@ -36,6 +37,10 @@ class Joined(Examples):
 
     def __len__(self) -> int:
         return self._ends[-1]
+
+    def read_with(self, reading: Reading) -> None:
+        """See Examples; it holds for all sets."""
+        pass_on(reading, *self._sets)
 
     def example(self, place: int) -> Example:
         """See Examples; each set reads its own."""

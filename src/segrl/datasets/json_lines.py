@@ -18,7 +18,6 @@ Paths are relative to root. Nothing is filtered; a mask that encloses no pixel s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from segrl.datasets.annotations import stack
-from segrl.datasets.fitting import fit_mask
+from segrl.datasets.drawing import Canvas, stack
 from segrl.datasets.rows import Rows
-from segrl.datasets.written_masks import read_written_mask
+from segrl.documents import parse_json, read_text
 from segrl.errors import DataError
-from segrl.images import content_id, read_image
+from segrl.images import read_picture
 from segrl.types import ORIGINAL, Example, MaskPrompt
 
 _KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags", "reasoning", "answer", "prompts"})
@@ -62,10 +60,7 @@ class JsonLines(Rows[Line]):
 
     def __init__(self, root: Path | str, file: str = "data.jsonl", *, sample: Mapping[str, int] | None = None) -> None:
         self._root, path = Path(root), Path(root) / file
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {path}: {error}") from error
+        lines = read_text(path).split("\n")
         rows = [
             parse_line(text, f"line {n} of {path}", n, self._root) for n, text in enumerate(lines, 1) if text.strip()
         ]
@@ -76,23 +71,25 @@ class JsonLines(Rows[Line]):
 
     def read(self, row: Line) -> Example:
         """See Rows."""
-        return read_line(row, self._root)
+        return read_line(row, self._root, self.canvas(row.image))
 
 
-def read_line(row: Line, root: Path) -> Example:
-    """The example that a line describes; mask files lie under `root`. Raises DataError for files that do not fit."""
-    image = read_image(row.image)
-    hw = (image.height, image.width)
+def read_line(row: Line, root: Path, canvas: Canvas | None = None) -> Example:
+    """The example that a line describes; mask files lie under `root`. Raises DataError for files that do not fit.
+
+    canvas: the line's image, if it was read already.
+    """
+    canvas = canvas or Canvas(read_picture(row.image))
 
     def mask(written: Any) -> np.ndarray:
-        return fit_mask(read_written_mask(written, hw, root, row.where), image.size, row.image, f"of {row.where}")
+        return canvas.written(written, root, row.where)
 
     return Example(
         id=row.id,
-        image_id=content_id(image),
-        image=image,
+        image_id=canvas.content_id,
+        image=canvas.image,
         query=row.query,
-        targets=stack([mask(written) for written in row.masks], hw),
+        targets=stack([mask(written) for written in row.masks], canvas.hw, row.where),
         ignore=None if row.ignore is None else mask(row.ignore),
         tags=row.tags,
         meta=row.meta,
@@ -101,10 +98,7 @@ def read_line(row: Line, root: Path) -> Example:
 
 def parse_line(text: str, where: str, number: int, root: Path) -> Line:
     """One line of the file, `where` naming it in DataErrors; `number` is its id if it gives none."""
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is no JSON: {error}") from error
+    row = parse_json(text, f"{where} cannot be read:")
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("image", "query")):
         raise DataError(f"{where} has no image and query")
     if row.keys() - _KEYS or ("mask" in row) == ("masks" in row):

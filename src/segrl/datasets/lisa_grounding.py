@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segrl.datasets.annotations import read_json, stack
+from segrl.datasets.drawing import checked_box, stack
 from segrl.datasets.rows import Rows
+from segrl.documents import read_json
 from segrl.errors import DataError
-from segrl.images import content_id, read_image
 from segrl.masks import box_to_mask
 from segrl.types import Box, Example
 
@@ -65,17 +65,15 @@ class LisaGrounding(Rows[Sentence]):
 
     def read(self, row: Sentence) -> Example:
         """See Rows. Raises DataError for a box that lies outside its image."""
-        image = read_image(row.image)
-        x1, y1, x2, y2 = row.box_xyxy
-        if x1 >= image.width or y1 >= image.height or x2 <= 0 or y2 <= 0:
-            raise DataError(f"the box {row.box_xyxy} of row {row.id} lies outside {row.image} ({image.size})")
-        hw = (image.height, image.width)
+        canvas, name = self.canvas(row.image), f"row {row.id} ({row.image})"
+        hw = canvas.drawn_hw
+        target = canvas.fit(box_to_mask(checked_box(row.box_xyxy, hw, name), hw), name)
         return Example(
             id=row.id,
-            image_id=content_id(image),
-            image=image,
+            image_id=canvas.content_id,
+            image=canvas.image,
             query=row.query,
-            targets=stack([box_to_mask(row.box_xyxy, hw)], hw),
+            targets=stack([target], canvas.hw),
             meta={"boxes_xyxy": (row.box_xyxy,), "truth": "box"},
         )
 

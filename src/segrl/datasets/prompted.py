@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from segrl.coordinates import to_original
-from segrl.datasets.annotations import stack
+from segrl.datasets.drawing import stack
 from segrl.errors import DataError
 from segrl.images import content_id
 from segrl.masks import box_to_mask

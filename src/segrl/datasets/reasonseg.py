@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from segrl.datasets.annotations import read_json, stack
+from segrl.datasets.drawing import stack
 from segrl.datasets.rows import Rows, first_folder
+from segrl.documents import read_json
 from segrl.errors import DataError
 from segrl.files import legible
-from segrl.images import content_id, read_image
+from segrl.masks import check_corners
 from segrl.types import Example
 
 SPLITS = ("train", "val", "test")
@@ -61,15 +62,16 @@ class ReasonSeg(Rows[Question]):
 
     def read(self, row: Question) -> Example:
         """See Rows."""
-        image = read_image(row.image)
-        values = _draw(row.shapes, (image.height, image.width))
+        canvas = self.canvas(row.image)
+        values = _draw(row.shapes, canvas.drawn_hw, f"the annotation of {row.image}")
+        target, ignore = (canvas.fit(values == value, str(row.image)) for value in (_TARGET, _IGNORE))
         return Example(
             id=row.id,
-            image_id=content_id(image),
-            image=image,
+            image_id=canvas.content_id,
+            image=canvas.image,
             query=row.query,
-            targets=stack([values == _TARGET], values.shape),
-            ignore=values == _IGNORE if (values == _IGNORE).any() else None,
+            targets=stack([target], canvas.hw),
+            ignore=ignore if ignore.any() else None,
             tags={"kind": "long" if row.is_long else "short"},
         )
 
@@ -77,14 +79,16 @@ class ReasonSeg(Rows[Question]):
 _TARGET, _IGNORE = 1, 255
 
 
-def _draw(shapes: tuple[tuple[str, np.ndarray], ...], image_hw: tuple[int, int]) -> np.ndarray:
+def _draw(shapes: tuple[tuple[str, np.ndarray], ...], image_hw: tuple[int, int], name: str) -> np.ndarray:
     """`(H, W)` uint8: 1 on the target, 255 on pixels to ignore (LISA, utils/data_processing.py)."""
     import cv2
 
     drawn = []
     for label, points in shapes:
         shape = np.zeros(image_hw, dtype=np.uint8)
-        corners = [np.trunc(points).astype(np.int32)]
+        corners = [
+            np.trunc(points).astype(np.int32) for points in check_corners([points.ravel().tolist()], image_hw, name)
+        ]
         cv2.polylines(shape, corners, isClosed=True, color=1, thickness=1)
         cv2.fillPoly(shape, corners, color=1)
         drawn.append((label, shape.astype(bool)))

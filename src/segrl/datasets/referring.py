@@ -26,12 +26,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segrl.datasets.annotations import Instance, read_json
-from segrl.datasets.drawing import draw_instances
+from segrl.datasets.drawing import Instance
 from segrl.datasets.plain_pickle import load_plain
 from segrl.datasets.rows import Rows, distinct, first_folder
+from segrl.documents import read_json
 from segrl.errors import DataError
-from segrl.images import content_id, read_image
 from segrl.types import Example
 
 IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "coco_2014/train2014", "train2014")
@@ -63,14 +62,14 @@ class Referring(Rows[Expression]):
 
     def read(self, row: Expression) -> Example:
         """See Rows. Raises DataError where none of the named objects has a pixel."""
-        image = read_image(row.image)
-        targets, boxes = draw_instances(row.instances, image, row.image)
+        canvas = self.canvas(row.image)
+        targets, boxes = canvas.instances(row.instances)
         if row.instances and not len(targets):
             raise DataError(f"no annotation of {row.query!r} ({row.image.name}, ref {row.ref_id}) has a pixel")
         return Example(
             id=row.id,
-            image_id=content_id(image),
-            image=image,
+            image_id=canvas.content_id,
+            image=canvas.image,
             query=row.query,
             targets=targets,
             tags={"kind": _kind(len(boxes))} if self._is_general else {},

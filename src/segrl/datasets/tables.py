@@ -12,7 +12,7 @@ from PIL import Image
 
 from segrl.datasets.rows import Examples, choose_sample
 from segrl.errors import DataError
-from segrl.images import ImageBytes, read_image
+from segrl.images import ImageBytes
 from segrl.text import first_line
 from segrl.types import Example
 
@@ -76,8 +76,7 @@ class TableRows(Examples):
 
     def image(self, place: int, written: Any) -> Image.Image:
         """`image_file` read: RGB, EXIF orientation applied."""
-        file = self.image_file(place, written)
-        return read_image(file, str(file))
+        return self.canvas(self.image_file(place, written)).image
 
 
 def open_table(root: Path | str, split: str, config: str | None = None, revision: str | None = None) -> Any:

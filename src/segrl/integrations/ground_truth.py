@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from segrl.datasets.drawing import mask_file
 from segrl.datasets.json_lines import parse_line, read_line
-from segrl.datasets.written_masks import mask_file
 from segrl.errors import DataError
 from segrl.types import Example
 

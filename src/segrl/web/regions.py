@@ -8,12 +8,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal, cast
 from xml.etree import ElementTree
 
 import numpy as np
 
+from segrl import brush
 from segrl.masks import mask_to_box, mask_to_polygons
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 from segrl.web.errors import invalid
@@ -66,41 +66,6 @@ def _labels(tag: ElementTree.Element, images: dict[str, str]) -> Iterator[Wanted
             yield Wanted(cast("Kind", kind), tag.get("name", ""), to_name, value, query, images[to_name])
 
 
-WORD_BITS = 8
-FIELD_BITS = (3, 4, 8, 16)
-CHANNELS = 4
-
-
-def brush_runs(mask: np.ndarray) -> list[int]:
-    """A `(H, W)` bool mask as the bytes of `value.rle`, Label Studio's own run lengths for brush regions.
-
-    The bits, most significant first: the number of bytes of the picture (32), the size of a word less one
-    (5), four field sizes less one (4 each); then runs of words. A run is: 1, which field size (2), its length
-    less one in that many bits, and the word. The picture is RGBA with all four bytes of a pixel equal, 0 or
-    255, row by row.
-    """
-    flat = mask.ravel()
-    bits = [f"{flat.size * CHANNELS:032b}{WORD_BITS - 1:05b}", *(f"{size - 1:04b}" for size in FIELD_BITS)]
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    bounds = [0, *edges.tolist(), flat.size] if flat.size else []
-    for start, stop in pairwise(bounds):
-        bits += _run((stop - start) * CHANNELS, bool(flat[start]))
-    text = "".join(bits)
-    text += "0" * (-len(text) % 8)
-    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
-
-
-def _run(length: int, inside: bool) -> list[str]:
-    """The bits of `length` equal words; runs that no field holds are cut."""
-    word, runs = f"{255 if inside else 0:0{WORD_BITS}b}", []
-    while length > 0:
-        part = min(length, 2 ** FIELD_BITS[-1])
-        field = next(i for i, size in enumerate(FIELD_BITS) if part <= 2**size)
-        runs.append(f"1{field:02b}{part - 1:0{FIELD_BITS[field]}b}{word}")
-        length -= part
-    return runs
-
-
 def region(wanted: Wanted, mask: np.ndarray) -> dict[str, Any] | None:
     """A `(H, W)` bool mask as a region of the label's kind; None for an empty one.
 
@@ -124,7 +89,7 @@ def region(wanted: Wanted, mask: np.ndarray) -> dict[str, Any] | None:
 
 
 def _brush(mask: np.ndarray, box: Box) -> dict[str, Any]:
-    return {"format": "rle", "rle": brush_runs(mask)}
+    return {"format": "rle", "rle": brush.encode(mask)}
 
 
 def _polygon(mask: np.ndarray, box: Box) -> dict[str, Any]:
