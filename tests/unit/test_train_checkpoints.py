@@ -49,18 +49,43 @@ def test_a_run_of_a_version_that_knew_fewer_keys_goes_on(run):
         run.claim(recipe(reward_check={"samples": 3}))
 
 
-def test_the_newest_whole_checkpoint_counts_and_broken_ones_go(run):
+def test_the_newest_whole_checkpoint_counts_and_what_was_not_written_to_its_end_goes(run):
     assert run.last_complete() is None
     checkpoint(run, 2)
     checkpoint(run, 10)
-    half_written = checkpoint(run, 12, complete=False)
-    half_deleted = checkpoint(run, 8)
-    (half_deleted / "model.safetensors").unlink()
-    cut_short = checkpoint(run, 9)
-    (cut_short / "optimizer.pt").write_text("")
-    assert run.last_complete() == run.checkpoints / "checkpoint-10"
-    assert not any(path.exists() for path in (half_written, half_deleted, cut_short))
+    half_written = [checkpoint(run, step, complete=False) for step in (1, 12)]
+    said: list[str] = []
+    assert run.last_complete(said.append) == run.checkpoints / "checkpoint-10"
+    assert not any(path.exists() for path in half_written)
     assert is_complete(run.checkpoints / "checkpoint-2")
+    assert said == [f"removing {path}: it was not written to its end" for path in reversed(half_written)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: (path / "optimizer.pt").unlink(), "optimizer.pt cannot be read"),
+        (lambda path: (path / "optimizer.pt").write_text(""), "optimizer.pt has 0 bytes, not 18"),
+        (lambda path: (path / "optimizer.pt").write_text("optimizer.pt of 13"), "the contents of optimizer.pt have"),
+        (lambda path: (path / COMPLETE).write_text("{}"), "segrl_complete.json cannot be read"),
+        (lambda path: (path / COMPLETE).write_text('{"step": 12, "fi'), "segrl_complete.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_kept_aside_and_the_one_before_it_used(run, damage, told):
+    checkpoint(run, 2)
+    damage(checkpoint(run, 12))
+    said: list[str] = []
+    assert run.last_complete(said.append) == run.checkpoints / "checkpoint-2"
+    assert len(said) == 1 and told in said[0] and "kept as damaged-checkpoint-12" in said[0]
+    assert (run.checkpoints / "damaged-checkpoint-12" / "model.safetensors").exists()
+    assert run.last_complete(said.append) == run.checkpoints / "checkpoint-2" and len(said) == 1
+
+
+def test_without_a_whole_checkpoint_the_run_says_that_it_begins_again(run):
+    (checkpoint(run, 2) / "config.json").write_text("")
+    said: list[str] = []
+    assert run.last_complete(said.append) is None
+    assert said[-1] == "no whole checkpoint is left: the run begins again at its first step"
 
 
 def test_a_marker_that_was_cut_off_is_no_marker(run):

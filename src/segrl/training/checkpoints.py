@@ -7,15 +7,17 @@ rollouts.jsonl     one row per logged group
 pictures/          the images of those groups, made small
 reward_check.json  what gold and wrong answers earn, from before step 1
 evaluation/        held-out answers, `step-N.jsonl` those during training
-checkpoints/       TRL's own; checkpoint-N is whole if it holds COMPLETE
+checkpoints/       TRL's own; checkpoint-N is whole if it holds COMPLETE, with what that says of its files
 model/             the trained policy, in the ordinary `from_pretrained` layout
 finished.json      written last
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from segrl.options import differences
 from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, yaml_value
 
 COMPLETE = "segrl_complete.json"
-"""Written into a checkpoint after everything else: names and sizes of all its files."""
+"""Written into a checkpoint after everything else: names, sizes and checksums of all its files."""
 
 NOT_MODEL = (
     "optimizer",
@@ -113,19 +115,27 @@ class RunDir:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_atomically(self.recipe, yaml.safe_dump(ours, sort_keys=False, allow_unicode=True))
 
-    def last_complete(self) -> Path | None:
-        """The newest whole checkpoint; every other one that is not whole is removed.
+    def last_complete(self, say: Callable[[str], None] = print) -> Path | None:
+        """The newest whole checkpoint, its contents checked; what is not whole is out of the way afterwards.
 
-        What a killed process left half written or half deleted must not stay: the trainer keeps
-        the newest directories by their time of change, and would count it among them.
+        What a killed process left half written or half deleted is removed, since its files would stand among
+        those of the next save. A damaged one is kept as `damaged-checkpoint-N`. say: told of each.
         """
-        whole = []
-        for path in self.checkpoints.glob("checkpoint-*"):
-            if is_complete(path):
-                whole.append(path)
-            else:
+        newest, damaged = None, False
+        for path in sorted(self.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True):
+            if not (path / COMPLETE).exists():
+                say(f"removing {path}: it was not written to its end")
                 shutil.rmtree(path)
-        return max(whole, key=step_of, default=None)
+            elif newest is None and (damage := damage_of(path)) is None:
+                newest = path
+            elif newest is None:
+                damaged, aside = True, path.with_name(f"damaged-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                say(f"{path} is damaged ({damage}): not used, and kept as {aside.name}")
+        if newest is None and damaged:
+            say("no whole checkpoint is left: the run begins again at its first step")
+        return newest
 
     def rewind(self, step: int) -> None:
         """Drops every logged row that belongs to a later step than `step`, and what was half written."""
@@ -155,18 +165,49 @@ def step_of(checkpoint: Path) -> int:
 
 def mark_complete(checkpoint: Path) -> None:
     """Writes the completion marker; call it when everything else is in place."""
-    sizes = {str(p.relative_to(checkpoint)): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
-    sizes.pop(COMPLETE, None)
-    write_atomically(checkpoint / COMPLETE, json.dumps({"step": step_of(checkpoint), "files": sizes}, indent=1))
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != COMPLETE]
+    names = [str(path.relative_to(checkpoint)) for path in files]
+    content = {
+        "step": step_of(checkpoint),
+        "files": {name: path.stat().st_size for name, path in zip(names, files, strict=True)},
+        "sha256": {name: _sha256(path) for name, path in zip(names, files, strict=True)},
+    }
+    write_atomically(checkpoint / COMPLETE, json.dumps(content, indent=1))
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its marker and every file that it names, at its size."""
-    marker = checkpoint / COMPLETE
-    if not marker.is_file():
-        return False
-    files = json.loads(marker.read_text(encoding="utf-8"))["files"]
-    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == n for name, n in files.items())
+    """Whether a checkpoint has its marker and every file that it names, at its size; contents are not read."""
+    return _damage(checkpoint, with_contents=False) is None
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, every file read and compared with its checksum; None for a whole one."""
+    return _damage(checkpoint, with_contents=True)
+
+
+def _damage(checkpoint: Path, with_contents: bool) -> str | None:
+    try:
+        marker = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+        files, sums = dict(marker["files"]), dict(marker.get("sha256", {}))  # early ones had none
+    except OSError:
+        return f"{COMPLETE} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{COMPLETE} cannot be read"
+    for name, size in files.items():
+        path = checkpoint / name
+        try:
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size} bytes, not {size}"
+            if with_contents and name in sums and _sha256(path) != sums[name]:
+                return f"the contents of {name} have changed"
+        except OSError:
+            return f"{name} cannot be read"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy_model(checkpoint: Path, target: Path) -> None:
@@ -199,6 +240,7 @@ def drop_others(run: RunDir, rule: CheckpointSection) -> None:
     kept = {*whole[-rule.last :], *([best_checkpoint(run)] if rule.best else [])}
     for path in whole:
         if path not in kept:
+            (path / COMPLETE).unlink()  # first, so that half of it is never taken for a damaged one
             shutil.rmtree(path)
 
 

@@ -12,7 +12,7 @@ import yaml
 from segrl.errors import ModelError, SegrlError
 from segrl.files import write_atomically
 from segrl.text import first_line
-from segrl.training.checkpoints import RunDir, best_checkpoint, copy_model, is_complete, step_of
+from segrl.training.checkpoints import RunDir, best_checkpoint, copy_model, damage_of, step_of
 from segrl.training.recipe import Recipe, parse_recipe, yaml_value
 
 ADAPTER = "adapter_config.json"
@@ -44,7 +44,7 @@ def export(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SegrlError(f"{target} is not empty: choose another --out")
     building = target.with_name(target.name + ".part")
-    copy_model(_source(run, best), building)
+    copy_model(_source(run, best, say), building)
     is_adapter = (building / ADAPTER).exists()
     if merge and not is_adapter:
         say("there is no adapter to merge: the policy was trained whole")
@@ -70,7 +70,7 @@ def _recipe_of(run: RunDir) -> Recipe:
     return parse_recipe(yaml_value(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
 
 
-def _source(run: RunDir, best: bool) -> Path:
+def _source(run: RunDir, best: bool, say: Say) -> Path:
     """The trained policy, the best checkpoint, or the last whole one of a run that is not finished."""
     if best:
         found = best_checkpoint(run)
@@ -78,13 +78,17 @@ def _source(run: RunDir, best: bool) -> Path:
             raise SegrlError(
                 f"{run.root} has no checkpoint with held-out answers: see `checkpoints` in docs/recipes.md"
             )
+        if damage := damage_of(found):
+            raise SegrlError(f"{found} is damaged ({damage}): export without --best, or train again")
         return found
     if run.model.is_dir():
         return run.model
-    last = max(filter(is_complete, run.checkpoints.glob("checkpoint-*")), key=step_of, default=None)
-    if last is None:
-        raise SegrlError(f"{run.root} has no checkpoint yet")
-    return last
+    for path in sorted(run.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True):
+        damage = damage_of(path)
+        if damage is None:
+            return path
+        say(f"{path} is not whole ({damage}): the one before it is used")
+    raise SegrlError(f"{run.root} has no checkpoint yet")
 
 
 def _loaded(directory: Path, dtype: str | None) -> Any:

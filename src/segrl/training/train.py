@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from segrl.devices import is_main, wait_for_all
 from segrl.files import read_rows, write_atomically
-from segrl.training.checkpoints import RunDir, copy_model, is_complete, step_of
+from segrl.training.checkpoints import RunDir, copy_model, damage_of, step_of
 from segrl.training.recipe import Recipe
 from segrl.training.reward_check import ensure_reward
 
@@ -64,7 +64,7 @@ def train(
     ensure_reward(recipe, run, say)
     _run(recipe, run, callbacks, rollout_func, progress, say)
     if is_main():
-        _finish(run)
+        _finish(run, say)
     wait_for_all()
     return result_of(run)
 
@@ -73,8 +73,8 @@ def _silent(line: str) -> None:
     """What a process says that is not the first."""
 
 
-def _finish(run: RunDir) -> None:
-    last = run.last_complete()
+def _finish(run: RunDir, say: Say) -> None:
+    last = run.last_complete(say)
     assert last is not None  # save_strategy is steps, and Trainer saves the last one
     copy_model(last, run.model)
     seconds = sum(row["seconds"] for row in read_rows(run.steps))
@@ -106,7 +106,7 @@ def _run(
     from segrl.training.progress import Progress
     from segrl.training.trainer import build, record_start
 
-    checkpoint = run.last_complete() if is_main() else _last_whole(run)
+    checkpoint = run.last_complete(say) if is_main() else _last_whole(run)
     if is_main():
         run.rewind(0 if checkpoint is None else step_of(checkpoint))
     view = Progress(say=say) if progress else None
@@ -125,4 +125,5 @@ def _run(
 
 def _last_whole(run: RunDir) -> Path | None:
     """What `run.last_complete()` finds, for a process that removes nothing."""
-    return max(filter(is_complete, run.checkpoints.glob("checkpoint-*")), key=step_of, default=None)
+    newest_first = sorted(run.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
+    return next((path for path in newest_first if damage_of(path) is None), None)
