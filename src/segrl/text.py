@@ -48,14 +48,14 @@ def one_line(text: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them.
+    """Seconds in words, rounded as an estimate is.
 
-    >>> [duration(s) for s in (0.4, 42, 185, 7620)]
-    ['0 s', '42 s', '3 min 05 s', '2 h 07 min']
+    >>> [duration(s) for s in (0, 0.4, 42, 150, 8000)]
+    ['0 s', '1 s', '42 s', '2.5 min', '2 h 13 min']
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if seconds < 90:
+        return f"{round(seconds) or int(seconds > 0)} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    hours, rest = divmod(round(seconds / 60), 60)
+    return f"{hours} h {rest} min"

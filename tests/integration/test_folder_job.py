@@ -19,6 +19,7 @@ from segrl.folder_job import find_jobs
 from segrl.folder_job.records import Names
 from segrl.jobs.progress import Estimate, counted
 from segrl.masks import read_mask
+from segrl.text import duration
 
 TEXTS = {
     "box": "<think>there</think> <bbox>[250,250,750,750]</bbox>",
@@ -240,6 +241,7 @@ def test_many_queries_are_summed_up(photos, asked, tmp_path):
 
 
 def test_words_for_numbers():
+    assert [duration(s) for s in (0, 0.4, 42, 150, 8000)] == ["0 s", "1 s", "42 s", "2.5 min", "2 h 13 min"]
     assert [counted(n, noun) for n, noun in ((1, "image"), (2, "query"), (0, "image"))] == [
         "1 image",
         "2 queries",

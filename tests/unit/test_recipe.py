@@ -146,3 +146,39 @@ def test_wrong_answer_formats_of_ones_own(path, message):
 def test_reading_a_recipe_loads_no_torch():
     code = "import sys, segrl.training, segrl.rewards; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+ALIASES = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 20_000,
+        "{a: " * 20_000,
+        "- " * 20_000 + "x",
+        "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + ALIASES,
+        "a: &a [*a]",
+    ],
+    ids=["brackets", "braces", "dashes", "an anchor bomb", "an alias of itself"],
+)
+def test_a_file_that_would_take_the_machine_down_is_one_line(tmp_path, text):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match="is no valid YAML: ") as caught:
+        load_recipe(path)
+    assert len(str(caught.value)) < 300 + len(str(path))
+    path.write_text("method: sft\npolicy: tiny\ndataset: tiny\n")
+    with pytest.raises(RecipeError, match="the value is no valid YAML"):
+        load_recipe(path, [f"about={text}"])
+
+
+def test_anchors_are_what_they_are_elsewhere(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "method: sft\npolicy: tiny\nsegmenter: box\n"
+        "dataset: &d {name: tiny, n: 5}\nevaluation: {dataset: {<<: *d, n: 2}}\n"
+    )
+    recipe = load_recipe(path)
+    assert recipe.evaluation is not None
+    assert (recipe.dataset.options, recipe.evaluation.dataset.options) == ({"n": 5}, {"n": 2})

@@ -3,10 +3,9 @@ from __future__ import annotations
 import io
 from types import SimpleNamespace
 
-import pytest
 from rich.console import Console
 
-from segrl.training.progress import Progress, duration, summary_line
+from segrl.training.progress import Progress, summary_line
 
 LOGS = {
     "loss": 0.1,
@@ -77,8 +76,3 @@ def test_messages_go_above_the_table_or_where_lines_go():
     progress.on_train_end(ARGS, None, None)
     assert said == ["before"]
     assert "[3] during" in screen.getvalue()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")])
-def test_durations(seconds, text):
-    assert duration(seconds) == text

@@ -13,10 +13,11 @@ from typing import Any
 from transformers import TrainerCallback
 
 from segrl.devices import wait_for_all
+from segrl.errors import SegrlError
 from segrl.files import append_rows, read_rows
 from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
+from segrl.training import diagnosis
 from segrl.training.checkpoints import RunDir, drop_others, mark_complete
-from segrl.training.diagnosis import GroupFacts, diagnose, facts
 from segrl.training.recipe import CheckpointSection, RolloutLog
 
 
@@ -125,10 +126,10 @@ class CompletionMarker(TrainerCallback):
 
 
 EVERY_ROWS = 5
-"""After how many logged steps the logs are looked at again."""
+"""After how many logged steps the logs are diagnosed again; a number that is not finite is told at once."""
 
 
-class Watching(TrainerCallback):
+class Findings(TrainerCallback):
     """One line for each finding when it appears, with its evidence and what to change.
 
     Comes after the step log. A finding that goes and comes again is said again.
@@ -136,7 +137,7 @@ class Watching(TrainerCallback):
 
     def __init__(self, run: RunDir, say: Callable[[str], None]) -> None:
         self._run, self._say = run, say
-        self._groups: list[GroupFacts] = []
+        self._groups: list[diagnosis.GroupFacts] = []
         self._read_to = 0
         self._known: set[str] = set()
         self._rows: list[dict[str, Any]] = []
@@ -149,19 +150,19 @@ class Watching(TrainerCallback):
         if logs is None or not state.is_world_process_zero or "train_runtime" in logs:
             return
         self._rows.append({"step": state.global_step} | {key: plain(value) for key, value in logs.items()})
-        if len(self._rows) % EVERY_ROWS == 0:
-            self._look(state.global_step)
+        if len(self._rows) % EVERY_ROWS == 0 or diagnosis.not_finite(self._rows[-1:]) is not None:
+            self._diagnose(state.global_step)
 
-    def _look(self, step: int) -> None:
+    def _diagnose(self, step: int) -> None:
         self._groups += self._new_groups(self._run.rollouts)
-        findings = diagnose(self._rows, self._groups)
+        findings = diagnosis.diagnose(self._rows, self._groups)
         for finding in findings:
             if finding.name not in self._known:
-                self._say(f"step {step}: {finding.title}. {finding.evidence} {finding.advice}")
+                self._say(f"step {step}: {finding}")
         self._known = {finding.name for finding in findings}
 
-    def _new_groups(self, path: Path) -> list[GroupFacts]:
-        """The groups that were logged since the last look."""
+    def _new_groups(self, path: Path) -> list[diagnosis.GroupFacts]:
+        """The groups that were logged since they were read last."""
         if not path.exists():
             return []
         with path.open("rb") as file:
@@ -169,4 +170,21 @@ class Watching(TrainerCallback):
             lines = file.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         self._read_to += sum(map(len, whole))
-        return [facts(json.loads(line)) for line in whole]
+        return [diagnosis.facts(json.loads(line)) for line in whole]
+
+
+class StopWhenBroken(TrainerCallback):
+    """Ends a run whose weights are no numbers any more, before a checkpoint of them is written.
+
+    Raises SegrlError with the finding `not_finite`.
+    """
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        broken = [name for name in ("loss", "grad_norm") if not math.isfinite((logs or {}).get(name, 0.0))]
+        if broken and not _weights_are_finite(kwargs["model"]):
+            evidence = f"{' and '.join(broken)} and the weights are not finite."
+            raise SegrlError(f"step {state.global_step}: {diagnosis.broken_by(evidence)}")
+
+
+def _weights_are_finite(model: Any) -> bool:
+    return all(bool(weights.isfinite().all()) for weights in model.parameters())

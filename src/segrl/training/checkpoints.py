@@ -27,7 +27,7 @@ import yaml
 from segrl.errors import RecipeError
 from segrl.files import json_line, read_rows, write_atomically
 from segrl.options import differences
-from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, yaml_value
+from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, read_values
 
 COMPLETE = "segrl_complete.json"
 """Written into a checkpoint after everything else: names, sizes and checksums of all its files."""
@@ -102,7 +102,7 @@ class RunDir:
         """
         ours = recipe.as_dict()
         if self.recipe.exists() and self.has_begun:
-            theirs = _with_defaults(yaml_value(self.recipe.read_text(encoding="utf-8")))
+            theirs = _with_defaults(read_values(self.recipe))
             differing = [
                 f"{key} is {_brief(there)} there and {_brief(here)} here"
                 for key, there, here in sorted(differences(theirs, ours), key=lambda one: one[0])

@@ -13,7 +13,7 @@ from segrl.errors import ModelError, SegrlError
 from segrl.files import write_atomically
 from segrl.text import first_line
 from segrl.training.checkpoints import RunDir, best_checkpoint, copy_model, damage_of, step_of
-from segrl.training.recipe import Recipe, parse_recipe, yaml_value
+from segrl.training.recipe import Recipe, load_recipe
 
 ADAPTER = "adapter_config.json"
 
@@ -67,7 +67,7 @@ def _recipe_of(run: RunDir) -> Recipe:
         stages = sorted(path.parent.name for path in run.root.glob("*/recipe.yaml"))
         hint = f"; it has the stages {', '.join(stages)}, each a run of its own" if stages else ""
         raise SegrlError(f"{run.root} holds no run{hint}")
-    return parse_recipe(yaml_value(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    return load_recipe(run.recipe)
 
 
 def _source(run: RunDir, best: bool, say: Say) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
 from segrl.errors import ModelError
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion
 from segrl.policies.frames import SmartResize
@@ -52,7 +54,10 @@ def load_policy(recipe: Recipe) -> PolicyParts:
     frame_for = frame_rule(model_type, settings, SmartResize.of(processor))
 
     def render_prompt(chat: list[dict[str, Any]]) -> str:
-        return str(processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+        try:
+            return str(processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+        except (TemplateError, ValueError, TypeError) as error:
+            raise ModelError(f"the chat template of {path} cannot be used: {first_line(error)}") from error
 
     opening = opened_think(render_prompt(messages(None, "", settings.system)))
     reader = Reader(settings, settings.answer_format, frame_for, render_prompt)

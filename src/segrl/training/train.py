@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segrl.devices import is_main, wait_for_all
+from segrl.errors import SegrlError
 from segrl.files import read_rows, write_atomically
+from segrl.text import first_line
 from segrl.training.checkpoints import RunDir, copy_model, damage_of, step_of
+from segrl.training.diagnosis import broken_by
 from segrl.training.recipe import Recipe
 from segrl.training.reward_check import ensure_reward
 
@@ -20,6 +25,12 @@ if TYPE_CHECKING:
     from segrl.training.trainer import RolloutFunction
 
 Say = Callable[[str], None]
+
+UNSAMPLABLE = "probability tensor contains"
+"""How torch's sampler begins to say that the next token's probabilities are not finite."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FAILED_WRITES = ("No space left on device", "File too large", "Disk quota exceeded", "PytorchStreamWriter failed")
+"""The same as safetensors and torch say it, whose errors carry no number."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +131,38 @@ def _run(
     if checkpoint is not None:
         say(f"going on from step {step_of(checkpoint)} of {built.last_step}")
     if checkpoint is None or step_of(checkpoint) < built.last_step:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with _told(run, trainer):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def _last_whole(run: RunDir) -> Path | None:
     """What `run.last_complete()` finds, for a process that removes nothing."""
     newest_first = sorted(run.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
     return next((path for path in newest_first if damage_of(path) is None), None)
+
+
+@contextmanager
+def _told(run: RunDir, trainer: Any) -> Iterator[None]:
+    """What ends a training through no fault of ours, as one line: a sampler without probabilities, a full disk."""
+    try:
+        yield
+    except Exception as error:  # safetensors has a class of its own; what is not ours to explain goes on
+        if UNSAMPLABLE in str(error):
+            finding = broken_by("The next token's probabilities are not finite.")
+            raise SegrlError(f"step {trainer.state.global_step + 1}: {finding}") from error
+        if (reason := _not_written(error)) is not None:
+            raise SegrlError(
+                f"{run.root}: a file could not be written ({reason}): free some space and start the same command "
+                "again; it goes on from the last whole checkpoint"
+            ) from error
+        raise
+
+
+def _not_written(error: BaseException) -> str | None:
+    """Why a file could not be written, if that is what an error says, or one that it came of; else None."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return error.strerror
+    if any(words in str(error) for words in FAILED_WRITES):
+        return first_line(error)
+    behind = error.__cause__ or error.__context__
+    return None if behind is None else _not_written(behind)

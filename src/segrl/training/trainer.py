@@ -18,7 +18,7 @@ from segrl.files import write_atomically
 from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters, freeze_vision_tower
-from segrl.training.callbacks import CompletionMarker, Rollouts, StepLog, Watching
+from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
 from segrl.training.checkpoints import RunDir
 from segrl.training.data import layout, lazy_dataset, rows_needed
 from segrl.training.held_out import HeldOut, check_held_out
@@ -84,7 +84,8 @@ def build(
     add_first(trainer, Phases(rewards, held_out), *([] if held_out is None else [held_out]))
     trainer.add_callback(StepLog(run, rewards))
     if rewards is not None:
-        trainer.add_callback(Watching(run, say))
+        trainer.add_callback(Findings(run, say))
+    trainer.add_callback(StopWhenBroken())
     return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings, recipe.checkpoints))
 
 

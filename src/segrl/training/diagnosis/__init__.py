@@ -4,8 +4,9 @@ diagnose   the logs so far → what is wrong at their end
 history    the logs of a run → when each finding held
 facts      a row of rollouts.jsonl → the few numbers that the findings stand on
 
-They look at the last rows of steps.jsonl and the last groups of rollouts.jsonl, so a finding says how
-the run is now. Too little to judge by gives no finding. docs/diagnosis.md has the list.
+They read the last rows of steps.jsonl and the last groups of rollouts.jsonl, so a finding says how the
+run is now. Too little to judge by gives no finding, but for a loss that is no number, which is one from
+the first step on. docs/diagnosis.md has the list.
 """
 
 from __future__ import annotations
@@ -14,15 +15,25 @@ from dataclasses import dataclass
 
 from segrl.training.diagnosis.facts import CompletionFacts, Finding, GroupFacts, facts
 from segrl.training.diagnosis.groups import GROUP_CHECKS, Groups
-from segrl.training.diagnosis.steps import ENOUGH_ROWS, STEP_CHECKS, Steps
+from segrl.training.diagnosis.steps import ENOUGH_ROWS, STEP_CHECKS, Steps, broken_by, not_finite
 
-__all__ = ["CompletionFacts", "Finding", "GroupFacts", "Spell", "diagnose", "facts", "history"]
+__all__ = [
+    "CompletionFacts",
+    "Finding",
+    "GroupFacts",
+    "Spell",
+    "broken_by",
+    "diagnose",
+    "facts",
+    "history",
+    "not_finite",
+]
 
 
 def diagnose(steps: Steps, groups: Groups) -> list[Finding]:
     """What is wrong with a run as its logs end; empty for SFT, for a short log, and where nothing is."""
     logged = [row for row in steps if "reward" in row]
-    found = [check(logged) for check in STEP_CHECKS] if len(logged) >= ENOUGH_ROWS else []
+    found = [check(logged) for check in STEP_CHECKS] if len(logged) >= ENOUGH_ROWS else [not_finite(logged)]
     found += [check(groups) for check in GROUP_CHECKS]
     return [finding for finding in found if finding is not None]
 

@@ -89,3 +89,6 @@ class Finding:
     title: str
     evidence: str
     advice: str
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.name}). {self.evidence} {self.advice}"

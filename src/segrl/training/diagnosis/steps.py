@@ -131,11 +131,16 @@ def not_finite(steps: Steps) -> Finding | None:
     broken = [name for name in names if any(name in row and row[name] is None for row in steps[-ROWS:])]
     if not broken:
         return None
+    return broken_by(f"{', '.join(broken)} of the last steps: not finite.")
+
+
+def broken_by(evidence: str) -> Finding:
+    """The finding `not_finite` with other evidence than the log's."""
     return Finding(
         "not_finite",
         "The training is numerically broken",
-        f"{', '.join(broken)} of the last steps: not finite.",
-        "Go on from the last checkpoint before with a lower learning rate or max_grad_norm; prefer bf16 to fp16.",
+        evidence,
+        "Go on from a checkpoint before it with a lower learning rate or max_grad_norm; prefer bf16 to fp16.",
     )
 
 
