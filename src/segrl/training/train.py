@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 UNSAMPLABLE = "probability tensor contains"
 """How torch's sampler begins to say that the next token's probabilities are not finite."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-FAILED_WRITES = ("No space left on device", "File too large", "Disk quota exceeded", "PytorchStreamWriter failed")
+FAILED_WRITES = ("No space left", "File too large", "Disk quota", "PytorchStreamWriter failed", "unexpected pos")
 """The same as safetensors and torch say it, whose errors carry no number."""
 
 
