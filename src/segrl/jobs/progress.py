@@ -1,7 +1,7 @@
 """How far long work is: a bar on a terminal, a line every few seconds elsewhere, both on standard error.
 
 with Progress("images") as progress:
-    progress.update(done, total)            # 12/40 images, about 2 min 30 s left
+    progress.update(done, total)            # 12/40 images, about 2.5 min left
     progress.update(done, total, "gIoU 0.61")
 """
 
