@@ -56,7 +56,9 @@ class Anything(SamR1):
         """The query as it is."""
         return query
 
-    def parse(self, text: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME) -> Answer:
+    def parse(
+        self, text: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME, reading: Reading = "strict"
+    ) -> Answer:
         """Always OK."""
         assert frame.size_wh is not None
         rng = np.random.default_rng(zlib.crc32(text.encode()))

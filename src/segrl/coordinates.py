@@ -101,14 +101,37 @@ def to_original(answer: Answer, image_wh: tuple[int, int]) -> Answer:
         return answer
     prompts = []
     for prompt in answer.prompts:
-        pixel = _convert_finite(prompt, image_wh)
-        box = None if pixel is None or pixel.box_xyxy is None else clip_box(pixel.box_xyxy, image_wh)
-        if pixel is None or (prompt.box_xyxy is not None and box is None):
-            detail = f"the box {_show(prompt.box_xyxy)} holds no pixel of the image ({image_wh[0]}×{image_wh[1]})"
-            return replace(answer, status=Status.BAD_VALUES, prompts=(), detail=detail)
-        points = tuple(clip_point(point, image_wh) for point in pixel.points_xy)
-        prompts.append(replace(pixel, box_xyxy=box, points_xy=points))
+        pixel = _to_pixels(prompt, image_wh)
+        if pixel is None:
+            return replace(answer, status=Status.BAD_VALUES, prompts=(), detail=_is_outside(prompt, image_wh))
+        prompts.append(pixel)
     return replace(answer, prompts=tuple(prompts))
+
+
+def without_outside(answer: Answer, image_wh: tuple[int, int]) -> Answer:
+    """The answer without the mask prompts whose box holds no pixel of the image, each told in `repairs`.
+
+    As it is if all of them lie outside: `to_original` then says so. Raises FrameError for a frame that is not known.
+    """
+    outside = [prompt for prompt in answer.prompts if _to_pixels(prompt, image_wh) is None]
+    if not outside or len(outside) == len(answer.prompts):
+        return answer
+    kept = tuple(prompt for prompt in answer.prompts if _to_pixels(prompt, image_wh) is not None)
+    notes = [f"left out: {_is_outside(prompt, image_wh)}" for prompt in outside]
+    return replace(answer, prompts=kept, repairs=(*answer.repairs, *notes))
+
+
+def _to_pixels(prompt: MaskPrompt, image_wh: tuple[int, int]) -> MaskPrompt | None:
+    """`prompt` in original pixels, clipped to the image; None if its box is empty then."""
+    pixel = _convert_finite(prompt, image_wh)
+    box = None if pixel is None or pixel.box_xyxy is None else clip_box(pixel.box_xyxy, image_wh)
+    if pixel is None or (prompt.box_xyxy is not None and box is None):
+        return None
+    return replace(pixel, box_xyxy=box, points_xy=tuple(clip_point(point, image_wh) for point in pixel.points_xy))
+
+
+def _is_outside(prompt: MaskPrompt, image_wh: tuple[int, int]) -> str:
+    return f"the box {_show(prompt.box_xyxy)} holds no pixel of the image ({image_wh[0]}×{image_wh[1]})"
 
 
 def _convert_finite(prompt: MaskPrompt, image_wh: tuple[int, int]) -> MaskPrompt | None:

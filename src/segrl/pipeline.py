@@ -18,7 +18,7 @@ from segrl.images import as_image, content_id
 from segrl.policies import MAX_NEW_TOKENS
 from segrl.segmenters.protocol import ImageTooLarge
 from segrl.tiny import POLICIES
-from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Segmentation, Status
+from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Reading, Segmentation, Status
 
 if TYPE_CHECKING:
     from segrl.policies import Completion, Policy
@@ -66,6 +66,11 @@ class Result:
     def reasoning(self) -> str | None:
         """The text between the think tags; None without them."""
         return self.answer.reasoning
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the lenient reading mended or left out, one line each; empty where the answer was as it should be."""
+        return self.answer.repairs
 
     @property
     def prompts(self) -> tuple[MaskPrompt, ...]:
@@ -244,12 +249,14 @@ def _does_not_fit(image: Image.Image) -> ImageTooLarge:
     )
 
 
-def make_text_to_masks(policy: Policy, segmenter: Segmenter, answer_format: str | None = None) -> TextToMasks:
+def make_text_to_masks(
+    policy: Policy, segmenter: Segmenter, answer_format: str | None = None, reading: Reading = "strict"
+) -> TextToMasks:
     """The road from this policy's texts to masks; `answer_format` None is the policy's own."""
     from segrl.text_to_masks import TextToMasks
 
     chosen = answers.get(answer_format or policy.answer_format)
-    return TextToMasks(answer_format=chosen, frame_for=policy.frame_for, segmenter=segmenter)
+    return TextToMasks(chosen, policy.frame_for, segmenter, reading)
 
 
 def fitting_segmenter(policy: str) -> str:
@@ -276,6 +283,7 @@ def load(
     answer_format: str | None = None,
     max_new_tokens: int | None = None,
     device: str | None = None,
+    reading: Reading = "lenient",
     **policy_options: Any,
 ) -> Pipeline:
     """A pipeline by names: a policy (`tiny`, a directory, a name on the hub) and a segmenter that fits it.
@@ -284,6 +292,7 @@ def load(
     trained stands beside its weights; about any other a line is logged that says what was assumed.
     segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. max_new_tokens: without it
     `fitting_max_new_tokens`. device: of policy and segmenter, of each that runs here (`takes_device`).
+    reading: how answers are read; "strict" as training pays for them and the protocol counts them.
     policy_options: for instance `frame`, `input_wh`, `system`, `dtype` (`policies.loading.load`).
     Raises SegrlError with one line for anything that cannot be loaded.
     """
@@ -295,7 +304,7 @@ def load(
     if assumed := getattr(loaded, "assumed", ""):
         logger.warning(assumed)
     name = segmenter or fitting_segmenter(policy)
-    text_to_masks = make_text_to_masks(loaded, segmenters.load(name, **_placed(name, device)))
+    text_to_masks = make_text_to_masks(loaded, segmenters.load(name, **_placed(name, device)), reading=reading)
     return Pipeline(loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
 
 

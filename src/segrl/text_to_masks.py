@@ -6,11 +6,12 @@ text ──► answer format ──► Answer ──► original pixels ──�
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from segrl.coordinates import without_outside
 from segrl.segmenters import Segmenter, segment
-from segrl.types import Answer, Frame, Segmentation
+from segrl.types import Answer, Frame, Reading, Segmentation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,12 +24,15 @@ class TextToMasks:
     """How one policy's texts become masks.
 
     answer_format: reads the text. frame_for: the frame of the policy's numbers for an image of
-    `(width, height)`. segmenter: turns mask prompts into masks.
+    `(width, height)`. segmenter: turns mask prompts into masks. reading: how texts are read; training pays for
+    the strict reading, who wants masks takes the lenient one, under which a box outside the image is left out
+    and the other objects stay.
     """
 
     answer_format: AnswerFormat
     frame_for: Callable[[tuple[int, int]], Frame]
     segmenter: Segmenter
+    reading: Reading = "strict"
 
     def read(
         self,
@@ -44,11 +48,15 @@ class TextToMasks:
         call. truncated: which texts were cut off (default: none).
         """
         cut_off = truncated if truncated is not None else [False] * len(texts)
-        answers = [
-            self.answer_format.parse(text, truncated=cut, frame=self.frame_for(image.size))
+        written = [
+            self.answer_format.parse(text, truncated=cut, frame=self.frame_for(image.size), reading=self.reading)
             for text, cut, image in zip(texts, cut_off, images, strict=True)
         ]
-        return segment(self.segmenter, images, answers, image_ids=image_ids)
+        answers = written
+        if self.reading == "lenient":
+            answers = [without_outside(answer, image.size) for answer, image in zip(written, images, strict=True)]
+        found = segment(self.segmenter, images, answers, image_ids=image_ids)
+        return [replace(one, written=answer) for one, answer in zip(found, written, strict=True)]
 
     def masks(self, answers: Sequence[Answer], images: Sequence[Image.Image]) -> list[Segmentation]:
         """One Segmentation per answer that somebody drew or edited, as `segmenters.segment` makes it."""

@@ -11,7 +11,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,10 @@ class Status(enum.Enum):
     def is_failure(self) -> bool:
         """True for everything but OK and NO_TARGET."""
         return self not in (Status.OK, Status.NO_TARGET)
+
+
+Reading = Literal["strict", "lenient"]
+"""How an answer is read: to the letter of its format, as training pays for it, or for all that can be made of it."""
 
 
 class FrameKind(enum.Enum):
@@ -137,6 +141,9 @@ class Answer:
     detail: one line for a person about what is wrong; empty when nothing is.
     parts: which parts of the format stood in the text and could be read (for instance
     `{"think", "bbox", "points", "labels"}`); format rewards look here.
+    repairs: what a lenient reading mended or left out, one line each; empty where it changed nothing,
+    and always under the strict reading.
+    says_none: a failure whose text says in words that nothing is there ("There are no dogs in this image.").
     """
 
     status: Status
@@ -144,6 +151,8 @@ class Answer:
     reasoning: str | None = None
     detail: str = ""
     parts: frozenset[str] = frozenset()
+    repairs: tuple[str, ...] = ()
+    says_none: bool = False
 
     def __post_init__(self) -> None:
         if (self.status is Status.OK) != bool(self.prompts):
@@ -189,11 +198,13 @@ class Segmentation:
     `answer` is in original pixels and clipped to the image; its status may have become BAD_VALUES
     where a box lies outside the image. scores: `(N,)` float32, the IoU that the segmenter itself
     expects of each mask (about 0 to 1, unchecked); None from a segmenter that expects nothing.
+    written: the answer in the policy's own frame, as it was parsed; None where nothing was parsed.
     """
 
     answer: Answer
     masks: torch.Tensor
     scores: torch.Tensor | None = None
+    written: Answer | None = None
 
     @property
     def union(self) -> torch.Tensor:

@@ -51,29 +51,59 @@ HARD = {
     "surrogates": ("<bbox>", "\ud800", "</bbox>"),
     "prose": ("<think>", "the cat sits on the mat ", "</think><bbox>[1,2,3,4]</bbox>"),
 }
+LENIENT_HARD = {
+    "fields without an end": ("", '"bbox_2d": [1,2,', ""),
+    "objects in no list": ("", '{"bbox": [1,2,3,4]} ', ""),
+    "drafts": ("", '{"bbox": [1,2,3,4]} and then wait ', ""),
+    "rows": ("", "[1 2 3 4] ", ""),
+    "rows without an end": ("", "[1 2 3 ", ""),
+    "percentages": ("", "[1%,", ""),
+    "wide brackets": ("", "［", ""),
+    "apostrophes": ("{", "'a'", ""),
+    "keys and open quotes": ('{"a', '": "', ""),
+    "a key far from its colon": ('"bbox"', " ", ": [1"),
+    "named coordinates": ("", '{"x1":1,', ""),
+    "cut answers": ("", '<answer>[{"bbox":[1,2,3', ""),
+    "broken answers": ("", '<answer>[{"bbox":[1,2,3]</answer>', ""),
+    "comments": ('"bbox": [', "//", ""),
+    "box tokens": ("", "<|box_start|>(1,2)", ""),
+    "answers in the thinking": ("<think>", "<answer>x", ""),
+    "no": ("", "no a ", ""),
+}
 LENGTH, FACTOR = 30_000, 8
 
 
-def seconds(text: str, name: str, repeats: int = 3) -> float:
+def seconds(text: str, name: str, repeats: int = 3, reading: answers.Reading = "strict") -> float:
     """The least CPU time of a few parses."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        answers.parse(text, name)
+        answers.parse(text, name, reading=reading)
         times.append(time.process_time() - start)
     return min(times)
+
+
+def check_linear(parts: tuple[str, str, str], name: str, reading: answers.Reading) -> None:
+    """Raises AssertionError if a text FACTOR times as long takes much more than FACTOR times as long."""
+    before, middle, after = parts
+    count = LENGTH // len(middle)
+    short = seconds(before + middle * count + after, name, reading=reading)
+    long = seconds(before + middle * (count * FACTOR) + after, name, repeats=1, reading=reading)
+    if long > 2.5 * FACTOR * short + 0.02:  # a quadratic step would take FACTOR² times as long: measure again
+        long = seconds(before + middle * (count * FACTOR) + after, name, repeats=3, reading=reading)
+    assert long <= 2.5 * FACTOR * short + 0.02
 
 
 @pytest.mark.parametrize("name", answers.names())
 @pytest.mark.parametrize("kind", HARD)
 def test_time_is_linear(kind: str, name: str) -> None:
-    before, middle, after = HARD[kind]
-    count = LENGTH // len(middle)
-    short = seconds(before + middle * count + after, name)
-    long = seconds(before + middle * (count * FACTOR) + after, name, repeats=1)
-    if long > 2.5 * FACTOR * short + 0.02:  # a quadratic step would take FACTOR² times as long: measure again
-        long = seconds(before + middle * (count * FACTOR) + after, name, repeats=3)
-    assert long <= 2.5 * FACTOR * short + 0.02
+    check_linear(HARD[kind], name, "strict")
+
+
+@pytest.mark.parametrize("name", ["json-list", "seg-r1"])
+@pytest.mark.parametrize("kind", HARD | LENIENT_HARD)
+def test_time_of_the_lenient_reading_is_linear(kind: str, name: str) -> None:
+    check_linear((HARD | LENIENT_HARD)[kind], name, "lenient")
 
 
 @pytest.mark.parametrize("name", answers.names())
@@ -102,7 +132,8 @@ def test_two_hundred_thousand_points_and_boxes() -> None:
     assert "more than the" in answer.detail
 
 
-def test_thousands_of_ordinary_answers_a_second() -> None:
+@pytest.mark.parametrize("reading", ["strict", "lenient"])
+def test_thousands_of_ordinary_answers_a_second(reading: answers.Reading) -> None:
     """The aim is 20,000 on one core; a tenth of it is asked for here, where the core may be busy."""
     text = (
         f"<think>{'I see a red circle and a blue square. ' * 5}</think> "
@@ -110,5 +141,5 @@ def test_thousands_of_ordinary_answers_a_second() -> None:
     )
     start = time.process_time()
     for _ in range(2000):
-        answers.parse(text, "seg-r1")
+        answers.parse(text, "seg-r1", reading=reading)
     assert 2000 / (time.process_time() - start) > 2000

@@ -7,6 +7,7 @@ import doctest
 import pytest
 
 from segrl import answers
+from segrl.answers import lenient
 from segrl.errors import SegrlError
 from segrl.types import RELATIVE_1000, UNKNOWN_FRAME, Frame, MaskPrompt, Status
 
@@ -208,4 +209,5 @@ def test_what_a_format_cannot_say_is_refused() -> None:
 
 
 def test_the_docstrings_examples() -> None:
-    assert doctest.testmod(answers) == (0, 1)
+    assert doctest.testmod(answers) == (0, 2)
+    assert doctest.testmod(lenient) == (0, 1)

@@ -12,7 +12,8 @@ from segrl.types import RELATIVE_1000, Answer, Frame, MaskPrompt, Status
 class FullBox:
     """Reads any text as a box over the whole 0–1000 frame; a truncated one as truncated."""
 
-    def parse(self, text: str, *, truncated: bool, frame: Frame) -> Answer:
+    def parse(self, text: str, *, truncated: bool, frame: Frame, reading: str) -> Answer:
+        assert reading == "strict"
         if truncated:
             return Answer(Status.TRUNCATED)
         width, height = (1000, 1000) if frame == RELATIVE_1000 else frame.size_wh

@@ -16,9 +16,9 @@ from segrl.answers.seg_r1 import SegR1
 from segrl.answers.seg_zero import SegZero
 from segrl.errors import SegrlError
 from segrl.text import did_you_mean
-from segrl.types import UNKNOWN_FRAME, Answer, Frame
+from segrl.types import UNKNOWN_FRAME, Answer, Frame, Reading
 
-__all__ = ["AnswerFormat", "get", "names", "own_points", "parse"]
+__all__ = ["AnswerFormat", "Reading", "get", "names", "own_points", "parse"]
 
 _FORMATS: dict[str, AnswerFormat] = {f.name: f for f in (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero())}
 
@@ -40,14 +40,23 @@ def get(name: str) -> AnswerFormat:
     return _FORMATS[name]
 
 
-def parse(text: str, answer_format: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME) -> Answer:
+def parse(
+    text: str,
+    answer_format: str,
+    *,
+    truncated: bool = False,
+    frame: Frame = UNKNOWN_FRAME,
+    reading: Reading = "strict",
+) -> Answer:
     """The answer that `text` gives in the format called `answer_format`.
 
     truncated: the completion was cut off at the token limit. frame: what the policy's coordinates
-    mean; the mask prompts carry it, and without it nothing converts them. No text raises; an
-    unknown format is a SegrlError.
+    mean; the mask prompts carry it, and without it nothing converts them. reading: to the letter of the
+    format, or lenient (`AnswerFormat.parse`). No text raises; an unknown format is a SegrlError.
 
     >>> parse("<bbox>[1, 2, 3.5, 4]</bbox>", "seg-r1").prompts[0].box_xyxy
     (1.0, 2.0, 3.5, 4.0)
+    >>> parse("<bbox>[1, 2, 3.5, 4", "seg-r1", reading="lenient").repairs
+    ('the strict reading refuses it: <bbox> is never closed',)
     """
-    return get(answer_format).parse(text, truncated=truncated, frame=frame)
+    return get(answer_format).parse(text, truncated=truncated, frame=frame, reading=reading)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
-from segrl.answers.reading import Reading, split_reasoning
-from segrl.types import UNKNOWN_FRAME, Answer, Frame, MaskPrompt
+from segrl.answers.lenient import recover, says_none
+from segrl.answers.reading import Found, split_reasoning
+from segrl.answers.scan import Scan
+from segrl.types import UNKNOWN_FRAME, Answer, Frame, MaskPrompt, Reading
 
 
 class AnswerFormat(ABC):
@@ -15,12 +18,14 @@ class AnswerFormat(ABC):
 
     name: as recipes write it. required_parts: the `Answer.parts` that an all-or-nothing `format`
     reward asks for. system: the instruction that real models get as system prompt; empty where the
-    text prompt says everything.
+    text prompt says everything. scans: what the lenient reading looks for, in this order; empty for a
+    format that is only read strictly.
     """
 
     name: ClassVar[str]
     required_parts: ClassVar[frozenset[str]]
     system: ClassVar[str] = ""
+    scans: ClassVar[tuple[Scan, ...]] = ()
 
     @abstractmethod
     def prompt(self, query: str) -> str:
@@ -35,20 +40,28 @@ class AnswerFormat(ABC):
         """
 
     @abstractmethod
-    def read(self, body: str, frame: Frame) -> Reading:
-        """What stands in `body`, the text after the reasoning. Never raises."""
+    def read(self, body: str, frame: Frame) -> Found:
+        """What stands in `body`, the text after the reasoning, by the strict rule. Never raises."""
 
-    def parse(self, text: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME) -> Answer:
+    def parse(
+        self, text: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME, reading: Reading = "strict"
+    ) -> Answer:
         """The answer in any `text`, with mask prompts in `frame`, in time linear in its length.
 
-        truncated: the completion was cut off at the token limit. Never raises; a text that holds
-        no usable answer gives a status that says why.
+        truncated: the completion was cut off at the token limit. reading: `lenient` also takes whole objects
+        out of broken or cut text, by `scans`; `Answer.repairs` says what was done. Never raises; a text that
+        holds no usable answer gives a status that says why.
         """
         reasoning, body, has_think = split_reasoning(text)
-        reading = self.read(body, frame)
+        found = self.read(body, frame)
         if has_think:
-            reading.parts.add("think")
-        return reading.to_answer(reasoning, truncated)
+            found.parts.add("think")
+        answer = found.to_answer(reasoning, truncated)
+        if reading == "lenient" and self.scans and (answer.status.is_failure or not found.is_all):
+            answer = recover(text, answer, self.scans, truncated=truncated, frame=frame)
+        if answer.status.is_failure and says_none(body):
+            return replace(answer, says_none=True)
+        return answer
 
 
 def think_block(reasoning: str) -> str:

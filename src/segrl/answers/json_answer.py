@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from segrl.answers.lenient_json import Literal, read_first, read_whole
 from segrl.answers.prompts import MAX_BOXES, check_count
-from segrl.answers.reading import BadValues, Reading, blocks, tag_pattern
+from segrl.answers.reading import BadValues, Found, blocks, tag_pattern
 from segrl.types import Status
 
 Entry = dict[str, Literal]
@@ -16,10 +16,11 @@ Entry = dict[str, Literal]
 _TAGS = tag_pattern("answer")
 _BARE = re.compile(r"""\[\s*+[{\]]|\{\s*+["']""")
 """Where a list of objects, an empty list or an object begins."""
+_OTHER = re.compile(r"[\[{]")
 _T = TypeVar("_T")
 
 
-def read_entries(reading: Reading, body: str) -> list[Entry] | None:
+def read_entries(reading: Found, body: str) -> list[Entry] | None:
     """The objects in the last `<answer>`; in a text without such tags the first that stand there, fenced or bare.
 
     None with the fault noted if there are none.
@@ -34,11 +35,12 @@ def read_entries(reading: Reading, body: str) -> list[Entry] | None:
     literal = reading.attempt(read_first, body, start)
     if literal is None:
         return None
-    reading.is_complete = True
-    return reading.attempt(to_entries, literal[0])
+    value, end = literal
+    reading.is_complete, reading.is_all = True, _OTHER.search(body, end) is None
+    return reading.attempt(to_entries, value)
 
 
-def read_answer_tag(reading: Reading, body: str) -> list[Entry] | None:
+def read_answer_tag(reading: Found, body: str) -> list[Entry] | None:
     """The objects in the last `<answer>`, or None with the fault noted; "answer" is a part if there is just one tag."""
     contents = reading.attempt(lambda: [content for _, content in blocks(body, _TAGS)])
     reading.is_complete = bool(contents)
@@ -63,7 +65,7 @@ def to_entries(value: Literal) -> list[Entry]:
 
 
 def read_field(
-    reading: Reading, part: str, entries: Sequence[Entry], key: str, read: Callable[[Literal], _T]
+    reading: Found, part: str, entries: Sequence[Entry], key: str, read: Callable[[Literal], _T]
 ) -> list[_T | None] | None:
     """`read(entry[key])` of each entry, None where it lacks the key; None with the fault noted if one is bad.
 

@@ -15,7 +15,8 @@ from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.json_answer import read_entries, read_field
 from segrl.answers.lenient_json import Literal
 from segrl.answers.prompts import MAX_POINTS, check_count, group, read_box, read_points, round_prompt
-from segrl.answers.reading import BadValues, Reading
+from segrl.answers.reading import BadValues, Found
+from segrl.answers.scan import BY_FIELDS
 from segrl.types import Box, Frame, MaskPrompt, Point
 
 
@@ -24,6 +25,7 @@ class JsonList(AnswerFormat):
 
     name = "json-list"
     required_parts = frozenset({"think", "answer", "bbox", "points"})
+    scans = BY_FIELDS
 
     def prompt(self, query: str) -> str:
         """VisionReasoner's request in our words; the whole instruction is part of it."""
@@ -44,9 +46,9 @@ class JsonList(AnswerFormat):
         entries = ", ".join(_render_entry(round_prompt(prompt)) for prompt in prompts)
         return f"{think_block(reasoning)}<answer>[{entries}]</answer>"
 
-    def read(self, body: str, frame: Frame) -> Reading:
+    def read(self, body: str, frame: Frame) -> Found:
         """See AnswerFormat."""
-        reading = Reading()
+        reading = Found()
         entries = read_entries(reading, body)
         if entries is None:
             return reading

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from segrl.answers.base import AnswerFormat
 from segrl.answers.prompts import group, round_prompt
-from segrl.answers.reading import Reading, tag_pattern
+from segrl.answers.reading import Found, tag_pattern
+from segrl.answers.scan import BY_TAGS
 from segrl.answers.tagged import find_blocks, read_points_into, render_points, segment_prompt
 from segrl.types import Frame, MaskPrompt
 
@@ -23,6 +24,7 @@ class PointsOnly(AnswerFormat):
 
     name = "points-only"
     required_parts = frozenset({"points", "labels"})
+    scans = BY_TAGS
     system = (
         "You point at things in images for a segmentation model. Answer with points as "
         "<points>[[x1,y1],[x2,y2]]</points> and a label for each point as <labels>[1,0]</labels>: 1 for a point on "
@@ -40,7 +42,7 @@ class PointsOnly(AnswerFormat):
             raise ValueError("points-only cannot say a box without points")
         return render_points([round_prompt(prompt) for prompt in prompts])
 
-    def read(self, body: str, frame: Frame) -> Reading:
+    def read(self, body: str, frame: Frame) -> Found:
         """See AnswerFormat."""
         reading, contents = find_blocks(body, _TAGS)
         points, labels = read_points_into(reading, contents)

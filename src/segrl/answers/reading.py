@@ -24,17 +24,19 @@ class BadValues(ValueError):
 
 
 @dataclass
-class Reading:
+class Found:
     """What a format found after the reasoning.
 
     prompts: the mask prompts. parts: as in `Answer.parts`. is_complete: the answer's last closing
-    tag or bracket is there, so that a cut-off completion lost nothing of it. faults: everything
-    wrong with it, in the order of the text.
+    tag or bracket is there, so that a cut-off completion lost nothing of it. is_all: nothing else in the
+    text could be another answer, or another object of this one. faults: everything wrong with it, in the
+    order of the text.
     """
 
     prompts: tuple[MaskPrompt, ...] = ()
     parts: set[str] = field(default_factory=set)
     is_complete: bool = False
+    is_all: bool = True
     faults: list[tuple[Status, str]] = field(default_factory=list)
 
     def attempt(self, read: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:

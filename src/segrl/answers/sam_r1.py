@@ -23,7 +23,8 @@ from segrl.answers.prompts import (
     read_labelled_points,
     round_prompt,
 )
-from segrl.answers.reading import BadValues, Reading
+from segrl.answers.reading import BadValues, Found
+from segrl.answers.scan import BY_FIELDS
 from segrl.types import Box, Frame, MaskPrompt, Point
 
 _Boxes = Sequence[list[Box] | None]
@@ -36,6 +37,7 @@ class SamR1(AnswerFormat):
 
     name = "sam-r1"
     required_parts = frozenset({"think", "answer", "bbox", "points"})
+    scans = BY_FIELDS
 
     def prompt(self, query: str) -> str:
         """SAM-R1's request in our words; the whole instruction is part of it."""
@@ -54,9 +56,9 @@ class SamR1(AnswerFormat):
         answer = f"[{', '.join(objects)}]" if len(objects) > 1 else (objects or [_NOTHING])[0]
         return f"{think_block(reasoning)} To generate the mask of the target object, <answer>{answer}</answer>"
 
-    def read(self, body: str, frame: Frame) -> Reading:
+    def read(self, body: str, frame: Frame) -> Found:
         """See AnswerFormat."""
-        reading = Reading()
+        reading = Found()
         objects = read_answer_tag(reading, body)
         if objects is None:
             return reading

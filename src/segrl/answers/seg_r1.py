@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.lenient_json import read_whole
 from segrl.answers.prompts import MAX_BOXES, check_count, group, read_boxes, round_prompt
-from segrl.answers.reading import Reading, tag_pattern
+from segrl.answers.reading import Found, tag_pattern
+from segrl.answers.scan import BY_TAGS
 from segrl.answers.tagged import find_blocks, read_points_into, render_points, segment_prompt
 from segrl.types import Box, Frame, MaskPrompt, Status
 
@@ -27,6 +28,7 @@ class SegR1(AnswerFormat):
 
     name = "seg-r1"
     required_parts = frozenset({"think", "bbox", "points", "labels"})
+    scans = BY_TAGS
     system = (
         "You point at things in images for a segmentation model. First think about what the request means and "
         "where it is, inside <think></think>. Then give each object's bounding box as <bbox>[x1,y1,x2,y2]</bbox>, "
@@ -46,7 +48,7 @@ class SegR1(AnswerFormat):
         tags = "".join(f"<bbox>{box}</bbox>, " for box in boxes)
         return f"{think_block(reasoning)} {tags}{render_points(rounded)}"
 
-    def read(self, body: str, frame: Frame) -> Reading:
+    def read(self, body: str, frame: Frame) -> Found:
         """See AnswerFormat."""
         reading, contents = find_blocks(body, _TAGS)
         boxes = reading.attempt(_read_boxes, contents["bbox"]) if "bbox" in contents else []

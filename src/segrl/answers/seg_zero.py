@@ -17,7 +17,8 @@ from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.json_answer import Entry, read_entries, read_field
 from segrl.answers.lenient_json import Literal
 from segrl.answers.prompts import read_boxes, read_points, round_prompt
-from segrl.answers.reading import BadValues, Reading
+from segrl.answers.reading import BadValues, Found
+from segrl.answers.scan import BY_FIELDS
 from segrl.types import Box, Frame, MaskPrompt, Point
 
 POINT_KEYS = ("points_1", "points_2")
@@ -30,6 +31,7 @@ class SegZero(AnswerFormat):
 
     name = "seg-zero"
     required_parts = frozenset({"think", "answer", "bbox", "points"})
+    scans = BY_FIELDS
 
     def prompt(self, query: str) -> str:
         """Seg-Zero's request in our words; the whole instruction is part of it."""
@@ -51,9 +53,9 @@ class SegZero(AnswerFormat):
         answer = f"[{', '.join(objects)}]" if len(objects) > 1 else (objects or [_NOTHING])[0]
         return f"{think_block(reasoning)}<answer>{answer}</answer>"
 
-    def read(self, body: str, frame: Frame) -> Reading:
+    def read(self, body: str, frame: Frame) -> Found:
         """See AnswerFormat."""
-        reading = Reading()
+        reading = Found()
         objects = read_entries(reading, body)
         if objects is None:
             return reading

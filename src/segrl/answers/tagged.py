@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from segrl.answers.base import number_list
 from segrl.answers.lenient_json import read_whole
 from segrl.answers.prompts import MAX_POINTS, check_count, read_labels, read_points
-from segrl.answers.reading import BadValues, Reading, blocks
+from segrl.answers.reading import BadValues, Found, blocks
 from segrl.types import MaskPrompt, Point, Status
 
 
@@ -19,9 +19,9 @@ def segment_prompt(query: str) -> str:
     return query if query.endswith((".", "?", "!")) else f"Identify and segment {query}"
 
 
-def find_blocks(body: str, tags: re.Pattern[str]) -> tuple[Reading, dict[str, list[str]]]:
+def find_blocks(body: str, tags: re.Pattern[str]) -> tuple[Found, dict[str, list[str]]]:
     """A reading and the contents of each tag, in order; the reading has a fault if the tags are missing or broken."""
-    reading, contents = Reading(), dict[str, list[str]]()
+    reading, contents = Found(), dict[str, list[str]]()
     for name, content in reading.attempt(list, blocks(body, tags)) or ():
         contents.setdefault(name, []).append(content)
     reading.is_complete = not reading.faults and "labels" in contents
@@ -30,7 +30,7 @@ def find_blocks(body: str, tags: re.Pattern[str]) -> tuple[Reading, dict[str, li
     return reading, contents
 
 
-def read_points_into(reading: Reading, contents: Mapping[str, Sequence[str]]) -> tuple[list[Point], list[int]]:
+def read_points_into(reading: Found, contents: Mapping[str, Sequence[str]]) -> tuple[list[Point], list[int]]:
     """All points and their labels, and the two parts noted in `reading`; ([], []) if they are missing or faulty."""
     if "points" not in contents and "labels" not in contents:
         return [], []

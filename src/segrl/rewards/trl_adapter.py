@@ -174,7 +174,7 @@ class TrlRewards:
             "completion": {
                 "text": rollout.text,
                 "status": rollout.score.status.value,
-                "outside": self._outside(rollout, columns["original"][i].size),
+                "outside": _outside(rollout, columns["original"][i].size),
                 "truncated": rollout.truncated,
                 "tokens": rollout.n_tokens,
                 "prompts": [prompt.to_json() for prompt in rollout.answer.prompts],
@@ -185,12 +185,11 @@ class TrlRewards:
             },
         }
 
-    def _outside(self, rollout: Rollout, image_wh: tuple[int, int]) -> bool:
-        """Whether a completion writes numbers beyond the image; what is logged of it is clipped."""
-        text_to_masks = self.engine.text_to_masks
-        frame = text_to_masks.frame_for(image_wh)
-        answer = text_to_masks.answer_format.parse(rollout.text, truncated=rollout.truncated, frame=frame)
-        return any(lies_outside(prompt, image_wh) for prompt in answer.prompts)
+
+def _outside(rollout: Rollout, image_wh: tuple[int, int]) -> bool:
+    """Whether a completion writes numbers beyond the image; what is logged of it is clipped."""
+    written = rollout.segmentation.written
+    return written is not None and any(lies_outside(prompt, image_wh) for prompt in written.prompts)
 
 
 def completions_sha(completion_ids: Sequence[Sequence[int]]) -> str:
