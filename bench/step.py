@@ -31,7 +31,7 @@ from segrl.memory_estimate.models import POLICIES, PolicyModel, Vision, transfor
 from segrl.memory_estimate.needs import GB, peak
 from segrl.tiny import tokenizer as tiny_tokenizer
 from segrl.training import Recipe, load_recipe, train
-from segrl.types import UNKNOWN_FRAME, Answer, Frame, Status
+from segrl.types import UNKNOWN_FRAME, Answer, Frame, Reading, Status
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "one_gpu_80gb.yaml"
