@@ -131,13 +131,15 @@ def _list(instances: Sequence[Instance]) -> str:
     return ", ".join(str(instance.id) for instance in instances[:3]) + (", …" if len(instances) > 3 else "")
 
 
-def per_label(images: Sequence[LabelledImage], query: str, negatives: bool) -> Iterator[Annotated]:
+def per_label(
+    images: Sequence[LabelledImage], query: str, negatives: bool, labels: Sequence[str] = ()
+) -> Iterator[Annotated]:
     """One row for each image and label on it, labels in the order in which they come first in the image.
 
-    query: with `{category}` for the label. negatives: also a row without targets for each label of other images
-    that an image does not have, which says "nothing there".
+    query: with `{category}` for the label. negatives: also a row without targets for each of `labels`, and of the
+    labels of other images, that an image does not have, which says "nothing there".
     """
-    every = list(dict.fromkeys(label for image in images for label, _ in image.objects))
+    every = list(dict.fromkeys([*labels, *(label for image in images for label, _ in image.objects)]))
     for image in images:
         present = list(dict.fromkeys(label for label, _ in image.objects))
         absent = [label for label in every if label not in present] if negatives else []
