@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segrl.devices import core_count, installed_version
-from segrl.evaluation import EvalRecord
+from segrl.evaluation import EvalRecord, bootstrap_ci, paired_bootstrap
 from segrl.files import write_atomically
-from segrl.metrics import bootstrap_ci, paired_bootstrap
 from segrl.tiny.queries import UNDERSTOOD
 
 if TYPE_CHECKING:

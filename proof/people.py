@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 from page import gain_text, machine, table, with_interval
 
-from segrl.evaluation import EvalRecord, evaluate_gold, read_jsonl, write_jsonl
+from segrl.evaluation import EvalDir, EvalSettings, read_jsonl, run
 from segrl.evaluation.baselines import best_constant_box, ious_of_constant_box
 from segrl.files import write_atomically
-from segrl.segmenters import Segmenter
-from segrl.types import Example
+from segrl.training import Recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "people.yaml"
 
@@ -43,24 +42,22 @@ def main() -> None:
 
 def write_page(out: Path, overrides: Sequence[str], page: Path) -> None:
     """The table, from the records of the run in `out` and the baselines."""
-    from segrl import datasets, segmenters
+    from segrl import datasets
     from segrl.training.stages import load_stages
 
     recipe = load_stages(RECIPE, overrides)[-1].recipe
     assert recipe.evaluation is not None  # people.yaml measures
-    assert recipe.segmenter is not None
     fitted_on = list(datasets.load(recipe.dataset.name, **{**recipe.dataset.options, "augment": None}))
     held_out = list(datasets.load(recipe.evaluation.dataset.name, **recipe.evaluation.dataset.options))
-    segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
     box = best_constant_box(fitted_on)
-    before, after = (iou(read_jsonl(out / "rl" / "evaluation" / name)) for name in ("before.jsonl", "after.jsonl"))
+    before, after = (iou(EvalDir(out / "rl" / "evaluation" / stage)) for stage in ("before", "after"))
     constant = ious_of_constant_box(held_out, box)
     rows = [
         ["the whole image", ious_of_constant_box(held_out, (0, 0, 1, 1))],
         [f"best constant box ({', '.join(f'{side:.2f}' for side in box)})", constant],
         ["cold start", before],
         ["cold start + RL", after],
-        ["gold mask prompts through GrabCut", iou(_gold(out, held_out, segmenter))],
+        ["gold mask prompts through GrabCut", iou(_gold(out, recipe))],
     ]
     gains = [["RL − cold start", gain_text(before, after)], ["RL − constant box", gain_text(constant, after)]]
     text = f"""# Real photographs: people in streets
@@ -79,17 +76,18 @@ How the photographs are cropped and how long the policy trains was chosen by tri
     write_atomically(page, text)
 
 
-def iou(records: Sequence[EvalRecord]) -> np.ndarray:
+def iou(directory: EvalDir) -> np.ndarray:
     """`(n,)` float64."""
-    return np.array([record.iou for record in records])
+    return np.array([record.iou for record in read_jsonl(directory.records)])
 
 
-def _gold(out: Path, examples: Sequence[Example], segmenter: Segmenter) -> list[EvalRecord]:
-    """Gold mask prompts over the same road, kept in `out`."""
-    path = out / "gold.jsonl"
-    if not path.exists():
-        write_jsonl(evaluate_gold(examples, segmenter), path)
-    return read_jsonl(path)
+def _gold(out: Path, recipe: Recipe) -> EvalDir:
+    """Gold mask prompts through the same segmenter, kept in `out`."""
+    assert recipe.evaluation is not None
+    assert recipe.segmenter is not None
+    section, segmenter, own = recipe.evaluation.dataset, recipe.segmenter, {"prompts": "example"}
+    run(EvalSettings("oracle", section.name, segmenter.name, own, section.options, segmenter.options), out / "gold")
+    return EvalDir(out / "gold")
 
 
 if __name__ == "__main__":

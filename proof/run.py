@@ -14,16 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segrl.evaluation import EvalRecord, read_jsonl, write_jsonl
+from segrl.evaluation import EvalDir, EvalRecord, EvalSettings, Loaded, load, read_jsonl, run
 from segrl.experiment import measure
 from segrl.files import write_atomically
 from segrl.training import Recipe, load_recipe, train
-from segrl.types import Example
+from segrl.training.held_out import eval_settings
 
 HERE = Path(__file__).parent
 COUNT_SEED = 9003
@@ -60,9 +60,9 @@ class Proof:
 
     def run(self) -> dict[str, Any]:
         """All arms; returns the records' places and the numbers that are no records."""
-        self._records("cold", lambda: measure(self.rl, "tiny"))
-        self._records("ceiling", self._ceiling)
-        self._records("chance", self._chance)
+        self.measured("cold", lambda out: measure(self.rl, "tiny", out))
+        self.measured("ceiling", lambda out: run(self._gold(), out))
+        self.measured("chance", lambda out: run(self._chance(), out))
         self._count("cold", "tiny")
         for seed in self.plan.seeds:
             self._seed(seed)
@@ -77,9 +77,10 @@ class Proof:
         for arm in ("rl", "shuffled", "sft"):
             name = f"{arm}-{seed}"
             model = str(self.out / name / "model")
-            self._records(name, lambda model=model: measure(self.rl, model))
+            self.measured(name, lambda out, model=model: measure(self.rl, model, out))
             self._count(name, model)
-        self._records(f"swapped-{seed}", lambda: self._swapped(str(self.out / f"rl-{seed}" / "model")))
+        swapped = str(self.out / f"rl-{seed}" / "model")
+        self.measured(f"swapped-{seed}", lambda out: run(self._swapped(swapped), out))
 
     def _more_sft(self, seed: int) -> Recipe:
         """More cold start, a new stretch of scenes for each seed."""
@@ -104,64 +105,50 @@ class Proof:
     def _facts(self) -> dict[str, Any]:
         return json.loads(self._facts_path.read_text(encoding="utf-8")) if self._facts_path.exists() else {}
 
-    def _records(self, name: str, make: Callable[[], Sequence[EvalRecord]]) -> None:
-        path = self.out / f"{name}.jsonl"
-        if not path.exists():
+    def evaluation(self, name: str) -> EvalDir:
+        """Where an arm's evaluation is kept."""
+        return EvalDir(self.out / "evaluation" / name)
+
+    def measured(self, name: str, make: Callable[[Path], object]) -> None:
+        """Has `make` write the evaluation of an arm, unless it is there."""
+        directory = self.evaluation(name)
+        if not directory.is_finished:
             self.say(f"measuring {name}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_jsonl(make(), path)
+            make(directory.path)
 
     def records(self, name: str) -> list[EvalRecord]:
         """The records of an arm that has been measured."""
-        return read_jsonl(self.out / f"{name}.jsonl")
+        return read_jsonl(self.evaluation(name).records)
 
-    def _examples(self, **more: Any) -> Sequence[Example]:
-        from segrl import datasets
-
+    def _gold(self) -> Loaded:
+        """Ideal mask prompts through the segmenter: the most that a perfect pointer would get."""
         section = self.rl.evaluation
         assert section is not None  # rl.yaml has one
-        return datasets.load(section.dataset.name, **section.dataset.options, **more)
+        options = {**section.dataset.options, "gold": "tight"}
+        return load(EvalSettings("oracle", section.dataset.name, "grabcut", {"prompts": "example"}, options))
 
-    def _ceiling(self) -> list[EvalRecord]:
-        """Ideal mask prompts through the same road: the most that a perfect pointer would get."""
-        from segrl import segmenters
-        from segrl.evaluation import evaluate_gold
-
-        return evaluate_gold(self._examples(gold="tight"), segmenters.load("grabcut"))
-
-    def _chance(self) -> list[EvalRecord]:
+    def _chance(self) -> Loaded:
         """Ideal mask prompts for as many objects as are asked for, drawn at random: no understanding at all."""
         import numpy as np
 
-        from segrl import segmenters
         from segrl.answers import own_points
-        from segrl.evaluation import evaluate_gold
         from segrl.tiny.gold import tight_prompt
 
-        rng = np.random.default_rng(0)
+        gold, rng = self._gold(), np.random.default_rng(0)
         guessed = []
-        for example in self._examples(gold="tight"):
+        for example in gold.examples:
             masks = example.meta["named"].masks
             drawn = rng.permutation(len(masks))[: len(example.targets)]
             prompts = own_points([tight_prompt(masks, int(i)) for i in drawn])
             guessed.append(replace(example, meta={**example.meta, "prompts": prompts}))
-        return evaluate_gold(guessed, segmenters.load("grabcut"))
+        return replace(gold, examples=guessed)
 
-    def _swapped(self, model: str) -> list[EvalRecord]:
+    def _swapped(self, model: str) -> Loaded:
         """The same scenes and truths, each asked the query of the next scene of its kind."""
-        from segrl import policies, segmenters
-        from segrl.evaluation import evaluate
-        from segrl.pipeline import make_text_to_masks
-
-        examples = list(self._examples())
-        section = self.rl.evaluation
-        assert section is not None
-        policy, kinds = policies.load(model), len(section.dataset.options["kinds"])
-        swapped = [replace(e, query=examples[(i + kinds) % len(examples)].query) for i, e in enumerate(examples)]
-        text_to_masks = make_text_to_masks(policy, segmenters.load("grabcut"))
-        return evaluate(
-            policy, text_to_masks, swapped, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens
-        )
+        loaded = load(eval_settings(self.rl, model))
+        examples, kinds = list(loaded.examples), len(loaded.settings.dataset_options["kinds"])
+        queries = [examples[(i + kinds) % len(examples)].query for i in range(len(examples))]
+        return replace(loaded, examples=[replace(e, query=q) for e, q in zip(examples, queries, strict=True)])
 
     def _count(self, name: str, model: str) -> None:
         """The second skill: whether each held-out scene's objects are counted rightly."""

@@ -91,19 +91,26 @@ def _spent(stage: Path) -> str:
 
 def _measured() -> list[tuple[str, str, str]]:
     from segrl import datasets, policies, segmenters
-    from segrl.evaluation import evaluate, summarize
+    from segrl.evaluation import evaluate
+    from segrl.evaluation.result import result
+    from segrl.evaluation.table import tabulate
     from segrl.pipeline import make_text_to_masks
 
     policy = policies.load("tiny")
     text_to_masks = make_text_to_masks(policy, segmenters.load("grabcut"))
     records = evaluate(policy, text_to_masks, datasets.load("tiny", **HELD_OUT), batch_size=32, max_new_tokens=160)
-    summary = summarize(records)
-    low, high = summary["giou_ci95"]
-    rows = [("all", "", f"{summary['giou']:.3f} [{low:.3f}, {high:.3f}]; {summary['parse_rate']:.1%} of answers read")]
-    for kind, part in summary["by_kind"].items():
-        low, high = part["giou_ci95"]
-        rows.append((kind, "yes" if kind in UNDERSTOOD else "no", f"{part['giou']:.3f} [{low:.3f}, {high:.3f}]"))
+    found = result(tabulate(records))
+    read = found["metrics"]["parse_rate"]["value"]
+    rows = [("all", "", f"{_giou(found)}; {read:.1%} of answers read")]
+    for kind, part in found["slices"]["kind"].items():
+        rows.append((kind, "yes" if kind in UNDERSTOOD else "no", _giou(part)))
     return rows
+
+
+def _giou(part: dict[str, Any]) -> str:
+    giou = part["metrics"]["giou"]
+    low, high = giou["ci95"]
+    return f"{giou['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-import time
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segrl.errors import SegrlError
-from segrl.evaluation import EvalRecord, OnProgress, evaluate, write_jsonl
+from segrl.evaluation import EvalDir, OnWindow, Share, describe, load
+from segrl.evaluation import run as run_evaluation
 from segrl.files import make_directory
 from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, train
 from segrl.training.checkpoints import RunDir
 from segrl.training.distributed import launch
+from segrl.training.held_out import eval_settings
 from segrl.training.recipe import DatasetSection
 from segrl.training.reward_check import ensure_reward
 from segrl.types import Example
 
 Say = Callable[[str], None]
-Watch = Callable[[str], OnProgress]
+Watch = Callable[[str], OnWindow]
 """Given the name of a stage, what watches its evaluation."""
 
 
@@ -49,7 +50,6 @@ def improve(
     if recipe.evaluation is not None:
         _measure(recipe, recipe.policy.path, run, "before", say, watch)
     trained = launch(recipe, run.path, processes, say=say) if processes > 1 else train(recipe, run.path, say=say)
-    run.set_seconds("training", trained.seconds)
     if recipe.evaluation is not None:
         _measure(recipe, str(trained.model_dir), run, "after", say, watch)
         _keep_pictures(recipe.evaluation.dataset, run)
@@ -74,40 +74,27 @@ def _claim(recipe: Recipe, out: Path, processes: int) -> Path:
 
 def _measure(recipe: Recipe, path: str, run: EvaluatedRun, stage: str, say: Say, watch: Watch | None) -> None:
     """Evaluate the policy in `path` unless that is done already."""
-    target = run.before_path if stage == "before" else run.after_path
-    if target.exists():
-        say(f"measured {stage} training already: {target}")
+    directory = run.before_dir if stage == "before" else run.after_dir
+    if directory.is_finished:
+        say(f"measured {stage} training already: {directory.path}")
         return
-    begun = time.monotonic()
-    write_jsonl(measure(recipe, path, watch(stage) if watch else None), target)
-    run.set_seconds(stage, time.monotonic() - begun)
+    measure(recipe, path, directory.path, watch(stage) if watch else None, say=say)
 
 
-def measure(recipe: Recipe, policy_path: str, on_progress: OnProgress | None = None) -> list[EvalRecord]:
-    """Records of the policy in `policy_path` on the recipe's evaluation data, with the recipe's segmenter."""
-    from segrl import policies, segmenters
-    from segrl.pipeline import make_text_to_masks
+def measure(
+    recipe: Recipe, policy: str, out: Path | str, on_window: OnWindow | None = None, *, say: Say = print
+) -> EvalDir:
+    """The recipe's evaluation of the policy in `policy`, in the directory `out`, as `segrl eval` makes one.
 
-    section, settings = recipe.evaluation, recipe.policy
-    if section is None or recipe.segmenter is None:
-        raise SegrlError("this recipe measures nothing: give it an evaluation section and a segmenter")
-    examples = _examples(section.dataset)
-    segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
-    policy = policies.load(
-        policy_path,
-        answer_format=recipe.answer_format,
-        frame=settings.frame,
-        input_wh=settings.input_wh,
-        system=settings.system,
-    )
-    return evaluate(
-        policy,
-        make_text_to_masks(policy, segmenter),
-        examples,
-        batch_size=section.batch_size,
-        max_new_tokens=section.max_new_tokens,
-        on_progress=on_progress,
-    )
+    What was begun there with other settings (another version of a package, another machine) is begun again; raises
+    DataError if it was finished with other settings.
+    """
+    directory, loaded = EvalDir(Path(out)), load(eval_settings(recipe, policy))
+    if directory.run.exists() and not directory.is_finished and (other := directory.differences(describe(loaded))):
+        say(f"{directory.path} was begun with other settings ({'; '.join(other)}): it is measured anew")
+        shutil.rmtree(directory.path)
+    run_evaluation(loaded, directory.path, share=Share(), on_window=on_window)
+    return directory
 
 
 def _examples(section: DatasetSection) -> Sequence[Example]:

@@ -15,9 +15,10 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from scripted import ScriptedPolicy
 from serving import listening
 
-from segrl import answers, policies, segmenters
+from segrl import answers, segmenters
 from segrl.images import content_id
 from segrl.pipeline import Pipeline, make_text_to_masks
 from segrl.tiny.scenes import TinyScenes
@@ -44,7 +45,7 @@ def scripted(name: str) -> Pipeline:
 
     texts = {content_id(scene.image): written.render([tight(scene)], f"{name} sees {scene.query}.") for scene in SCENES}
     texts |= {"unicorn": written.render([], "No such animal."), "riddle": "I would rather not say."}
-    policy = policies.ScriptedPolicy(texts, key=key, frame=ORIGINAL)
+    policy = ScriptedPolicy(texts, key=key, frame=ORIGINAL)
     return Pipeline(policy, make_text_to_masks(policy, segmenters.load("grabcut")))
 
 

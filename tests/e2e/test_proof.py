@@ -83,9 +83,9 @@ def test_ten_more_minutes_of_the_cold_start_gain_little(tmp_path: Path):
     segrl = Path(sys.executable).with_name("segrl")
     subprocess.run([segrl, "train", ROOT / "proof" / "plateau.yaml", "--out", tmp_path / "run"], check=True)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["giou_gain"] < 0.02
-    assert summary["before"]["parse_rate"] >= 0.95
-    assert summary["before"]["by_kind"]["colour_shape"]["giou"] >= 0.5
+    assert summary["comparison"]["metrics"]["giou"]["difference"] < 0.02
+    assert summary["before"]["metrics"]["parse_rate"]["value"] >= 0.95
+    assert summary["before"]["slices"]["kind"]["colour_shape"]["metrics"]["giou"]["value"] >= 0.5
 
 
 @needs_weights

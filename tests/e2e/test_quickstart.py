@@ -44,7 +44,15 @@ def test_two_steps_end_in_table_and_report(tmp_path):
     summary = summary_of(out)
     assert summary["before"]["n"] == summary["after"]["n"] == 200
     assert summary["steps"] == 2
-    assert {"giou_gain", "giou_gain_ci95", "seconds"} <= summary.keys()
+    assert {"comparison", "seconds"} <= summary.keys()
+    compared = subprocess.run(
+        [*SEGRL, "compare", *(str(out / "evaluation" / stage) for stage in ("before", "after"))],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert compared.returncode == 0, compared.stderr[-2000:]
+    assert "differs policy.name: 'tiny'" in compared.stdout
     page = (out / "report.html").read_text()
     assert page.count("<article") >= 6
     assert page.count("<image id=") >= 6
@@ -65,6 +73,7 @@ def test_the_policy_points_better_after_the_whole_run(tmp_path, seed):
     result = quickstart(tmp_path, "--seed", str(seed))
     assert result.returncode == 0, result.stderr[-2000:]
     summary = summary_of(tmp_path)
-    assert summary["giou_gain"] >= 0.08
-    assert summary["giou_gain_ci95"][0] > 0
+    giou = summary["comparison"]["metrics"]["giou"]
+    assert giou["difference"] >= 0.08
+    assert giou["ci95"][0] > 0
     assert summary["seconds"] <= MINUTES_PROMISED * 60

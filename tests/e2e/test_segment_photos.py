@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from scripted import ScriptedPolicy
 
-from segrl import datasets, pipeline, policies, segmenters
+from segrl import datasets, pipeline, segmenters
 from segrl.folder_job import Plan, find_jobs, segment_photos
 from segrl.jobs import Processes
 
@@ -104,7 +105,7 @@ def test_a_model_that_cannot_be_loaded_ends_all_processes(photos: Path, tmp_path
 @pytest.mark.parametrize("n", [160, pytest.param(1000, marks=pytest.mark.long)])
 def test_memory_stays_flat(n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept images would take 0.9 MB each."""
-    scripted = policies.ScriptedPolicy({}, default="<think>…</think> <bbox>[100,100,800,700]</bbox>")
+    scripted = ScriptedPolicy({}, default="<think>…</think> <bbox>[100,100,800,700]</bbox>")
     model = pipeline.Pipeline(scripted, pipeline.make_text_to_masks(scripted, segmenters.load("box")))
     monkeypatch.setattr(pipeline, "load", lambda **_: model)
     photo = tmp_path / "photos" / "0.jpg"

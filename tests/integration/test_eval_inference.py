@@ -12,16 +12,17 @@ from eval_samples import write_examples
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scripted import ScriptedPolicy
 
 from segrl import answers, segmenters
 from segrl.errors import SegrlError
 from segrl.evaluation import Decoding, Share, compare_runs, read_jsonl, run
-from segrl.evaluation.evaluate import evaluate_window
 from segrl.evaluation.inference import CONTEXT, SMALLEST, _span
 from segrl.evaluation.records import EvalRecord
+from segrl.evaluation.run import evaluate_window
 from segrl.masks import box_to_mask, from_rle
 from segrl.pipeline import make_text_to_masks
-from segrl.policies import Completion, ScriptedPolicy
+from segrl.policies import Completion
 from segrl.types import RELATIVE_1000, Example, Status
 
 WH = (100, 50)

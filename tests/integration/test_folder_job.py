@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scripted import ScriptedPolicy
 from typer.testing import CliRunner
 
-from segrl import datasets, exports, pipeline, policies, segmenters
+from segrl import datasets, exports, pipeline, segmenters
 from segrl.cli.app import app
 from segrl.cli.segment_view import MOST_QUERIES
 from segrl.errors import DataError
@@ -46,7 +47,7 @@ def asked(monkeypatch):
         return seen[-1]
 
     def load(policy, **options):
-        scripted = policies.ScriptedPolicy(TEXTS, key=key)
+        scripted = ScriptedPolicy(TEXTS, key=key)
         return pipeline.Pipeline(scripted, pipeline.make_text_to_masks(scripted, segmenters.load("box")))
 
     monkeypatch.setattr(pipeline, "load", load)

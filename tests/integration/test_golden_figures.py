@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "tests" / "support"), str(ROOT / "proof")]
 
 from eval_samples import write_examples  # noqa: E402
-from golden_run import evaluate_arm  # noqa: E402
+from golden_run import KINDS, evaluate_arm  # noqa: E402
 
-from segrl.evaluation import EvalDir, Share, compare_runs, read_jsonl, run, write_jsonl  # noqa: E402
-from segrl.report import EvaluatedRun, write_report  # noqa: E402
+from segrl.evaluation import Share, compare_runs, run  # noqa: E402
+from segrl.report import write_report  # noqa: E402
 
 GOLDEN = Path(__file__).with_name("golden_figures.json")
 HEADLINE = ("giou", "ciou", "s_measure", "parse_rate")
@@ -42,10 +42,11 @@ def of_part(found: dict[str, Any]) -> dict[str, Any]:
 def trained(root: Path) -> dict[str, Any]:
     """A run measured before and after, with GrabCut: metrics.json of both, their comparison, the run's summary."""
     for arm in ("before", "after"):
-        evaluate_arm(root, arm, root / arm)
+        evaluate_arm(root, arm, root / "evaluation" / arm)
+    before, after = (root / "evaluation" / arm for arm in ("before", "after"))
     return {
-        **{arm: json.loads(EvalDir(root / arm).metrics.read_text())["metrics"] for arm in ("before", "after")},
-        "compare": compared(compare_runs(root / "before", root / "after")),
+        **{out.name: json.loads((out / "metrics.json").read_text())["metrics"] for out in (before, after)},
+        "compare": compared(compare_runs(before, after)),
         "summary": summary(root),
     }
 
@@ -57,30 +58,22 @@ def compared(found: dict[str, Any]) -> dict[str, Any]:
 
 def summary(root: Path) -> dict[str, Any]:
     """What summary.json of the run says, under names that do not follow its layout."""
-    made = EvaluatedRun(root / "run")
-    write_jsonl(read_jsonl(EvalDir(root / "before").records), made.before_path)
-    write_jsonl(read_jsonl(EvalDir(root / "after").records), made.after_path)
-    write_report(root / "run")
-    found = json.loads(made.summary_path.read_text())
-    kinds = found["gains"]["by_kind"]
+    write_report(root)
+    found = json.loads((root / "summary.json").read_text())
+    sides = ("before", "after")
     return {
-        **{side: figures(found[side]) for side in ("before", "after")},
+        **{side: {**of_part(found[side]), "statuses": found[side]["statuses"]} for side in sides},
         "kinds": {
-            side: {kind: figures(part) for kind, part in found[side]["by_kind"].items()} for side in ("before", "after")
+            side: {kind: of_part(part) for kind, part in found[side]["slices"]["kind"].items()} for side in sides
         },
-        "gains": gains(found["gains"]),
-        "gains_by_kind": {kind: gains(part) for kind, part in kinds.items()},
+        "gains": gains(found["comparison"]),
+        "gains_by_kind": {kind: gains(part) for kind, part in found["comparison"]["slices"]["kind"].items()},
         "pointing": found["pointing"],
     }
 
 
-def figures(part: dict[str, Any]) -> dict[str, Any]:
-    found = {name: {"value": part[name], "ci95": part[f"{name}_ci95"]} for name in HEADLINE}
-    return {"n": part["n"], "statuses": part["by_status"], **found}
-
-
 def gains(part: dict[str, Any]) -> dict[str, Any]:
-    return {name: {"difference": part[f"{name}_gain"], "ci95": part[f"{name}_gain_ci95"]} for name in HEADLINE}
+    return {name: {key: part["metrics"][name][key] for key in ("difference", "ci95")} for name in HEADLINE}
 
 
 def proof_page(root: Path) -> list[str]:
@@ -88,13 +81,12 @@ def proof_page(root: Path) -> list[str]:
     from page import write_page
     from run import Plan, Proof
 
-    plan = Plan((0,), ("evaluation.dataset.n=42", "evaluation.dataset.kinds=[colour_shape,pair,several,none,size]"), 8)
+    plan = Plan((0,), ("evaluation.dataset.n=42", f"evaluation.dataset.kinds=[{','.join(KINDS)}]"), 8)
     proof = Proof(root / "proof", plan, say=lambda line: None)
-    proof._records("ceiling", proof._ceiling)
-    proof._records("chance", proof._chance)
+    proof.measured("ceiling", lambda out: run(proof._gold(), out))
+    proof.measured("chance", lambda out: run(proof._chance(), out))
     for name, arm in ARMS_OF_PROOF.items():
-        evaluate_arm(root, arm, root / name)
-        write_jsonl(read_jsonl(EvalDir(root / name).records), root / "proof" / f"{name}.jsonl")
+        evaluate_arm(root, arm, proof.evaluation(name).path)
     for place, name in enumerate(("cold", "rl-0", "sft-0", "shuffled-0")):
         counts = [i % (place + 2) == 0 for i in range(8)]
         (root / "proof" / f"{name}.counts.json").write_text(json.dumps(counts))

@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scripted import ScriptedPolicy
 
 import segrl
-from segrl import policies, segmenters
+from segrl import segmenters
 from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline, make_text_to_masks
 from segrl.types import Frame, Status
@@ -26,7 +27,7 @@ def pipeline() -> Pipeline:
     def query(image, prompt):
         return next(word for word in TEXTS if word in prompt)
 
-    policy = policies.ScriptedPolicy(TEXTS, key=query, frame=Frame.resized(100, 100))
+    policy = ScriptedPolicy(TEXTS, key=query, frame=Frame.resized(100, 100))
     return Pipeline(policy, make_text_to_masks(policy, segmenters.load("box")))
 
 

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scripted import ScriptedPolicy
 
 import segrl
 from segrl import policies, segmenters
 from segrl.batching import AutoBatch, Batch, opened, windows
 from segrl.errors import DataError, FrameError, ModelError, SegrlError, ServerError
 from segrl.pipeline import Pipeline, fitting_segmenter, make_text_to_masks
-from segrl.policies import ScriptedPolicy
 from segrl.policies.loading import find_settings
 from segrl.segmenters.box import BoxSegmenter
 from segrl.types import RELATIVE_1000, MaskPrompt, Status

@@ -127,8 +127,9 @@ def test_the_best_checkpoint(runs, tmp_path):
     shutil.copytree(runs["sft"], tmp_path / "run")
     done = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--best"])
     assert (done.exit_code, "no checkpoint with held-out answers" in done.stderr) == (2, True)
-    (tmp_path / "run" / "evaluation").mkdir()
-    (tmp_path / "run" / "evaluation" / "step-000002.jsonl").write_text('{"iou": 0.5}\n')
+    place = tmp_path / "run" / "evaluation" / "held_out" / "step_2"
+    place.mkdir(parents=True)
+    (place / "metrics.json").write_text('{"metrics": {"giou": {"value": 0.5}}}')
     assert CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--best"]).exit_code == 0
 
 

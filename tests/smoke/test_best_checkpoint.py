@@ -45,7 +45,7 @@ def run(tmp_path_factory) -> Path:
 
 def test_the_best_by_held_out_giou_is_kept_beside_the_newest(run: Path):
     logged = {row["step"]: row["held_out/giou"] for row in read_rows(run / "steps.jsonl")}
-    records = {step: read_jsonl(run / "evaluation" / f"step-{step:06d}.jsonl") for step in logged}
+    records = {step: read_jsonl(run / "evaluation" / "held_out" / f"step_{step}" / "records.jsonl") for step in logged}
     assert logged == {step: pytest.approx(sum(r.iou for r in some) / 6) for step, some in records.items()}
     best = max(logged, key=lambda step: (logged[step], -step))
     assert best < 3, "or it would be kept for being new"

@@ -172,11 +172,14 @@ def test_evaluation_during_training_changes_nothing_else(policy, tmp_path):
     assert [row["step"] for row in rows if "held_out/giou" in row] == [2, 4]
     assert all(row["seconds/evaluation"] > 0 for row in rows if "held_out/giou" in row)
 
-    from segrl.evaluation import read_jsonl, summarize
+    from segrl.evaluation import compare_runs, read_jsonl
 
-    records = read_jsonl(tmp_path / "evaluated" / "evaluation" / "step-000004.jsonl")
+    during = [tmp_path / "evaluated" / "evaluation" / "held_out" / f"step_{step}" for step in (2, 4)]
+    records = read_jsonl(during[1] / "records.jsonl")
     assert [record.id for record in records] == ["tiny-7-0", "tiny-7-2", "tiny-7-4"]
-    assert summarize(records)["giou"] == rows[-1]["held_out/giou"]
+    compared = compare_runs(*during)
+    assert compared["metrics"]["giou"]["b"] == rows[-1]["held_out/giou"]
+    assert compared["settings"] == {"policy.step": "2 → 4"}
 
 
 def test_every_phase_is_timed_and_trackers_get_it(policy, tmp_path):

@@ -10,9 +10,8 @@ import pytest
 from eval_samples import TEXTS, write_examples
 
 from segrl import datasets
-from segrl.evaluation import EvalDir, Share, read_jsonl, run
+from segrl.evaluation import EvalDir, Share, bootstrap_ci, read_jsonl, run
 from segrl.masks import from_rle, mask_to_box
-from segrl.metrics import bootstrap_ci
 from segrl.types import Status
 
 

@@ -6,13 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from scripted import ScriptedPolicy
 
 from segrl import answers, segmenters
 from segrl.errors import DataError
-from segrl.evaluation import EvalRecord, compare, evaluate, pointing, read_jsonl, summarize, write_jsonl
+from segrl.evaluation import EvalRecord, evaluate, pointing, read_jsonl, write_jsonl
+from segrl.evaluation.result import result
+from segrl.evaluation.table import tabulate
 from segrl.masks import box_to_mask, from_rle
 from segrl.pipeline import make_text_to_masks
-from segrl.policies import Completion, ScriptedPolicy
+from segrl.policies import Completion
 from segrl.types import RELATIVE_1000, Example, Status
 
 BOX = (40.0, 10.0, 80.0, 30.0)
@@ -78,11 +81,8 @@ def test_prompts_are_in_original_pixels():
     assert np.array_equal(from_rle(right.mask), from_rle(right.truth))
 
 
-def test_batches_change_nothing_but_how_often_progress_is_told():
-    told: list[tuple[int, int]] = []
-    one_by_one = run(on_progress=lambda records, total: told.append((len(records), total)))
-    assert told == [(i + 1, 8) for i in range(8)]
-    assert run(batch_size=3) == one_by_one
+def test_batches_change_nothing():
+    assert run(batch_size=3) == run()
 
 
 def test_truncation_reaches_the_parser():
@@ -122,19 +122,12 @@ def test_missing_file(tmp_path):
         read_jsonl(tmp_path / "none.jsonl")
 
 
-def test_summary_counts_failures_and_kinds():
-    result = summarize(run())
-    assert result["n"] == 8
-    assert result["by_status"] == {"bad_syntax": 2, "no_target": 2, "ok": 4}
-    assert result["parse_rate"] == pytest.approx(6 / 8)
-    assert set(result["by_kind"]) == {"a", "b"}
-
-
-def test_compare_needs_the_same_examples():
-    records = run()
-    assert compare(records, records)["giou_gain"] == 0
-    with pytest.raises(DataError, match="other examples"):
-        compare(records, records[::-1])
+def test_metrics_count_failures_and_kinds():
+    found = result(tabulate(run()))
+    assert found["n"] == 8
+    assert found["statuses"] == {"bad_syntax": 2, "no_target": 2, "ok": 4}
+    assert found["metrics"]["parse_rate"]["value"] == pytest.approx(6 / 8)
+    assert set(found["slices"]["kind"]) == {"a", "b"}
 
 
 def test_pointing_tells_boxes_and_points_apart():

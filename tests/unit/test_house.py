@@ -23,7 +23,7 @@ LAYERS = (
     {"pixels", "brush", "images", "masks", "contours", "overlay", "coordinates", "jobs"},
     {"answers", "segmenters", "scoring"},
     {"text_to_masks", "tiny"},
-    {"policies", "rewards", "metrics", "datasets"},
+    {"policies", "rewards", "datasets"},
     {"batching", "batch_queue"},
     {"pipeline"},
     {"training", "evaluation", "exports", "report"},

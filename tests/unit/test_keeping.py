@@ -26,8 +26,9 @@ def checkpoint(run: RunDir, step: int, ious: list[float] | None = None) -> None:
     (path / "model.safetensors").write_text("x")
     mark_complete(path)
     if ious is not None:
-        run.held_out(step).parent.mkdir(exist_ok=True)
-        run.held_out(step).write_text("".join(json.dumps({"iou": iou}) + "\n" for iou in ious))
+        run.held_out(step).mkdir(parents=True)
+        metrics = {"metrics": {"giou": {"value": sum(ious) / len(ious)}}}
+        (run.held_out(step) / "metrics.json").write_text(json.dumps(metrics))
 
 
 def steps(run: RunDir) -> set[int]:

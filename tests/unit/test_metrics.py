@@ -2,58 +2,71 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segrl.metrics import METRICS, Sample, bootstrap_ci, compare, paired_bootstrap, ratio, summarize
-from segrl.types import Score, Status
+from segrl.evaluation import bootstrap_ci, paired_bootstrap
+from segrl.evaluation.bootstrap import measure, measure_difference, ratio
+from segrl.evaluation.catalogue import CATALOGUE, MEASURED, SCORED, Columns
+from segrl.types import Status
+
+METRICS = [metric for metric in CATALOGUE if metric.name in ("giou", "ciou", "s_measure", "parse_rate")]
 
 
-def sample(iou=0.5, *, image="a", kind=None, status=Status.OK, intersection=5, union=10) -> Sample:
-    score = Score(status, iou, iou, intersection, union, target_area=union, predicted_area=intersection)
-    return Sample(score, image, kind)
+def sample(iou=0.5, *, status=Status.OK, intersection=5, union=10) -> dict[str, float]:
+    return {
+        "iou": iou,
+        "s_measure": iou,
+        "intersection": intersection,
+        "union": union,
+        "target_area": union,
+        "predicted_area": intersection,
+        "failed": status.is_failure,
+        "said_none": status is Status.NO_TARGET,
+    }
 
 
-def failure(area: int, image="a", kind=None) -> Sample:
+def failure(area: int) -> dict[str, float]:
     """A failed answer as scoring scores it: 0 everywhere, its union the truth's area."""
-    return sample(0.0, image=image, kind=kind, status=Status.BAD_SYNTAX, intersection=0, union=area)
+    return sample(0.0, status=Status.BAD_SYNTAX, intersection=0, union=area)
+
+
+def columns(samples: Sequence[dict[str, float]]) -> Columns:
+    return {name: np.array([float(one.get(name, np.nan)) for one in samples]) for name in (*SCORED, *MEASURED)}
+
+
+def measured(samples: Sequence[dict[str, float]], images: Sequence[str] | None = None) -> dict[str, Any]:
+    return measure(columns(samples), images or ["a"] * len(samples), METRICS)
 
 
 def test_means_against_plain_arithmetic():
     samples = [sample(0.5, intersection=5, union=10), sample(1.0, intersection=30, union=30), failure(60)]
-    result = summarize(samples)
-    assert result["n"] == 3
-    assert result["giou"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)
-    assert result["ciou"] == pytest.approx(35 / 100)
-    assert result["parse_rate"] == pytest.approx(2 / 3)
-    assert result["by_status"] == {"bad_syntax": 1, "ok": 2}
+    result = measured(samples)
+    assert result["giou"]["value"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)
+    assert result["ciou"]["value"] == pytest.approx(35 / 100)
+    assert result["parse_rate"]["value"] == pytest.approx(2 / 3)
 
 
 def test_no_target_counts_as_read():
     right = sample(1.0, status=Status.NO_TARGET, intersection=0, union=0)
-    result = summarize([right, right])
-    assert (result["giou"], result["ciou"], result["parse_rate"]) == (1.0, None, 1.0)
+    result = measured([right, right])
+    assert [result[name]["value"] for name in ("giou", "ciou", "parse_rate")] == [1.0, None, 1.0]
 
 
 def test_nothing_is_none_and_json():
-    result = summarize([])
-    assert all(result[name] is None and result[f"{name}_ci95"] is None for name in METRICS)
+    result = measured([])
+    assert all(one == {"value": None, "ci95": None} for one in result.values())
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_one_image_has_no_interval():
-    assert summarize([sample(0.2), sample(0.8)])["giou_ci95"] is None
-    assert summarize([sample(0.2), sample(0.8, image="b")])["giou_ci95"] is not None
-
-
-def test_kinds_apart():
-    result = summarize([sample(0.2, kind="size"), sample(0.6, kind="colour"), sample(0.4, kind="size"), sample(1.0)])
-    assert list(result["by_kind"]) == ["size", "colour"]
-    assert result["by_kind"]["size"]["giou"] == pytest.approx(0.3)
-    assert result["by_kind"]["colour"]["n"] == 1
+    assert measured([sample(0.2), sample(0.8)])["giou"]["ci95"] is None
+    assert measured([sample(0.2), sample(0.8)], ["a", "b"])["giou"]["ci95"] is not None
 
 
 def test_interval_of_a_mean_is_the_normal_one():
@@ -73,7 +86,7 @@ def test_clusters_widen_the_interval():
 def test_blocks_do_not_change_the_draws(monkeypatch):
     values = np.random.default_rng(2).random(30)
     whole = bootstrap_ci(values, resamples=100)
-    monkeypatch.setattr("segrl.metrics.bootstrap._CELLS", 300)
+    monkeypatch.setattr("segrl.evaluation.bootstrap._CELLS", 300)
     assert bootstrap_ci(values, resamples=100) == pytest.approx(whole)
 
 
@@ -88,8 +101,6 @@ def test_pairs_must_pair():
         paired_bootstrap([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="clusters"):
         bootstrap_ci([1.0, 2.0], clusters=["a"])
-    with pytest.raises(ValueError, match="other samples"):
-        compare([sample(image="a")], [sample(image="b")])
 
 
 def test_resamples_without_denominator_are_left_out():
@@ -97,15 +108,18 @@ def test_resamples_without_denominator_are_left_out():
     assert (low, high) == (0.5, 0.5)
 
 
-def test_compare_gains_by_kind():
-    before = [sample(0.2, image=str(i), kind="ab"[i % 2]) for i in range(10)]
-    after = [sample(0.2 + 0.5 * (i % 2), image=str(i), kind="ab"[i % 2]) for i in range(10)]
-    gains = compare(before, after)
-    assert gains["giou_gain"] == pytest.approx(0.25)
-    assert gains["by_kind"]["a"]["giou_gain"] == pytest.approx(0)
-    assert gains["by_kind"]["b"]["giou_gain_ci95"] == pytest.approx([0.5, 0.5])
-    low, high = gains["giou_gain_ci95"]
+def test_a_difference_has_a_paired_interval():
+    images = [str(i) for i in range(10)]
+    before = columns([sample(0.2) for _ in images])
+    after = columns([sample(0.2 + 0.5 * (i % 2)) for i in range(10)])
+    giou = measure_difference(before, after, images, METRICS)["giou"]
+    assert (giou["a"], giou["b"], giou["difference"]) == pytest.approx((0.2, 0.45, 0.25))
+    low, high = giou["ci95"]
     assert low < 0.25 < high
+    odd = measure_difference(
+        *({k: v[1::2] for k, v in side.items()} for side in (before, after)), images[1::2], METRICS
+    )
+    assert odd["giou"]["ci95"] == pytest.approx([0.5, 0.5])
 
 
 scores = st.tuples(st.floats(0, 1), st.integers(0, 50), st.integers(0, 50), st.sampled_from(list(Status)))
@@ -113,19 +127,15 @@ scores = st.tuples(st.floats(0, 1), st.integers(0, 50), st.integers(0, 50), st.s
 
 @given(st.lists(scores, max_size=30))
 def test_metrics_lie_in_range_and_ignore_order(rows):
-    samples = [
-        sample(iou, image=str(i % 7), status=status, intersection=min(a, b), union=max(a, b))
-        for i, (iou, a, b, status) in enumerate(rows)
-    ]
-    shuffled = random.Random(0).sample(samples, len(samples))
-    one, other = summarize(samples), summarize(shuffled)
-    for name in METRICS:
-        assert one[name] is None or 0 <= one[name] <= 1 + 1e-12
-        assert one[name] == pytest.approx(other[name])
-        if one[f"{name}_ci95"] is not None:
-            low, high = one[f"{name}_ci95"]
-            assert low <= high
-    assert sum(one["by_status"].values()) == one["n"] == len(rows)
+    samples = [sample(iou, status=status, intersection=min(a, b), union=max(a, b)) for iou, a, b, status in rows]
+    images = [str(i % 7) for i in range(len(rows))]
+    order = random.Random(0).sample(range(len(rows)), len(rows))
+    one, other = measured(samples, images), measured([samples[i] for i in order], [images[i] for i in order])
+    for name, found in one.items():
+        assert found["value"] is None or 0 <= found["value"] <= 1 + 1e-12
+        assert found["value"] == pytest.approx(other[name]["value"])
+        if found["ci95"] is not None:
+            assert found["ci95"][0] <= found["ci95"][1]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from scripted import ScriptedPolicy
 
 from segrl import policies
 from segrl.errors import ModelError
@@ -123,10 +124,10 @@ def test_prepare_image_squashes_to_the_input_size():
 
 def test_scripted_policy_replays_by_key():
     image = Image.new("RGB", (4, 4))
-    policy = policies.ScriptedPolicy({"a": ["one", "two"], "b": ""}, default="none", frame=ORIGINAL)
+    policy = ScriptedPolicy({"a": ["one", "two"], "b": ""}, default="none", frame=ORIGINAL)
     assert isinstance(policy, policies.Policy)
     texts = policy.generate([image] * 3, ["a", "b", "c"], max_new_tokens=1, num_samples=3)
     assert [[c.text for c in row] for row in texts] == [["one", "two", "one"], [""] * 3, ["none"] * 3]
     assert policy.frame_for((4, 4)) == ORIGINAL
     with pytest.raises(ModelError, match="no text for 'z'"):
-        policies.ScriptedPolicy({}).generate([image], ["z"])
+        ScriptedPolicy({}).generate([image], ["z"])

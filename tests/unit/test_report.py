@@ -11,13 +11,15 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from segrl.errors import DataError
-from segrl.evaluation import EvalRecord, write_jsonl
+from segrl.evaluation import EvalRecord, compare_runs, write_evaluation
 from segrl.masks import box_to_mask, to_rle
 from segrl.report import EvaluatedRun, write_report
 from segrl.report.charts import Chart, Series, nice_ticks, show, smooth
 from segrl.report.choose import choose
 from segrl.report.curves import charts
 from segrl.report.pictures import Picture, outline_path
+from segrl.training import parse_recipe
+from segrl.training.checkpoints import RunDir
 from segrl.types import ORIGINAL, MaskPrompt, Status
 
 KINDS = ("colour_shape", "size", "none")
@@ -91,13 +93,12 @@ def steps(count: int = 50) -> list[dict]:
 def run(tmp_path) -> EvaluatedRun:
     """A complete run directory."""
     run = EvaluatedRun(tmp_path)
-    write_jsonl(records(8, failures=3), run.before_path)
-    write_jsonl(records(2, failures=0), run.after_path)
-    (tmp_path / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps()))
+    write_evaluation({"policy": "before"}, records(8, failures=3), run.before_dir.path)
+    write_evaluation({"policy": "after"}, records(2, failures=0), run.after_dir.path)
+    rows = [{**row, "seconds": 1.5} for row in steps()]
+    (tmp_path / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "recipe.yaml").write_text("method: grpo\npolicy: {path: tiny}\nsegmenter: {name: box}\n")
     run.save_images({f"image/{i}": Image.new("RGB", (80, 60), (90, 20 + i, 60)) for i in range(30)})
-    run.set_seconds("training", 60.0)
-    run.set_seconds("after", 30.0)
     return EvaluatedRun(tmp_path)
 
 
@@ -105,11 +106,14 @@ def test_summary_holds_what_was_promised(run):
     write_report(run.path)
     summary = json.loads(run.summary_path.read_text())
     for side in ("before", "after"):
-        assert {"giou", "ciou", "s_measure", "parse_rate", "n", "by_kind"} <= set(summary[side])
-        assert set(summary[side]["by_kind"]) == set(KINDS)
-    assert summary["giou_gain"] == pytest.approx(summary["after"]["giou"] - summary["before"]["giou"])
-    assert summary["giou_gain_ci95"][0] > 0
-    assert summary["seconds"] == 90.0
+        assert {"giou", "ciou", "s_measure", "parse_rate"} <= set(summary[side]["metrics"])
+        assert set(summary[side]["slices"]["kind"]) == set(KINDS)
+    found, sides = summary["comparison"], [summary[side]["metrics"]["giou"]["value"] for side in ("before", "after")]
+    assert [found["metrics"]["giou"][key] for key in "ab"] == sides
+    assert found["metrics"]["giou"]["ci95"][0] > 0
+    assert found == compare_runs(run.before_dir.path, run.after_dir.path)
+    assert found["settings"] == {"policy": "'before' → 'after'"}
+    assert (summary["seconds"], summary["seconds_of"]) == (75.0, {"training": 75.0})
     assert summary["pointing"]["after"]["box_area_ratio"] < summary["pointing"]["before"]["box_area_ratio"]
 
 
@@ -134,12 +138,21 @@ def test_training_log_alone_is_enough(tmp_path):
     page = write_report(tmp_path).read_text()
     assert "Loss" in page
     assert "Pictures" not in page
-    assert "giou_gain" not in json.loads((tmp_path / "summary.json").read_text())
+    assert "comparison" not in json.loads((tmp_path / "summary.json").read_text())
 
 
 def test_no_run_says_so(tmp_path):
     with pytest.raises(DataError, match="holds no run"):
         write_report(tmp_path)
+
+
+def test_a_run_of_the_older_layout_says_what_to_do(run):
+    (run.path / "evaluation" / "before.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match=r"0\.1\.0.*remove .*evaluation and start") as caught:
+        write_report(run.path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"before\.jsonl"):
+        RunDir(run.path).claim(parse_recipe({"method": "sft", "policy": "tiny", "dataset": "tiny"}))
 
 
 def test_broken_log_names_the_file(tmp_path):

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segrl.metrics import CATALOGUE, measure
-from segrl.metrics.catalogue import MEASURED, SCORED
+from segrl.evaluation.bootstrap import measure
+from segrl.evaluation.catalogue import CATALOGUE, MEASURED, SCORED
 from segrl.scoring import weighted_f
 from segrl.types import Status
 

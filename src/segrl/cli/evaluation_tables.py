@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from segrl.evaluation import CATALOGUE
 from segrl.evaluation.slices import TITLES
-from segrl.metrics import CATALOGUE
 from segrl.report.evaluation import facts
 
 LEFT_OUT = frozenset({"pr@0.6", "pr@0.8", "e_adaptive", "f_mean", "f_adaptive", "tokens"})
@@ -92,16 +92,27 @@ def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Itera
         if row and row["difference"] is not None:
             table.add_row(metric.title, *_change(row, metric.lower_is_better))
     yield table
-    if found["slices"]:
-        parts = Table(title="gIoU by parts", title_justify="left")
-        parts.add_column("", no_wrap=True)
-        for column in ("n", "A", "B", "difference", "95% interval"):
-            parts.add_column(column, justify="right", no_wrap=True)
-        for dimension, rows in found["slices"].items():
-            parts.add_row(f"[bold]{_title(dimension)}[/]")
-            for name, part in rows.items():
-                parts.add_row(f"  {name}", str(part["n"]), *_change(part["metrics"]["giou"], False))
-        yield parts
+    yield change_table(found, "gIoU by parts", ("A", "B"), found["slices"])
+
+
+def change_table(found: Mapping[str, Any], title: str, names: tuple[str, str], dimensions: Iterable[str]) -> Table:
+    """gIoU of all and of every part of some dimensions: n, both values, the change with its interval, answers read."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for column in ("n", *names, "change", "95% interval", "answers read"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row("all", *_part_of_change(found), end_section=True)
+    for dimension in dimensions:
+        table.add_row(f"[bold]{_title(dimension)}[/]")
+        for name, part in found["slices"].get(dimension, {}).items():
+            table.add_row(f"  {name.replace('_', ' ')}", *_part_of_change(part))
+    return table
+
+
+def _part_of_change(part: Mapping[str, Any]) -> list[str]:
+    read = part["metrics"]["parse_rate"]
+    reads = "–" if read["a"] is None else f"{read['a']:.0%} → {read['b']:.0%}"
+    return [str(part["n"]), *_change(part["metrics"]["giou"], False), reads]
 
 
 def checkpoints_table(found: Mapping[str, Any]) -> Table:

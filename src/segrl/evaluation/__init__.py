@@ -1,43 +1,45 @@
-"""A policy measured on a data set: one record per example, written as JSON lines.
+"""A policy measured on a data set: records, metrics with intervals, comparisons; in directories that can be resumed.
 
-evaluate                  examples → records, over the one road
-evaluate_gold             the same with gold mask prompts for answers: the ceiling
-EvalSettings, run         a whole evaluation in a directory that can be gone on with; run_on_processes on several
-compare_runs              two such directories: what changed
+EvalSettings, run         a whole evaluation in a directory; run_on_processes by several processes
+Loaded, load              what settings name, loaded; `run` takes it too
+evaluate                  examples → records, without a file
+EvalRecord, read_jsonl    one answered and scored example, and a file of them
+compare_runs              two directories: what changed, with paired intervals
 best_of_checkpoints       several of them: what each measured, and the best of each metric
-write_jsonl, read_jsonl   records to and from a file
-pointing                  records → how the policy points
-summarize, compare        records → the numbers of `segrl.metrics`
+pointing                  records → statistics of the boxes and points
 """
 
-from segrl.evaluation.checkpoints import best_of_checkpoints
-from segrl.evaluation.comparison import compare_runs
-from segrl.evaluation.evaluate import OnProgress, compare, evaluate, summarize
-from segrl.evaluation.gold import evaluate_gold
+from segrl.evaluation.bootstrap import bootstrap_ci, paired_bootstrap
+from segrl.evaluation.catalogue import CATALOGUE
+from segrl.evaluation.compare import best_of_checkpoints, compare_runs
 from segrl.evaluation.inference import Decoding
 from segrl.evaluation.pointing import pointing
 from segrl.evaluation.processes import run_on_processes
 from segrl.evaluation.records import EvalRecord, read_jsonl, write_jsonl
-from segrl.evaluation.run import Share, run
+from segrl.evaluation.run import OnWindow, Share, evaluate, run, write_evaluation
 from segrl.evaluation.run_dir import EvalDir
-from segrl.evaluation.settings import EvalSettings
+from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 
 __all__ = [
+    "CATALOGUE",
     "Decoding",
     "EvalDir",
     "EvalRecord",
     "EvalSettings",
-    "OnProgress",
+    "Loaded",
+    "OnWindow",
     "Share",
     "best_of_checkpoints",
-    "compare",
+    "bootstrap_ci",
     "compare_runs",
+    "describe",
     "evaluate",
-    "evaluate_gold",
+    "load",
+    "paired_bootstrap",
     "pointing",
     "read_jsonl",
     "run",
     "run_on_processes",
-    "summarize",
+    "write_evaluation",
     "write_jsonl",
 ]

@@ -38,6 +38,13 @@ PLAIN = "plain decoding"
 WHOLE = 0.8
 """A region that holds more of the image than this shows nothing new, and is not looked at again."""
 
+_WINDOW = 8  # batches handed to the policy at once, so that it can put equal lengths together
+
+
+def window_size(batch_size: int) -> int:
+    """Examples that are open, and answered, together."""
+    return 1 if batch_size == 1 else batch_size * _WINDOW
+
 
 @dataclass(frozen=True)
 class Decoding:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from segrl.coordinates import box_iou
+from segrl.evaluation.bootstrap import ratio
 from segrl.evaluation.measures import around
 from segrl.evaluation.records import EvalRecord
 from segrl.masks import from_rle, mask_to_box
-from segrl.metrics import ratio
 from segrl.types import Box, Point, Status
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl import answers
-from segrl.datasets.gold import gold_answer
+from segrl.coordinates import convert
+from segrl.datasets.gold import gold_answer, gold_prompts
 from segrl.errors import DataError, ModelError, SegrlError
 from segrl.policies import Completion, Policy, PolicySettings, frame_rule
 from segrl.policies.frames import FAMILY_RESIZE, check_family
-from segrl.types import Example, Frame
+from segrl.types import ORIGINAL, Example, Frame
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,24 +62,35 @@ class Replay:
         return [list(islice(cycle(group), num_samples)) for group in self.groups]
 
 
-def oracle(answer_format: str, *, n_points: int = 2, n_negatives: int = 0) -> PolicyFor:
-    """Ideal answers made from the targets, in whole original pixels: the ceiling of a segmenter on a data set.
+PROMPTS = ("targets", "example")
 
-    One box per target with `n_points` foreground and `n_negatives` background points, written and read
-    as any answer is; "nothing there" where there is no target. Raises SegrlError for counts that are none, and
-    when its turn comes for a target without a pixel and for what the format cannot say.
+
+def oracle(answer_format: str, *, n_points: int = 2, n_negatives: int = 0, prompts: str = "targets") -> PolicyFor:
+    """Ideal answers in whole original pixels: the ceiling of a segmenter on a data set.
+
+    prompts: "targets": one box per target with `n_points` foreground and `n_negatives` background points, made from
+    the masks. "example": the data set's own mask prompts and reasoning, two points per target where it has none. Both
+    are written and read as any answer is; "nothing there" where there is no target. Raises SegrlError for counts
+    that are none, and when its turn comes for a target without a pixel and for what the format cannot say.
     """
     if any(type(count) is not int or count < 0 for count in (n_points, n_negatives)):
         raise SegrlError(f"the oracle takes counts of points, not n_points={n_points!r}, n_negatives={n_negatives!r}")
+    if prompts not in PROMPTS:
+        raise SegrlError(f"the oracle takes prompts={'|'.join(PROMPTS)}, not {prompts!r}")
     written = answers.get(answer_format)
-    rule = frame_rule("", PolicySettings(frame="original"))
+
+    def text(example: Example) -> str:
+        if prompts == "targets":
+            return written.render(gold_answer(example, n_points=n_points, n_negatives=n_negatives))
+        own = [convert(prompt, ORIGINAL, example.image.size) for prompt in gold_prompts(example)]
+        return written.render(own, str(example.meta.get("reasoning", "")))
 
     def policy_for(examples: Sequence[Example]) -> Policy:
-        gold = (gold_answer(example, n_points=n_points, n_negatives=n_negatives) for example in examples)
         try:
-            return Replay(written.name, rule, tuple((Completion(written.render(prompts)),) for prompts in gold))
+            groups = tuple((Completion(text(example)),) for example in examples)
         except ValueError as error:
             raise SegrlError(f"the oracle cannot write its answer: {error}") from error
+        return Replay(written.name, lambda image_wh: ORIGINAL, groups)
 
     return policy_for
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from segrl.evaluation.bootstrap import measure
+from segrl.evaluation.catalogue import CATALOGUE, Columns, Metric, applicable
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.slices import ORDER, TITLES
 from segrl.evaluation.table import Table, read_table
 from segrl.files import read_rows, write_atomically
-from segrl.metrics import CATALOGUE, Columns, Metric, applicable, measure
 from segrl.types import Status
 
 MAX_PARTS = 60
@@ -150,6 +151,12 @@ def busy_seconds(spans: Sequence[tuple[float, float]]) -> float:
         total += max(0.0, end - max(begin, until))
         until = max(until, end)
     return total
+
+
+def metrics_of(directory: EvalDir) -> Mapping[str, Any]:
+    """What metrics.json says, written first if it is missing."""
+    summary_of(directory)
+    return dict(json.loads(directory.metrics.read_text(encoding="utf-8")))
 
 
 def summary_of(directory: EvalDir) -> Mapping[str, Any]:

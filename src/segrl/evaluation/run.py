@@ -1,4 +1,4 @@
-"""An evaluation that any number of processes work on, that may be killed at any moment, and that ends the same.
+"""Examples → records → metrics, by any number of processes, which may be killed at any moment: the end is the same.
 
 The unit of work is a window: examples that are answered together (one, unless a batch size was
 given). Window k is process (k mod N)'s. What is finished stands in the journal; whoever starts next
@@ -7,21 +7,30 @@ does what is missing. The process that finds all examples there writes the resul
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segrl.evaluation import journal
-from segrl.evaluation.evaluate import evaluate_window
-from segrl.evaluation.records import EvalRecord
+from segrl.evaluation.inference import Decoding, Look, look, window_size
+from segrl.evaluation.measures import measures
+from segrl.evaluation.records import EvalRecord, write_jsonl
 from segrl.evaluation.result import write_result
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 from segrl.files import append_rows
+from segrl.masks import to_rle
+from segrl.policies import MAX_NEW_TOKENS
+from segrl.types import Example, Score
+
+if TYPE_CHECKING:
+    from segrl.policies import Policy
+    from segrl.text_to_masks import TextToMasks
 
 OnWindow = Callable[[Sequence[EvalRecord], int, int], None]
 """Called after each window with its records, how many examples of this process are finished, and how many it has."""
@@ -41,25 +50,63 @@ class Share:
 
 
 def run(
-    settings: EvalSettings, out: Path | str, *, share: Share | None = None, on_window: OnWindow | None = None
+    evaluation: EvalSettings | Loaded,
+    out: Path | str,
+    *,
+    share: Share | None = None,
+    on_window: OnWindow | None = None,
 ) -> bool:
     """Does this process's part of an evaluation in `out`, or what is left of it; True if the whole is finished then.
 
-    share: without it as the environment says. Raises SegrlError for what the user can put right, also
-    where `out` holds another evaluation.
+    evaluation: the settings, or what they name, loaded already. share: without it as the environment says. Raises
+    SegrlError for what the user can put right, also where `out` holds another evaluation.
     """
-    run_share(settings, out, share or Share.of_environment(), on_window)
+    run_share(evaluation, out, share or Share.of_environment(), on_window)
     return finish(EvalDir(Path(out)))
 
 
-def run_share(settings: EvalSettings, out: Path | str, share: Share, on_window: OnWindow | None = None) -> None:
+def run_share(
+    evaluation: EvalSettings | Loaded, out: Path | str, share: Share, on_window: OnWindow | None = None
+) -> None:
     """As `run`, without writing the result."""
     directory = EvalDir(Path(out))
-    _fix_threads(settings.threads)
-    loaded = load(settings)
+    if isinstance(evaluation, EvalSettings):
+        _fix_threads(evaluation.threads)
+    loaded = load(evaluation) if isinstance(evaluation, EvalSettings) else evaluation
     directory.claim(describe(loaded))
     if not directory.records.exists():
         _answer(loaded, directory, share, on_window)
+
+
+def write_evaluation(description: Mapping[str, Any], records: Sequence[EvalRecord], out: Path | str) -> dict[str, Any]:
+    """Writes answers that were made elsewhere as a finished evaluation in `out`, over one that is there.
+
+    description: what run.json says (`settings.describe`). Returns what summary.json says.
+    """
+    directory = EvalDir(Path(out))
+    directory.describe(description)
+    write_jsonl(records, directory.records)
+    return write_result(directory)
+
+
+def evaluate(
+    policy: Policy,
+    text_to_masks: TextToMasks,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 1,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> list[EvalRecord]:
+    """Greedy answers of `policy` to every example, read and scored; one record each, in order, and no file.
+
+    batch_size: sequences generated together; 1 means that no answer can depend on another example.
+    Images are opened a few batches at a time, so memory does not grow with the data set.
+    """
+    decoding = Decoding(max_new_tokens, batch_size)
+    records: list[EvalRecord] = []
+    for places in _windows(len(examples), window_size(batch_size)):
+        records += evaluate_window(policy, text_to_masks, [examples[place] for place in places], decoding)
+    return records
 
 
 def finish(directory: EvalDir) -> bool:
@@ -75,11 +122,12 @@ def finish(directory: EvalDir) -> bool:
         return True
 
 
-def _fix_threads(threads: int) -> None:
+def _fix_threads(threads: int | None) -> None:
     """The number of threads decides in which order torch adds numbers, and so their last bits."""
     import torch
 
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def _answer(loaded: Loaded, directory: EvalDir, share: Share, on_window: OnWindow | None) -> None:
@@ -101,6 +149,16 @@ def _answer(loaded: Loaded, directory: EvalDir, share: Share, on_window: OnWindo
         append_rows(directory.sessions, [_session(share, begun, answered)])
 
 
+def answers_to(loaded: Loaded, places: Sequence[int]) -> list[EvalRecord]:
+    """Records of the examples at some places, in order, and no file."""
+    size = loaded.window
+    return [
+        record
+        for start in range(0, len(places), size)
+        for record in _answer_window(loaded, places[start : start + size])
+    ]
+
+
 def _windows(n: int, size: int) -> list[range]:
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
@@ -111,6 +169,42 @@ def _answer_window(loaded: Loaded, places: Sequence[int]) -> list[EvalRecord]:
     policy = loaded.policy_for(examples)
     return evaluate_window(
         policy, loaded.text_to_masks, examples, settings.fitted_decoding, saliency=settings.wants_saliency
+    )
+
+
+def evaluate_window(
+    policy: Policy, text_to_masks: TextToMasks, window: Sequence[Example], decoding: Decoding, *, saliency: bool = False
+) -> list[EvalRecord]:
+    """Records of a few examples answered together. saliency: measure what only the field of saliency asks for too."""
+    from segrl import scoring
+
+    images, queries = [example.image for example in window], [example.query for example in window]
+    looks = look(policy, text_to_masks, images, queries, [example.image_id for example in window], decoding)
+    segmentations = [one.segmentation for one in looks]
+    truths = [example.truth for example in window]
+    scores = scoring.score(segmentations, truths, [example.ignore for example in window])
+    return [_record(*row, saliency) for row in zip(window, looks, scores, strict=True)]
+
+
+def _record(example: Example, seen: Look, score: Score, saliency: bool) -> EvalRecord:
+    answer, completion = seen.segmentation.answer, seen.completion
+    return EvalRecord(
+        id=example.id,
+        image_id=example.image_id,
+        tags=dict(example.tags),
+        query=example.query,
+        text=completion.text,
+        reasoning=answer.reasoning,
+        detail=answer.detail,
+        prompts=answer.prompts,
+        mask=to_rle(seen.segmentation.union.cpu().numpy()),
+        truth=to_rle(example.truth),
+        tokens=completion.n_tokens,
+        seconds=completion.seconds,
+        truncated=completion.truncated,
+        measures=measures(example, seen.segmentation, saliency=saliency),
+        samples=seen.samples,
+        **dataclasses.asdict(score),
     )
 
 

@@ -81,15 +81,23 @@ class EvalDir:
         make_directory(self.path)
         with locked(self.lock, f"{self.path} is held by another process: wait for it, or choose another --out"):
             if not self.run.exists():
-                write_atomically(self.run, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
-        differing = [
-            f"{name}: {theirs!r:.60} there, {ours!r:.60} now"
-            for name, theirs, ours in differences(self.description(), description)
-        ]
-        if differing:
+                self.describe(description)
+        if differing := self.differences(description):
             raise DataError(
                 f"{self.path} holds an evaluation with other settings ({'; '.join(differing)}): choose another --out"
             )
+
+    def differences(self, description: Mapping[str, Any]) -> list[str]:
+        """What is different in run.json from `description`, `key: value there, value now`."""
+        return [
+            f"{name}: {theirs!r:.60} there, {ours!r:.60} now"
+            for name, theirs, ours in differences(self.description(), description)
+        ]
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Writes run.json, whatever was there."""
+        make_directory(self.path)
+        write_atomically(self.run, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 
     def description(self) -> dict[str, Any]:
         """What run.json says. Raises DataError if it is not there or no JSON."""

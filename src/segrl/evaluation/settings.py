@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl import answers, datasets, policies
-from segrl.devices import device_name, installed_version
+from segrl.devices import device_name
 from segrl.errors import DataError, SegrlError
-from segrl.evaluation.evaluate import window_size
-from segrl.evaluation.inference import PLAIN, Decoding
+from segrl.evaluation.fingerprint import examples_hash, versions, weights_fingerprint
+from segrl.evaluation.inference import PLAIN, Decoding, window_size
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
-from segrl.masks import to_rle
 from segrl.pipeline import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_text_to_masks, takes_device
 from segrl.types import Example
 
@@ -28,22 +26,6 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 """Raised when a rule of docs/protocol.md changes, so that results of two protocols are never taken for one."""
 
-VERSIONS = (
-    "segrl",
-    "torch",
-    "torchvision",
-    "transformers",
-    "numpy",
-    "scipy",
-    "pillow",
-    "opencv-python-headless",
-    "pycocotools",
-    "pysodmetrics",
-)
-
-_BLOCK, _BLOCKS = 65536, 64
-"""A file of weights is known by its size and this many blocks, spread evenly over it."""
-
 
 @dataclass(frozen=True)
 class EvalSettings:
@@ -53,7 +35,8 @@ class EvalSettings:
     options; texts: the file that "scripted" replays. segmenter: a name for `segmenters.load`, None for
     the policy's usual one. dataset: a name for `datasets.load` with its options. answer_format: None for
     the policy's own. saliency: measure what only the field of saliency asks for; None for the
-    sets of that field. threads: of torch on the CPU, fixed so that no result depends on the processes.
+    sets of that field. threads: of torch on the CPU, fixed so that no result depends on the number of processes;
+    None leaves them as they are.
     """
 
     policy: str
@@ -66,7 +49,7 @@ class EvalSettings:
     answer_format: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
     saliency: bool | None = None
-    threads: int = 1
+    threads: int | None = 1
 
     def __post_init__(self) -> None:
         if (self.policy == "scripted") != (self.texts is not None):
@@ -174,7 +157,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
             "name": settings.dataset,
             "options": options,
             "examples": len(loaded.examples),
-            "sha256_of_some": _examples_hash(loaded.examples),
+            "sha256_of_some": examples_hash(loaded.examples),
         },
         "policy": {"name": settings.policy, "options": dict(settings.policy_options), **loaded.policy_facts},
         "prompt": _prompt_facts(loaded),
@@ -187,7 +170,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         "decoding": {**vars(settings.fitted_decoding), "test_time": settings.decoding.title or PLAIN},
         "measures": {"saliency": settings.wants_saliency},
         "device": device_name(settings.threads),
-        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in VERSIONS}},
+        "versions": versions(),
     }
     return dict(json.loads(json.dumps(facts, default=str)))
 
@@ -224,42 +207,3 @@ def _policy_facts(policy: Policy) -> dict[str, Any]:
         },
     }
     return {key: value for key, value in found.items() if value}
-
-
-def _examples_hash(examples: Sequence[Example], count: int = 8) -> str:
-    """A hash of what examples spread over the data set hold: id, image, query and truth."""
-    from segrl.datasets.check import spread
-
-    digest = hashlib.sha256()
-    for example in spread(examples, count):
-        digest.update(
-            example_key(example.id, example.image_id, example.query, to_rle(example.truth)["counts"]).encode()
-        )
-    return digest.hexdigest()[:16]
-
-
-def example_key(id: str, image_id: str, query: str, truth_counts: str) -> str:
-    """What makes two examples the same: id, pixels, query and truth. 32 hexadecimal digits."""
-    return hashlib.sha256("\0".join((id, image_id, query, truth_counts)).encode()).hexdigest()[:32]
-
-
-def weights_fingerprint(name: str) -> str | None:
-    """16 hexadecimal digits for the files of a local model; None for what is no directory.
-
-    Settings and tokenizer are read whole, weights by their size and blocks spread over them: a merged
-    adapter changes blocks all over the file.
-    """
-    from segrl.tiny import resolve_policy
-
-    folder = Path(resolve_policy(name))
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".jinja", ".txt")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for i in range(_BLOCKS if size > _BLOCK * _BLOCKS else 1):
-                file.seek(i * (size - _BLOCK) // (_BLOCKS - 1) if size > _BLOCK * _BLOCKS else 0)
-                digest.update(file.read(_BLOCK if size > _BLOCK * _BLOCKS else -1))
-    return digest.hexdigest()[:16]

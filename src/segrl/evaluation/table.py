@@ -5,7 +5,7 @@ Ten thousand records take a few megabytes this way, and the masks and texts stay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from segrl.evaluation.catalogue import MEASURED, SCORED, Columns
+from segrl.evaluation.fingerprint import example_key
 from segrl.evaluation.records import EvalRecord, iter_records
-from segrl.evaluation.settings import example_key
 from segrl.evaluation.slices import slices
-from segrl.metrics.catalogue import MEASURED, SCORED, Columns
 from segrl.types import Status
 
 
@@ -26,7 +26,7 @@ class Table:
 
     keys: what makes each example this one (id, image, query, truth). ids: their names. images: image ids. statuses.
     texts: a hash of each answer's text, masks: of its mask. slices: dimension → value of each record.
-    columns: `segrl.metrics.catalogue.Columns`.
+    columns: `segrl.evaluation.catalogue.Columns`.
     """
 
     keys: tuple[str, ...]
@@ -44,7 +44,12 @@ class Table:
 
 def read_table(path: Path) -> Table:
     """The numbers of a file of records, in its order. Raises DataError as `iter_records` does."""
-    rows = [_row(record) for record in iter_records(path)]
+    return tabulate(iter_records(path))
+
+
+def tabulate(records: Iterable[EvalRecord]) -> Table:
+    """The numbers of records, in their order."""
+    rows = [_row(record) for record in records]
     dimensions = list(dict.fromkeys(name for row in rows for name in row.slices))
     return Table(
         keys=tuple(row.key for row in rows),

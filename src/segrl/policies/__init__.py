@@ -10,7 +10,6 @@ from segrl.policies.chat import end_token_ids, messages, opened_think, read_comp
 from segrl.policies.frames import FAMILY_FRAMES, frame_rule
 from segrl.policies.names import is_served, model_name
 from segrl.policies.published import MAX_NEW_TOKENS, PUBLISHED, Published, published
-from segrl.policies.scripted import ScriptedPolicy
 from segrl.policies.settings import FRAME_NAMES, PolicySettings, prepare_image, read_settings, write_settings
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "Policy",
     "PolicySettings",
     "Published",
-    "ScriptedPolicy",
     "StreamingPolicy",
     "end_token_ids",
     "frame_rule",

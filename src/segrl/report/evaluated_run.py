@@ -1,9 +1,8 @@
 """The files of a run that a report reads, beside those of `segrl.training.checkpoints`; each may be missing.
 
-evaluation/before.jsonl    records of the policy before training (`segrl.evaluation`)
-evaluation/after.jsonl     the same examples after it
+evaluation/before/         the policy before training, as `segrl eval` keeps an evaluation (`segrl.evaluation.run_dir`)
+evaluation/after/          the same examples after it
 evaluation/images/         pictures of the examples that the report shows (`segrl.training.pictures`)
-evaluation/seconds.json    seconds of each stage: before, training, after
 summary.json, report.html  what `segrl.report` makes of them
 """
 
@@ -20,9 +19,10 @@ import yaml
 from PIL import Image
 
 from segrl.errors import DataError
-from segrl.evaluation import EvalRecord, read_jsonl
-from segrl.files import read_rows, write_atomically
-from segrl.training.checkpoints import RunDir
+from segrl.evaluation import EvalDir, EvalRecord, read_jsonl
+from segrl.evaluation.result import summary_of
+from segrl.files import read_rows
+from segrl.training.checkpoints import RunDir, refuse_old_layout
 from segrl.training.pictures import Pictures
 
 
@@ -33,14 +33,14 @@ class EvaluatedRun:
     path: Path
 
     @property
-    def before_path(self) -> Path:
-        """Records from before training."""
-        return self.path / "evaluation" / "before.jsonl"
+    def before_dir(self) -> EvalDir:
+        """The evaluation before training."""
+        return EvalDir(self.path / "evaluation" / "before")
 
     @property
-    def after_path(self) -> Path:
-        """Records from after training."""
-        return self.path / "evaluation" / "after.jsonl"
+    def after_dir(self) -> EvalDir:
+        """The evaluation after training."""
+        return EvalDir(self.path / "evaluation" / "after")
 
     @property
     def report_path(self) -> Path:
@@ -55,10 +55,6 @@ class EvaluatedRun:
     @property
     def _training(self) -> RunDir:
         return RunDir(self.path)
-
-    @property
-    def _seconds_path(self) -> Path:
-        return self.path / "evaluation" / "seconds.json"
 
     @cached_property
     def recipe_text(self) -> str:
@@ -82,22 +78,20 @@ class EvaluatedRun:
     @cached_property
     def before(self) -> list[EvalRecord]:
         """Records from before training; empty if it was not measured."""
-        return read_jsonl(self.before_path) if self.before_path.exists() else []
+        return read_jsonl(self.before_dir.records) if self.before_dir.is_finished else []
 
     @cached_property
     def after(self) -> list[EvalRecord]:
         """Records from after training; empty if it was not measured."""
-        return read_jsonl(self.after_path) if self.after_path.exists() else []
+        return read_jsonl(self.after_dir.records) if self.after_dir.is_finished else []
 
-    @property
+    @cached_property
     def seconds(self) -> dict[str, float]:
-        """Seconds that each stage took, by name."""
-        return json.loads(self._seconds_path.read_text(encoding="utf-8")) if self._seconds_path.exists() else {}
-
-    def set_seconds(self, stage: str, seconds: float) -> None:
-        """Write down that a stage took so many seconds."""
-        self._seconds_path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._seconds_path, json.dumps(self.seconds | {stage: round(seconds, 3)}) + "\n")
+        """Seconds of each stage by name (before, training, after), those that have begun."""
+        found = {"training": sum(row["seconds"] for row in self.steps if "seconds" in row)}
+        for stage, directory in (("before", self.before_dir), ("after", self.after_dir)):
+            found[stage] = summary_of(directory)["speed"]["seconds"] if directory.is_finished else 0.0
+        return {stage: round(found[stage], 3) for stage in ("before", "training", "after") if found[stage]}
 
     @property
     def pictures(self) -> Pictures:
@@ -136,6 +130,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def require_run(path: Path) -> EvaluatedRun:
     """The run in `path`. Raises DataError unless it holds a training log or an evaluation."""
     run = EvaluatedRun(path)
-    if not any(file.exists() for file in (RunDir(path).steps, run.before_path, run.after_path)):
+    refuse_old_layout(path)
+    if not (RunDir(path).steps.exists() or run.before_dir.is_finished or run.after_dir.is_finished):
         raise DataError(f"{path} holds no run: neither steps.jsonl nor evaluation/ is there (segrl train writes both)")
     return run

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segrl.evaluation import EvalDir, EvalRecord
+from segrl.evaluation import CATALOGUE, EvalDir, EvalRecord
 from segrl.evaluation.general import read_general
 from segrl.evaluation.records import iter_records
 from segrl.evaluation.result import summary_of
@@ -18,7 +18,6 @@ from segrl.evaluation.slices import TITLES
 from segrl.evaluation.table import Table, read_table
 from segrl.files import write_atomically
 from segrl.masks import from_rle
-from segrl.metrics import CATALOGUE
 from segrl.report.page_setup import environment
 from segrl.report.pictures import Picture
 from segrl.training.pictures import Pictures

@@ -14,8 +14,9 @@ _NAMED = {"policy": "path", "segmenter": "name", "dataset": "name"}
 def introduction(recipe: Numbers, steps: int, summary: Numbers) -> list[str]:
     """Sentences for somebody who sees only this page; as many as the numbers allow."""
     sentences = [_what_was_done(recipe, steps)] if recipe or steps else []
-    if "giou_gain" in summary:
-        sentences += [_overall(summary), _kinds(summary["gains"]["by_kind"]), _pointing(summary), _reading(summary)]
+    if "comparison" in summary:
+        kinds = summary["comparison"]["slices"].get("kind", {})
+        sentences += [_overall(summary["comparison"]), _kinds(kinds), _pointing(summary), _reading(summary)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -61,33 +62,34 @@ def _what_was_done(recipe: Numbers, steps: int) -> str:
     )
 
 
-def _overall(summary: Numbers) -> str:
-    before, after = summary["before"], summary["after"]
-    if before["giou"] is None:
+def _overall(comparison: Numbers) -> str:
+    giou = comparison["metrics"]["giou"]
+    if giou["difference"] is None:
         return ""
-    found = verdict(summary["giou_gain_ci95"])
+    found = verdict(giou["ci95"])
     words = {
         "better": "It became better",
         "worse": "It became worse",
         "unclear": "No change was shown, for the interval holds 0",
     }[found]
     return (
-        f"On {before['n']} requests that it never trained on, the overlap with the true mask (gIoU) went from "
-        f"{before['giou']:.2f} to {after['giou']:.2f}, a change of {signed(summary['giou_gain'])} "
-        f"(95% interval {interval(summary['giou_gain_ci95'])}). {words}."
+        f"On {comparison['n']} requests that it never trained on, the overlap with the true mask (gIoU) went from "
+        f"{giou['a']:.2f} to {giou['b']:.2f}, a change of {signed(giou['difference'])} "
+        f"(95% interval {interval(giou['ci95'])}). {words}."
     )
 
 
-def _kinds(gains: Mapping[str, Numbers]) -> str:
+def _kinds(parts: Mapping[str, Numbers]) -> str:
+    gains = {kind: part["metrics"]["giou"] for kind, part in parts.items()}
     if len(gains) < 2:
         return ""
-    ordered = sorted(gains.items(), key=lambda item: -(item[1]["giou_gain"] or 0.0))
-    parts = []
+    ordered = sorted(gains.items(), key=lambda item: -(item[1]["difference"] or 0.0))
+    sentences = []
     for word, name in (("better", "better"), ("worse", "worse"), ("unclear", "no change shown")):
-        kinds = [f"{_plain(k)} ({signed(g['giou_gain'])})" for k, g in ordered if verdict(g["giou_gain_ci95"]) == word]
+        kinds = [f"{_plain(k)} ({signed(g['difference'])})" for k, g in ordered if verdict(g["ci95"]) == word]
         if kinds:
-            parts.append(f"{name}: {', '.join(kinds)}")
-    return "By kind of request, " + "; ".join(parts) + "."
+            sentences.append(f"{name}: {', '.join(kinds)}")
+    return "By kind of request, " + "; ".join(sentences) + "."
 
 
 def _pointing(summary: Numbers) -> str:
@@ -102,8 +104,10 @@ def _pointing(summary: Numbers) -> str:
 
 
 def _reading(summary: Numbers) -> str:
-    before, after = summary["before"]["parse_rate"], summary["after"]["parse_rate"]
-    return f"Answers that could be read: {before:.1%} before, {after:.1%} after." if before is not None else ""
+    read = summary["comparison"]["metrics"]["parse_rate"]
+    return (
+        f"Answers that could be read: {read['a']:.1%} before, {read['b']:.1%} after." if read["a"] is not None else ""
+    )
 
 
 def _plain(kind: str) -> str:

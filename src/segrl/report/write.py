@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from segrl.evaluation import compare, pointing, summarize
+from segrl.evaluation import compare_runs, pointing
+from segrl.evaluation.result import metrics_of
 from segrl.files import write_atomically
 from segrl.masks import from_rle
 from segrl.report import story
@@ -37,18 +38,16 @@ def write_report(path: Path | str) -> Path:
 def summary_of(run: EvaluatedRun) -> dict[str, Any]:
     """The numbers of a run as JSON holds them.
 
-    `before`, `after` (see `segrl.metrics.summarize`); `giou_gain`, `giou_gain_ci95`; `gains` (see
-    `segrl.metrics.compare`); `pointing` before and after; `steps`; `seconds`, and `seconds_of` each
-    stage; `diagnosis`: findings with the steps between which they held (`segrl.training.diagnosis`).
-    What was not measured is not there.
+    `before`, `after`: metrics.json of either; `comparison`: `segrl.evaluation.compare_runs` of the two; `pointing`
+    before and after; `steps`; `seconds`, and `seconds_of` each stage; `diagnosis`: findings with the steps between
+    which they held (`segrl.training.diagnosis`). What was not measured is not there.
     """
     numbers: dict[str, Any] = {}
-    for name, records in (("before", run.before), ("after", run.after)):
-        if records:
-            numbers[name] = summarize(records)
+    for name, directory in (("before", run.before_dir), ("after", run.after_dir)):
+        if directory.is_finished:
+            numbers[name] = metrics_of(directory)
     if run.before and run.after:
-        gains = compare(run.before, run.after)
-        numbers |= {"giou_gain": gains["giou_gain"], "giou_gain_ci95": gains["giou_gain_ci95"], "gains": gains}
+        numbers["comparison"] = compare_runs(run.before_dir.path, run.after_dir.path)
         numbers["pointing"] = {"before": pointing(run.before), "after": pointing(run.after)}
     numbers["steps"] = _last_step(run)
     numbers["diagnosis"] = [
@@ -76,6 +75,7 @@ def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
         about=run.recipe.get("about") or "",
         introduction=story.introduction(run.recipe, summary["steps"], summary),
         summary=summary,
+        shown=_without_slices(summary),
         axis=_axis(summary),
         charts=curve_charts(run.steps, _held_out(run, summary)),
         groups=groups,
@@ -89,6 +89,14 @@ def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
     )
 
 
+def _without_slices(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary without the parts of before, after and comparison, which are most of it."""
+    return {
+        name: {key: one for key, one in value.items() if key != "slices"} if isinstance(value, dict) else value
+        for name, value in summary.items()
+    }
+
+
 def _page_file(name: str) -> str:
     return resources.files("segrl.report").joinpath("page", name).read_text(encoding="utf-8")
 
@@ -97,14 +105,16 @@ def _held_out(run: EvaluatedRun, summary: dict[str, Any]) -> list[tuple[float, f
     """`(step, gIoU)` of every evaluation: before, during and after training."""
     during = {row["step"]: row["held_out/giou"] for row in run.steps if row.get("held_out/giou") is not None}
     measured = ((0, summary.get("before")), (summary["steps"], summary.get("after")))
-    ends = {step: part["giou"] for step, part in measured if part and part["giou"] is not None}
+    giou = {step: part["metrics"]["giou"]["value"] for step, part in measured if part}
+    ends = {step: value for step, value in giou.items() if value is not None}
     return sorted((during | ends).items())
 
 
 def _axis(summary: dict[str, Any]) -> tuple[float, float]:
     """Ends of the axis on which gains are drawn: it holds every interval, zero, and at least 0.1."""
-    rows = [summary["gains"], *summary["gains"]["by_kind"].values()] if "gains" in summary else []
-    ends = [end for row in rows if row["giou_gain_ci95"] for end in row["giou_gain_ci95"]]
+    found = summary.get("comparison")
+    rows = [] if found is None else [found, *found["slices"].get("kind", {}).values()]
+    ends = [end for row in rows for end in row["metrics"]["giou"]["ci95"] or ()]
     return min([0.0, *ends]), max([0.1, *ends])
 
 

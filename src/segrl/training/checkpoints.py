@@ -6,7 +6,7 @@ steps.jsonl        one row per logged step
 rollouts.jsonl     one row per logged group
 pictures/          the images of those groups, made small
 reward_check.json  what gold and wrong answers earn, from before step 1
-evaluation/        held-out answers, `step-N.jsonl` those during training
+evaluation/        before/, after/, held_out/step_N/: evaluations as `segrl eval` writes them
 checkpoints/       TRL's own; checkpoint-N is whole if it holds COMPLETE, with what that says of its files
 model/             the trained policy, in the ordinary `from_pretrained` layout
 finished.json      written last
@@ -24,7 +24,8 @@ from typing import Any
 
 import yaml
 
-from segrl.errors import RecipeError
+from segrl.errors import DataError, RecipeError
+from segrl.evaluation import EvalDir
 from segrl.files import json_line, read_rows, write_atomically
 from segrl.options import differences
 from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, read_values
@@ -74,8 +75,8 @@ class RunDir:
         return self.root / "reward_check.json"
 
     def held_out(self, step: int) -> Path:
-        """Records of the held-out examples after a step."""
-        return self.root / "evaluation" / f"step-{step:06d}.jsonl"
+        """The evaluation of the held-out examples after a step."""
+        return self.root / "evaluation" / "held_out" / f"step_{step}"
 
     @property
     def checkpoints(self) -> Path:
@@ -98,8 +99,10 @@ class RunDir:
     def claim(self, recipe: Recipe) -> None:
         """Makes the directory this recipe's, or finds that it is already; a run that never began claims nothing.
 
-        Raises RecipeError, naming the keys that differ, if it holds another recipe's run.
+        Raises RecipeError, naming the keys that differ, if it holds another recipe's run, DataError for one of an older
+        layout (`refuse_old_layout`).
         """
+        refuse_old_layout(self.root)
         ours = recipe.as_dict()
         if self.recipe.exists() and self.has_begun:
             theirs = _with_defaults(read_values(self.recipe))
@@ -143,6 +146,16 @@ class RunDir:
             rows = [row for row in read_rows(path) if row["step"] <= step]
             write_atomically(path, "".join(json_line(row) for row in rows))
         shutil.rmtree(self.checkpoints / "completions", ignore_errors=True)
+
+
+def refuse_old_layout(root: Path) -> None:
+    """Raises DataError for the evaluations of segrl 0.1.0 in a run, which were files and no directories."""
+    old = next(iter(sorted((root / "evaluation").glob("*.jsonl"))), None)
+    if old is not None:
+        raise DataError(
+            f"{old} was written by segrl 0.1.0, whose evaluations this version does not read: remove {old.parent} and "
+            "start the run's segrl train command again; what is trained is kept, and it is measured anew"
+        )
 
 
 def _with_defaults(values: Any) -> Any:
@@ -230,8 +243,9 @@ def best_checkpoint(run: RunDir) -> Path | None:
 
 def held_out_giou(run: RunDir, step: int) -> float | None:
     """Mean IoU of the held-out answers after a step; None where they were not asked for or are not there."""
-    rows = read_rows(run.held_out(step))
-    return sum(row["iou"] for row in rows) / len(rows) if rows else None
+    path = EvalDir(run.held_out(step)).metrics
+    found = json.loads(path.read_text(encoding="utf-8"))["metrics"]["giou"]["value"] if path.exists() else None
+    return None if found is None else float(found)
 
 
 def drop_others(run: RunDir, rule: CheckpointSection) -> None:

@@ -164,11 +164,11 @@ def _measured(run: RunDir) -> list[str]:
     """gIoU on the recipe's held-out data before and after, where the run measured it."""
     path = run.root / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    before, after = summary.get("before"), summary.get("after")
-    if not before or not after or before.get("giou") is None or after.get("giou") is None:
+    giou = summary.get("comparison", {}).get("metrics", {}).get("giou", {})
+    if giou.get("difference") is None:
         return []
-    figures = f"gIoU {before['giou']:.3f} before training and {after['giou']:.3f} after it"
-    return [f"On {after['n']} held-out examples: {figures}.", ""]
+    figures = f"gIoU {giou['a']:.3f} before training and {giou['b']:.3f} after it"
+    return [f"On {summary['comparison']['n']} held-out examples: {figures}.", ""]
 
 
 def _push(directory: Path, repository: str, say: Say) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,46 +14,63 @@ from transformers import TrainerCallback
 
 from segrl.datasets import load
 from segrl.errors import RecipeError
-from segrl.evaluation import EvalRecord, evaluate, summarize, write_jsonl
-from segrl.metrics import METRICS
+from segrl.evaluation import Decoding, EvalRecord, EvalSettings, Loaded, describe, write_evaluation
+from segrl.evaluation.run import answers_to
 from segrl.text_to_masks import TextToMasks
 from segrl.training.checkpoints import RunDir
 from segrl.training.parts import PolicyParts
-from segrl.training.recipe import EvaluationSection, Recipe
-from segrl.types import Example
+from segrl.training.recipe import Recipe
+
+METRICS = ("giou", "ciou", "s_measure", "parse_rate")
+"""What goes into the step's log; metrics.json has every metric."""
+
+
+def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
+    """The evaluation that a recipe asks for, of the policy in `policy`. Raises RecipeError if it asks for none."""
+    section, given = recipe.evaluation, recipe.policy
+    if section is None or recipe.segmenter is None:
+        raise RecipeError("this recipe measures nothing: give it an evaluation section and a segmenter")
+    options = {"frame": given.frame, "input_wh": given.input_wh, "system": given.system}
+    return EvalSettings(
+        policy=policy,
+        dataset=section.dataset.name,
+        segmenter=recipe.segmenter.name,
+        policy_options={key: value for key, value in options.items() if value is not None},
+        dataset_options=section.dataset.options,
+        segmenter_options=recipe.segmenter.options,
+        answer_format=recipe.answer_format,
+        decoding=Decoding(section.max_new_tokens, section.batch_size),
+        threads=None,
+    )
 
 
 class HeldOut(TrainerCallback):
     """Every `every` steps: greedy answers of the policy as it is to the held-out examples.
 
-    Records go to `evaluation/step-N.jsonl`, the metrics (`held_out/giou`, …) and the seconds into the
-    step's log. Random states are left as they were, so a run is the same with and without it. Several
-    processes share the examples.
+    Records and metrics go to `evaluation/held_out/step_N/`, as `segrl eval` writes them; METRICS (`held_out/giou`, …)
+    and the seconds go into the step's log. Random states are left as they were, so a run is the same with and
+    without it. Several processes share the examples.
     """
 
     def __init__(
-        self, trainer: Any, text_to_masks: TextToMasks, policy: PolicyParts, section: EvaluationSection, run: RunDir
+        self, trainer: Any, text_to_masks: TextToMasks, policy: PolicyParts, recipe: Recipe, run: RunDir
     ) -> None:
-        self._trainer, self._text_to_masks, self._policy, self._section, self._run = (
-            trainer,
-            text_to_masks,
-            policy,
-            section,
-            run,
-        )
-        self._examples = load(section.dataset.name, **section.dataset.options)
-        self._chosen = spread(len(self._examples), section.examples)
+        assert recipe.evaluation is not None  # who makes this has looked
+        self._trainer, self._text_to_masks, self._policy, self._run = trainer, text_to_masks, policy, run
+        self._settings, self._every = eval_settings(recipe, recipe.policy.path), recipe.evaluation.every
+        examples = load(self._settings.dataset, **self._settings.dataset_options)
+        self._examples = [examples[i] for i in spread(len(examples), recipe.evaluation.examples)]
         self._found: dict[str, float] = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self._section.every:
+        if state.global_step % self._every:
             return
         begun = time.monotonic()
-        records = self._measure()
+        records, description = self._measure(state.global_step)
         if state.is_world_process_zero:
-            write_jsonl(records, self._run.held_out(state.global_step))
-        summary = summarize(records)
-        self._found = {f"held_out/{name}": summary[name] for name in METRICS if summary[name] is not None}
+            found = write_evaluation(description, records, self._run.held_out(state.global_step))["metrics"]
+            values = {name: found[name]["value"] for name in METRICS}
+            self._found = {f"held_out/{name}": value for name, value in values.items() if value is not None}
         self._found["seconds/evaluation"] = round(time.monotonic() - begun, 3)
 
     def take(self) -> dict[str, float]:
@@ -61,11 +78,12 @@ class HeldOut(TrainerCallback):
         found, self._found = self._found, {}
         return found
 
-    def _measure(self) -> list[EvalRecord]:
+    def _measure(self, step: int) -> tuple[list[EvalRecord], dict[str, Any]]:
+        """The records of all processes, and what run.json says of them."""
         from trl.models import unwrap_model_for_generation
 
         accelerator, args = self._trainer.accelerator, self._trainer.args
-        mine = self._chosen[accelerator.process_index :: accelerator.num_processes]
+        mine = range(accelerator.process_index, len(self._examples), accelerator.num_processes)
         checkpointing = args.gradient_checkpointing_kwargs
         with (
             random_states_kept(),
@@ -73,18 +91,16 @@ class HeldOut(TrainerCallback):
                 self._trainer.model_wrapped, accelerator, gradient_checkpointing_kwargs=checkpointing
             ) as model,
         ):
-            records = self._answers(model, [self._examples[i] for i in mine])
-        return _in_order(records, accelerator)
+            loaded = self._loaded(model, step)
+            records, description = answers_to(loaded, mine), describe(loaded)
+        return _in_order(records, accelerator), description
 
-    def _answers(self, model: Any, examples: Sequence[Example]) -> list[EvalRecord]:
+    def _loaded(self, model: Any, step: int) -> Loaded:
         from segrl.policies.transformers_policy import TransformersPolicy
 
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters stay in it
         policy = TransformersPolicy(inner, self._policy.processor, self._policy.settings)
-        section = self._section
-        return evaluate(
-            policy, self._text_to_masks, examples, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens
-        )
+        return Loaded(self._settings, self._examples, lambda window: policy, self._text_to_masks, {"step": step})
 
 
 def check_held_out(recipe: Recipe, config: Any) -> None:

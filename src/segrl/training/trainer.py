@@ -161,7 +161,7 @@ def _held_out(
     if recipe.evaluation is None or not recipe.evaluation.every:
         return None
     text_to_masks = load_text_to_masks(recipe, policy.reader) if rewards is None else rewards.engine.text_to_masks
-    return HeldOut(trainer, text_to_masks, policy, recipe.evaluation, run)
+    return HeldOut(trainer, text_to_masks, policy, recipe, run)
 
 
 def _log_to(run: RunDir, trainer: Any) -> None:

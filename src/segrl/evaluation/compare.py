@@ -1,4 +1,4 @@
-"""Two evaluations of the same examples: what changed, metric by metric and part by part."""
+"""Evaluations of the same examples compared: of two what changed, of several the best of each metric."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from segrl.errors import DataError
+from segrl.evaluation.bootstrap import measure, measure_difference
+from segrl.evaluation.catalogue import Metric, applicable
 from segrl.evaluation.result import chosen, dimensions, parts
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.table import Table, read_table
-from segrl.metrics import Metric, applicable, measure_difference
+from segrl.options import differences
 
 
 def compare_runs(run_a: Path | str, run_b: Path | str) -> dict[str, Any]:
@@ -37,7 +39,35 @@ def compare_runs(run_a: Path | str, run_b: Path | str) -> dict[str, Any]:
             name: float(np.mean([x != y for x, y in zip(*(getattr(t, key) for t in tables), strict=True)]))
             for name, key in (("text", "texts"), ("mask", "masks"), ("status", "statuses"))
         },
-        "settings": dict(_settings(dirs[0].description(), dirs[1].description())),
+        "settings": {
+            name: f"{one!r} → {other!r}"
+            for name, one, other in differences(dirs[0].description(), dirs[1].description())
+        },
+    }
+
+
+def best_of_checkpoints(runs: Sequence[Path | str]) -> dict[str, Any]:
+    """What each run measured, and of each metric the best over the runs, as JSON holds it.
+
+    `n`, `images`, `runs` (directory → metrics with their intervals) and `best_of_checkpoints` (metric → value and
+    the run it is of). The best has no interval: it was chosen on the examples that it is quoted for. Raises
+    DataError as `compare_runs` does, for any two of the runs.
+    """
+    dirs = [EvalDir(Path(run)) for run in runs]
+    tables = [read_finished(directory) for directory in dirs]
+    for other, directory in zip(tables[1:], dirs[1:], strict=True):
+        check_same(tables[0], other, [dirs[0], directory])
+    shared = [applicable(table.columns) for table in tables]
+    metrics = [metric for metric in shared[0] if all(metric in known for known in shared)]
+    measured = {
+        str(directory.path): measure(table.columns, table.images, metrics)
+        for directory, table in zip(dirs, tables, strict=True)
+    }
+    return {
+        "n": len(tables[0]),
+        "images": len(set(tables[0].images)),
+        "runs": measured,
+        "best_of_checkpoints": {metric.name: _best(measured, metric) for metric in metrics},
     }
 
 
@@ -70,12 +100,10 @@ def _part(a: Table, b: Table, rows: np.ndarray, metrics: Sequence[Metric]) -> di
     return {"n": len(images), "images": len(set(images)), "metrics": found}
 
 
-def _settings(a: Mapping[str, Any], b: Mapping[str, Any], name: str = "") -> list[tuple[str, str]]:
-    found = []
-    for key in dict.fromkeys([*a, *b]):
-        one, other, path = a.get(key), b.get(key), f"{name}.{key}" if name else key
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += _settings(one, other, path)
-        elif one != other:
-            found.append((path, f"{one!r} → {other!r}"))
-    return found
+def _best(measured: Mapping[str, Mapping[str, Any]], metric: Metric) -> dict[str, Any]:
+    """`{"value": …, "run": …}`, the first run among equals; None each where no run has a value."""
+    known = [(found[metric.name]["value"], run) for run, found in measured.items()]
+    known = [(value, run) for value, run in known if value is not None]
+    sign = -1 if metric.lower_is_better else 1
+    value, run = max(known, key=lambda pair: sign * pair[0], default=(None, None))
+    return {"value": value, "run": run}

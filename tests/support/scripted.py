@@ -1,4 +1,4 @@
-"""A policy that replays texts: for tests, and to score what somebody else's model wrote."""
+"""A policy for tests that answers each request with a text of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from segrl.errors import ModelError
-from segrl.policies.base import Completion
+from segrl.policies import Completion
 from segrl.types import RELATIVE_1000, Frame
 
 if TYPE_CHECKING:
