@@ -36,7 +36,7 @@ def evaluated(root: Path) -> dict[str, Any]:
 
 
 def of_part(found: dict[str, Any]) -> dict[str, Any]:
-    return {"n": found["n"], **{name: found["metrics"][name] for name in HEADLINE}}
+    return {"n": found["n"], "statuses": found["statuses"], **{name: found["metrics"][name] for name in HEADLINE}}
 
 
 def trained(root: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def summary(root: Path) -> dict[str, Any]:
     found = json.loads((root / "summary.json").read_text())
     sides = ("before", "after")
     return {
-        **{side: {**of_part(found[side]), "statuses": found[side]["statuses"]} for side in sides},
+        **{side: of_part(found[side]) for side in sides},
         "kinds": {
             side: {kind: of_part(part) for kind, part in found[side]["slices"]["kind"].items()} for side in sides
         },

@@ -27,7 +27,7 @@ def write_result(directory: EvalDir) -> dict[str, Any]:
     """Writes metrics.json and summary.json from the records; returns the summary.
 
     metrics.json depends on the records alone: `n`, `images`, `metrics` (name → value and ci95),
-    `statuses`, `failures` (count by kind), `slices` (dimension → part → n, images, metrics),
+    `statuses`, `failures` (count by kind), `slices` (dimension → part → n, images, metrics, statuses),
     `variants` (name → the same under another published rule) and `examples_sha256`. summary.json
     adds `run` (what run.json says) and `speed`. The summary is written last: where it is, all is.
     """
@@ -42,11 +42,10 @@ def write_result(directory: EvalDir) -> dict[str, Any]:
 def result(table: Table) -> dict[str, Any]:
     """What metrics.json holds of these records."""
     metrics = applicable(table.columns)
-    counts = Counter(table.statuses)
+    whole = _part(table, np.ones(len(table), dtype=bool), metrics)
     return {
-        **_part(table, np.ones(len(table), dtype=bool), metrics),
-        "statuses": {status.value: counts[status] for status in Status if counts[status]},
-        "failures": {status.value: counts[status] for status in Status if counts[status] and status.is_failure},
+        **whole,
+        "failures": {name: count for name, count in whole["statuses"].items() if Status(name).is_failure},
         "slices": _slices(table, metrics),
         "variants": _variants(table),
         "examples_sha256": examples_sha256(table),
@@ -82,8 +81,13 @@ def parts(table: Table, dimension: str) -> dict[str, np.ndarray]:
 
 def _part(table: Table, rows: np.ndarray, metrics: Sequence[Metric]) -> dict[str, Any]:
     images = [image for image, is_in in zip(table.images, rows, strict=True) if is_in]
-    found = measure(chosen(table.columns, rows), images, metrics)
-    return {"n": len(images), "images": len(set(images)), "metrics": found}
+    counts = Counter(status for status, is_in in zip(table.statuses, rows, strict=True) if is_in)
+    return {
+        "n": len(images),
+        "images": len(set(images)),
+        "metrics": measure(chosen(table.columns, rows), images, metrics),
+        "statuses": {status.value: counts[status] for status in Status if counts[status]},
+    }
 
 
 def chosen(columns: Columns, rows: np.ndarray) -> Columns:
