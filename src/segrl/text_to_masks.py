@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from segrl.coordinates import without_outside
 from segrl.segmenters import Segmenter, segment
-from segrl.types import Answer, Frame, Reading, Segmentation
+from segrl.types import Answer, Frame, Reading, Segmentation, Status
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,13 +26,15 @@ class TextToMasks:
     answer_format: reads the text. frame_for: the frame of the policy's numbers for an image of
     `(width, height)`. segmenter: turns mask prompts into masks. reading: how texts are read; training pays for
     the strict reading, who wants masks takes the lenient one, under which a box outside the image is left out
-    and the other objects stay.
+    and the other objects stay. max_mask_pixels: an answer whose masks hold more pixels together is BAD_VALUES;
+    None: any number.
     """
 
     answer_format: AnswerFormat
     frame_for: Callable[[tuple[int, int]], Frame]
     segmenter: Segmenter
     reading: Reading = "strict"
+    max_mask_pixels: int | None = None
 
     def read(
         self,
@@ -55,9 +57,17 @@ class TextToMasks:
         answers = written
         if self.reading == "lenient":
             answers = [without_outside(answer, image.size) for answer, image in zip(written, images, strict=True)]
+        answers = [self._bounded(answer, image.size) for answer, image in zip(answers, images, strict=True)]
         found = segment(self.segmenter, images, answers, image_ids=image_ids)
         return [replace(one, written=answer) for one, answer in zip(found, written, strict=True)]
 
     def masks(self, answers: Sequence[Answer], images: Sequence[Image.Image]) -> list[Segmentation]:
         """One Segmentation per answer that somebody drew or edited, as `segmenters.segment` makes it."""
         return segment(self.segmenter, images, answers)
+
+    def _bounded(self, answer: Answer, image_wh: tuple[int, int]) -> Answer:
+        n_pixels = len(answer.prompts) * image_wh[0] * image_wh[1]
+        if self.max_mask_pixels is None or n_pixels <= self.max_mask_pixels:
+            return answer
+        detail = f"{len(answer.prompts)} masks of {image_wh[0]}×{image_wh[1]} pixels are more than are made at once"
+        return replace(answer, status=Status.BAD_VALUES, prompts=(), detail=detail)

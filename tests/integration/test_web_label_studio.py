@@ -154,15 +154,15 @@ TWO_IMAGES = """<View>
 </View>"""
 
 
-def two_images(client, studio, **params):
+def ask_two_images(client, studio, **params):
     Studio.asked.clear()
     data = {"photo": f"{studio}/data/a.png", "other": "data:image/png;base64," + text_of(png((16, 20)))}
     body = {"tasks": [{"data": data}], "label_config": TWO_IMAGES, "params": params}
-    return client.post("/predict", json=body).json()["results"][0]["result"]
+    return client.post("/predict", json=body)
 
 
 def test_each_label_is_looked_for_in_its_own_image(client, studio):
-    found = {one["from_name"]: one for one in two_images(client, studio)}
+    found = {one["from_name"]: one for one in ask_two_images(client, studio).json()["results"][0]["result"]}
     assert len(Studio.asked) == 1
     assert {name: (one["to_name"], one["original_width"]) for name, one in found.items()} == {
         "a": ("left", 40),
@@ -175,13 +175,23 @@ def test_each_label_is_looked_for_in_its_own_image(client, studio):
 
 def test_a_mask_is_of_the_image_that_was_drawn_on(client, studio):
     def drawn(to_name):
-        value = {"x": 25, "y": 50, "width": 25, "height": 50}
-        box = {"type": "rectanglelabels", "to_name": to_name, "value": value}
-        return [
-            (one["from_name"], one["original_width"]) for one in two_images(client, studio, context={"result": [box]})
-        ]
+        found = ask_two_images(client, studio, context=drawn_box(to_name)).json()["results"][0]["result"]
+        return [(one["from_name"], one["original_width"]) for one in found]
 
-    assert (drawn("left"), drawn("right"), drawn("third")) == ([("a", 40)], [("b", 16)], [])
+    assert (drawn("left"), drawn("right")) == ([("a", 40)], [("b", 16)])
+
+
+def drawn_box(to_name, *labels):
+    value = {"x": 25, "y": 50, "width": 25, "height": 50, "rectanglelabels": list(labels)}
+    return {"result": [{"type": "rectanglelabels", "to_name": to_name, "value": value}]}
+
+
+def test_a_drawing_that_no_brush_label_can_carry_is_told(client, studio):
+    for to_name, label, said in (("third", "A", "on the image that was drawn on"), ("left", "Cup", "label 'Cup'")):
+        answer = ask_two_images(client, studio, context=drawn_box(to_name, label))
+        assert answer.status_code == 422
+        assert said in answer.json()["detail"]
+        assert said in client.get("/health").json()["last_failure"]
 
 
 def test_smart_points_and_boxes_give_their_mask(client):

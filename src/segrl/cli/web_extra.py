@@ -1,12 +1,36 @@
-"""Whether the web extra is installed."""
+"""What the three servers have in common on the command line: the web extra, their limits, their address."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from segrl.errors import SegrlError
 
+if TYPE_CHECKING:
+    from segrl.web.limits import Limits
+
 MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx", "gradio")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+Token = Annotated[
+    str | None, typer.Option(envvar="SEGRL_TOKEN", help="What clients must send as Authorization: Bearer TOKEN.")
+]
+Places = Annotated[int, typer.Option(min=1, help="Requests open at once; more get 503 and Retry-After.")]
+PlacesPerClient = Annotated[
+    int | None, typer.Option(min=1, help="Places that one address may hold (429 beyond). Default: three quarters.")
+]
+MaxMb = Annotated[float, typer.Option(min=0.01, help="Largest body of a request, in megabytes.")]
+MaxMemoryMb = Annotated[float, typer.Option(min=1, help="Memory for bodies and images of all open requests.")]
+MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Largest image.")]
+MaxMaskMegapixels = Annotated[float, typer.Option(min=0.001, help="All masks of one answer together.")]
+MaxPrompts = Annotated[int, typer.Option(min=1, help="Boxes and point sets of one request.")]
+MaxItems = Annotated[int, typer.Option(min=100, help="Values in the lists and objects of a JSON body.")]
+MaxDepth = Annotated[int, typer.Option(min=4, help="Brackets within each other in a JSON body.")]
+MaxDigits = Annotated[int, typer.Option(min=20, help="Digits of a number in a JSON body.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take, and the end after SIGTERM.")]
 
 
 def needs_web() -> None:
@@ -14,3 +38,28 @@ def needs_web() -> None:
     missing = [module for module in MODULES if find_spec(module) is None]
     if missing:
         raise SegrlError(f"{missing[0]} is not installed: pip install 'segrl[web]'")
+
+
+def limits_of(*, max_mb: float, max_memory_mb: float, **given: object) -> Limits:
+    """The limits of these options; the names of the others are those of `Limits`, or end in `megapixels`."""
+    from segrl.web.limits import Limits
+
+    values = {name: value for name, value in given.items() if not name.endswith("megapixels")}
+    pixels = {
+        name.replace("megapixels", "pixels"): round(float(str(value)) * 1e6)
+        for name, value in given.items()
+        if name.endswith("megapixels")
+    }
+    sizes = {"max_bytes": round(max_mb * 2**20), "max_memory": round(max_memory_mb * 2**20)}
+    return Limits(**{**values, **pixels, **sizes})  # type: ignore[arg-type]
+
+
+def url_of(host: str, port: int) -> str:
+    """The address to print."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def warn_if_open(host: str, token: str | None, *, remedy: str) -> None:
+    """A line on standard error where everybody in the network may ask."""
+    if token is None and host not in LOOPBACK:
+        typer.echo(f"warning: everybody who reaches this address may use it; {remedy} (docs/security.md)", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
@@ -36,8 +37,19 @@ def invalid(detail: str) -> Refused:
 def first_fault(error: ValidationError) -> str:
     """Pydantic's first complaint as one line, without the value that it is about."""
     fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"{where}: {fault['msg']}" if where else fault["msg"]
+    where = ".".join(str(part) if isinstance(part, int) else part[:60] for part in fault["loc"])
+    return one_line(f"{where}: {fault['msg']}" if where else fault["msg"])
+
+
+_FOLDERS = re.compile(r"(?<![\w.])(?:~|\.{1,2})?/(?:[^/\s'\"]+/)+")
+_LONGEST = 400
+
+
+def one_line(error: BaseException | str) -> str:
+    """An error's text for a client: one line of at most 400 characters, without folders of the server."""
+    text = _FOLDERS.sub("", " ".join(str(error).split()))
+    printable = text.encode("utf-8", "replace").decode()
+    return printable if len(printable) <= _LONGEST else printable[: _LONGEST - 1] + "…"
 
 
 def translate(error: Exception) -> Refused:
@@ -47,7 +59,7 @@ def translate(error: Exception) -> Refused:
     if isinstance(error, TimeoutError):
         return Refused(408, "too_slow", "the request took longer than this server allows: ask for less at once")
     if isinstance(error, DataError | FrameError):
-        return invalid(" ".join(str(error).split()))
+        return invalid(one_line(error))
     if isinstance(error, ImageTooLarge) or isinstance(error.__cause__, ImageTooLarge):
         return Refused(413, "image_too_large", "the image does not fit in the memory of this server's device")
     return Refused(500, "internal_error", "the server failed at this request; its log says why")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import python_multipart.multipart as reader
 from fastapi import Request
@@ -18,7 +18,7 @@ from python_multipart.exceptions import FormParserError
 
 from segrl.web.errors import Refused, first_fault, invalid
 from segrl.web.images import from_base64
-from segrl.web.limits import Limits, read_body
+from segrl.web.limits import Limits, check_json, read_body
 from segrl.web.schemas import MasksRequest, SegmentRequest
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
@@ -104,6 +104,15 @@ def _broken(detail: str) -> Refused:
 
 
 Asked = TypeVar("Asked", SegmentRequest, MasksRequest)
+Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Runs a function beside the event loop and gives its outcome."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
+
 
 FIELDS = 4
 """Fields of a form beside its queries."""
@@ -111,37 +120,54 @@ SENT = "<sent as a file>"
 """What stands in the place of an image that came as a multipart file."""
 
 
-async def read(request: Request, model: type[Asked], limits: Limits) -> tuple[Asked, bytes | None]:
+async def read(
+    request: Request, model: type[Asked], limits: Limits, take: Callable[[int], None], in_thread: InThread
+) -> tuple[Asked, bytes | None]:
     """What was asked, and the image file; None where the request names an image instead.
 
-    Raises Refused: 413 for a body that is too large, 415 for another type than JSON and
-    multipart/form-data, 400 for a broken body, 422 for one that makes no sense.
+    take: asked for the body's memory. in_thread: does the parsing beside the event loop. Raises Refused: 413 for a
+    body that is too large, 415 for another type than JSON and multipart/form-data, 400 for a broken body, 422 for
+    one that makes no sense.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await read_body(request, limits.max_bytes)
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    body = await read_body(request, limits.max_bytes, take)
     if kind == "multipart/form-data":
-        parts = parse_form(request.headers["content-type"], body, FIELDS + limits.max_queries)
-        return _from_form(parts, model)
+        return await in_thread(
+            lambda: _from_form(parse_form(content_type, body, FIELDS + limits.max_queries), model, limits)
+        )
     if kind != "application/json":
         raise Refused(415, "unsupported_media_type", "send application/json or multipart/form-data")
-    asked = validated(model, body)
+    return await in_thread(lambda: _from_json(body, model, limits))
+
+
+def _from_json(body: bytes, model: type[Asked], limits: Limits) -> tuple[Asked, bytes | None]:
+    asked = validated(model, body, limits)
     return asked, None if asked.image is None else from_base64(asked.image)
 
 
-Model = TypeVar("Model", bound=BaseModel)
+def validated(
+    model: type[Model], body: bytes | Mapping[str, Any], limits: Limits, *, max_items: int | None = None
+) -> Model:
+    """`body`, JSON or what stood in it, as the model.
 
-
-def validated(model: type[Model], body: bytes | Mapping[str, Any]) -> Model:
-    """`body`, JSON or what stood in it, as the model. Raises Refused: 400 for broken JSON, else 422."""
+    Raises Refused: 400 for broken JSON, 422 for more of anything than the limits allow and for what makes no sense.
+    """
     try:
-        return model.model_validate_json(body) if isinstance(body, bytes) else model.model_validate(body)
+        if not isinstance(body, bytes):
+            return model.model_validate(body)
+        check_json(body, limits, max_items=max_items)
+        return model.model_validate_json(body)
     except ValidationError as error:
-        if error.errors(include_input=False, include_context=False)[0]["type"] == "json_invalid":
-            raise Refused(400, "not_json", "the body is not valid JSON") from error
-        raise invalid(first_fault(error)) from error
+        fault = error.errors(include_input=False, include_url=False)[0]
+        if fault["type"] != "json_invalid":
+            raise invalid(first_fault(error)) from error
+        if "surrogate" in str(fault.get("ctx")):
+            raise invalid("a text holds half of a surrogate pair") from error
+        raise Refused(400, "not_json", "the body is not valid JSON") from error
 
 
-def _from_form(parts: Sequence[Part], model: type[Asked]) -> tuple[Asked, bytes | None]:
+def _from_form(parts: Sequence[Part], model: type[Asked], limits: Limits) -> tuple[Asked, bytes | None]:
     fields: dict[str, Any] = {}
     data = None
     for part in parts:
@@ -155,14 +181,15 @@ def _from_form(parts: Sequence[Part], model: type[Asked]) -> tuple[Asked, bytes 
         elif name == "query":
             fields.setdefault(name, []).append(part.text)
         else:
-            fields[name] = _parsed(name, part.text)
-    return validated(model, fields), data
+            fields[name] = _parsed(name, part.text, limits)
+    return validated(model, fields, limits), data
 
 
-def _parsed(name: str, text: str) -> Any:
+def _parsed(name: str, text: str, limits: Limits) -> Any:
     """A field's value; `prompts` is JSON inside the form."""
     if name != "prompts":
         return text
+    check_json(text.encode(), limits, name="prompts")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -17,6 +17,7 @@ from segrl import brush
 from segrl.masks import mask_to_box, mask_to_polygons
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 from segrl.web.errors import invalid
+from segrl.web.schemas import MAX_POINTS
 
 Kind = Literal["brushlabels", "polygonlabels", "rectanglelabels"]
 KINDS = ("brushlabels", "polygonlabels", "rectanglelabels")
@@ -40,42 +41,88 @@ class Wanted:
     image_key: str
 
 
-def read_config(config: str) -> list[Wanted]:
-    """The labels of a configuration that a mask can serve. Raises Refused(422) if there are none."""
+MAX_CONFIG = 1_000_000
+"""Characters of a configuration."""
+
+
+def read_config(config: str, *, max_tags: int = 20_000, max_depth: int = 32) -> list[Wanted]:
+    """The labels of a configuration that a mask can serve, each of the control that it stands in; in linear time.
+
+    Raises Refused(422) if there are none, for what is no XML, and for more tags or deeper ones than that.
+    """
+    if len(config) > MAX_CONFIG or config.count("<") > 2 * max_tags:
+        raise invalid(f"label_config: more than {max_tags} tags")
     if "<!" in config.replace("<!--", ""):
         raise invalid("label_config: declarations are not read")
     try:
-        root = ElementTree.fromstring(config)
+        images, controls = _controls(config, max_depth)
     except (ElementTree.ParseError, ValueError) as error:
         raise invalid("label_config: not valid XML") from error
-    images = {tag.get("name", ""): tag.get("value", "").lstrip("$") for tag in root.iter("Image")}
-    found = [wanted for tag in root.iter() for wanted in _labels(tag, images)]
+    found = [wanted for control, labels in controls for wanted in _labels(control, labels, images)]
     if not found:
         raise invalid("label_config: no BrushLabels, PolygonLabels or RectangleLabels on an Image")
     return found
 
 
-def _labels(tag: ElementTree.Element, images: dict[str, str]) -> Iterator[Wanted]:
-    kind, to_name = str(tag.tag).lower(), tag.get("toName", "")
-    if kind not in KINDS or not images.get(to_name):
+Tag = ElementTree.Element
+
+
+def _controls(config: str, max_depth: int) -> tuple[dict[str, str], list[tuple[Tag, list[Tag]]]]:
+    """The images (the key of a task's data by the name of the tag), and every control with the labels in it."""
+    parser: ElementTree.XMLPullParser = ElementTree.XMLPullParser(("start", "end"))
+    parser.feed(config)
+    parser.close()
+    images: dict[str, str] = {}
+    controls: list[tuple[Tag, list[Tag]]] = []
+    within: list[list[Tag]] = []
+    depth = 0
+    for event, tag in cast("Iterator[tuple[str, Tag]]", parser.read_events()):
+        is_control = str(tag.tag).lower() in KINDS
+        if event == "end":
+            depth -= 1
+            if is_control:
+                within.pop()
+            continue
+        depth += 1
+        if depth > max_depth:
+            raise invalid(f"label_config: tags nest deeper than {max_depth}")
+        if tag.tag == "Image":
+            images[tag.get("name", "")] = tag.get("value", "").lstrip("$")
+        elif tag.tag == "Label" and within:
+            within[-1].append(tag)
+        if is_control:
+            within.append([])
+            controls.append((tag, within[-1]))
+    return images, controls
+
+
+def _labels(control: Tag, labels: list[Tag], images: dict[str, str]) -> Iterator[Wanted]:
+    kind, to_name = cast("Kind", str(control.tag).lower()), control.get("toName", "")
+    if not images.get(to_name):
         return
-    for label in tag.iter("Label"):
+    for label in labels:
         value = label.get("value", "")
         query = label.get("hint", "").strip() or value.strip()
         if query:
-            yield Wanted(cast("Kind", kind), tag.get("name", ""), to_name, value, query, images[to_name])
+            yield Wanted(kind, control.get("name", ""), to_name, value, query, images[to_name])
 
 
-def region(wanted: Wanted, mask: np.ndarray) -> dict[str, Any] | None:
+def region(wanted: Wanted, mask: np.ndarray, tolerance_px: float = 0.0) -> dict[str, Any] | None:
     """A `(H, W)` bool mask as a region of the label's kind; None for an empty one.
 
-    A polygon region is one ring: of a mask in several parts it takes the largest.
+    A polygon region is one ring: of a mask in several parts it takes the largest, simplified within `tolerance_px`
+    pixels (`contours.simplify`) so that a person can edit it; 0 keeps every corner.
     """
     box = mask_to_box(mask)
     if box is None:
         return None
     height, width = mask.shape
-    value = {"brushlabels": _brush, "polygonlabels": _polygon, "rectanglelabels": _rectangle}[wanted.kind](mask, box)
+    if wanted.kind == "brushlabels":
+        value: dict[str, Any] = {"format": "rle", "rle": brush.encode(mask)}
+    elif wanted.kind == "polygonlabels":
+        value = _polygon(mask, tolerance_px)
+    else:
+        value = _rectangle(mask, box)
     return {
         "id": uuid.uuid4().hex[:10],
         "from_name": wanted.from_name,
@@ -88,13 +135,9 @@ def region(wanted: Wanted, mask: np.ndarray) -> dict[str, Any] | None:
     }
 
 
-def _brush(mask: np.ndarray, box: Box) -> dict[str, Any]:
-    return {"format": "rle", "rle": brush.encode(mask)}
-
-
-def _polygon(mask: np.ndarray, box: Box) -> dict[str, Any]:
+def _polygon(mask: np.ndarray, tolerance_px: float) -> dict[str, Any]:
     height, width = mask.shape
-    rings = [np.reshape(ring, (-1, 2)) for ring in mask_to_polygons(mask)]
+    rings = [np.reshape(ring, (-1, 2)) for ring in mask_to_polygons(mask, tolerance_px)]
     largest = max(rings, key=_area)
     return {"closed": True, "points": (largest / (width, height) * 100).tolist()}
 
@@ -118,6 +161,8 @@ def hints(drawn: Any, image_wh: tuple[int, int]) -> tuple[MaskPrompt, str | None
     """
     if not drawn:
         return None
+    if isinstance(drawn, list) and len(drawn) > MAX_POINTS:
+        raise invalid(f"params.context.result: more than {MAX_POINTS} regions")
     points: list[Point] = []
     labels: list[int] = []
     box, label = None, None

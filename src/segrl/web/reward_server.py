@@ -5,28 +5,45 @@
     GET  /health  {"status": "ok", "recipe": …, "devices": [...], "batches": n}
 
 Rows of all callers are scored together; with several devices an example always goes to the same one,
-so that its image is encoded once. A ground truth that cannot be used is status 422 with one line.
-Paths in a ground truth stay under the data set's root. Needs the `web` extra.
+so that its image is encoded once. What cannot be used is answered `{"error": CODE, "detail": ONE LINE}` by the
+rules of `segrl serve` (`web.errors`), within the same limits (`web.limits`). Paths in a ground truth stay under
+the data set's root. Needs the `web` extra.
 """
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, ConfigDict, Field
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, FailFast
 
 from segrl.batch_queue import BatchQueue
-from segrl.errors import SegrlError
 from segrl.integrations.recipe_reward import RecipeReward
 from segrl.rewards.engine import RewardBatch
+from segrl.web import errors, parsing
+from segrl.web.errors import Refused, invalid
+from segrl.web.limits import (
+    Memory,
+    Places,
+    ServerSettings,
+    check_json,
+    check_token,
+    client_of,
+    read_body,
+    while_client_waits,
+)
+from segrl.web.schemas import ERRORS
 
-MOST_ROWS = 4096
-"""Rows that one request may hold."""
+PARSERS = 2
+"""Bodies that are parsed at once, beside the event loop."""
 CALLERS = 64
 """Requests that are scored together."""
 
@@ -40,11 +57,11 @@ class Row(BaseModel):
     truncated: bool = False
 
 
-class Request(BaseModel):
+class ScoreRequest(BaseModel):
     """The rows of one call."""
 
     model_config = ConfigDict(extra="forbid")
-    rows: list[Row] = Field(max_length=MOST_ROWS)
+    rows: Annotated[list[Row], FailFast()]
 
 
 class Reward(BaseModel):
@@ -56,7 +73,7 @@ class Reward(BaseModel):
     terms: dict[str, float | None]
 
 
-class Response(BaseModel):
+class ScoreResponse(BaseModel):
     """One reward per row, in their order."""
 
     rewards: list[Reward]
@@ -71,6 +88,10 @@ class Scorers:
             BatchQueue(f"reward-{i}", _score_with(one), batch_size=CALLERS, on_batch=self._count)
             for i, one in enumerate(rewards)
         ]
+
+    async def close(self) -> None:
+        """Finishes what is being scored."""
+        await asyncio.gather(*(queue.close() for queue in self._queues))
 
     async def score(self, rows: Sequence[Row]) -> list[Reward]:
         """The rewards of the rows, in order. Raises what the scoring raised."""
@@ -112,20 +133,84 @@ def _rewards(batch: RewardBatch) -> list[Reward]:
     ]
 
 
-def make_app(rewards: Sequence[RecipeReward], *, name: str = "") -> FastAPI:
-    """The application over one reward per device."""
-    scorers = Scorers(rewards)
-    app = FastAPI(title="segrl reward", docs_url=None, redoc_url=None)
+class RewardService:
+    """The reward of one recipe for many callers, within the limits of a server."""
 
-    @app.post("/score")
+    def __init__(self, rewards: Sequence[RecipeReward], settings: ServerSettings) -> None:
+        self.settings, self.limits = settings, settings.limits
+        self.scorers, self.n_devices = Scorers(rewards), len(rewards)
+        self.places, self.memory = Places(self.limits.places, self.limits.share), Memory(self.limits.max_memory)
+        self._parsers = CapacityLimiter(PARSERS)
+
+    async def answer(self, request: Request) -> bytes:
+        """The JSON of a ScoreResponse. Raises Refused, DataError and what else the scoring raises."""
+        async with self.places.one(client_of(request)), asyncio.timeout(self.limits.seconds):
+            with self.memory.holding() as take:
+                body = await read_body(request, self.limits.max_bytes, take)
+                asked = await run_sync(lambda: self._parsed(body), limiter=self._parsers)
+                scored = await while_client_waits(request, self.scorers.score(asked.rows))
+                answer = ScoreResponse(rewards=scored)
+                return await run_sync(lambda: answer.model_dump_json().encode(), limiter=self._parsers)
+
+    def _parsed(self, body: bytes) -> ScoreRequest:
+        limits = self.limits
+        asked = parsing.validated(ScoreRequest, body, limits, max_items=max(limits.max_items, 8 * limits.max_rows))
+        if len(asked.rows) > limits.max_rows:
+            raise Refused(422, "too_many_rows", f"{len(asked.rows)} rows; this server takes {limits.max_rows} at once")
+        for i, row in enumerate(asked.rows):
+            if len(row.text) > limits.max_text_chars:
+                raise invalid(f"rows.{i}.text: longer than {limits.max_text_chars} characters")
+            check_json(row.ground_truth.encode(), limits, name=f"rows.{i}.ground_truth")
+        return asked
+
+
+_INLINE = {
+    "type": "object",
+    "required": ["rows"],
+    "additionalProperties": False,
+    "properties": {"rows": {"type": "array", "items": Row.model_json_schema()}},
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": ScoreRequest.model_json_schema(ref_template="#/components/schemas/{model}")}
+        },
+    }
+}
+
+
+def make_app(rewards: Sequence[RecipeReward], *, name: str = "", settings: ServerSettings | None = None) -> FastAPI:
+    """The application over one reward per device. name: of the recipe, for the health page."""
+    service = RewardService(rewards, settings or ServerSettings())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.scorers.close()
+
+    def authorized(request: Request) -> None:
+        check_token(request, service.settings.token)
+
+    app = FastAPI(title="segrl reward", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = service
+    errors.install(app)
+
+    @app.post(
+        "/score",
+        response_model=ScoreResponse,
+        responses=ERRORS,
+        openapi_extra=_BODY,
+        dependencies=[Depends(authorized)],
+    )
     async def score(request: Request) -> Response:
-        try:
-            return Response(rewards=await scorers.score(request.rows))
-        except SegrlError as error:
-            raise HTTPException(422, " ".join(str(error).split())) from error
+        """The reward of each row."""
+        return Response(await service.answer(request), media_type="application/json")
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {"status": "ok", "recipe": name, "devices": len(rewards), "batches": scorers.batches}
+        """Whether the server takes requests."""
+        scorers = service.scorers
+        return {"status": "ok", "recipe": name, "devices": service.n_devices, "batches": scorers.batches}
 
     return app

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from segrl import __version__
 from segrl.web import parsing
 from segrl.web.errors import Refused
-from segrl.web.limits import Places, check_token, while_client_waits
+from segrl.web.limits import Places, check_token, client_of, while_client_waits
 from segrl.web.schemas import (
     ERRORS,
     MASKS_BODY,
@@ -29,6 +29,9 @@ from segrl.web.service import Service
 
 JSON = "application/json"
 
+Take = Callable[[int], None]
+"""Asks for so many bytes of memory."""
+
 _bearer = HTTPBearer(auto_error=False, description="The token that the server was started with, if any.")
 
 
@@ -39,10 +42,13 @@ class Health(BaseModel):
     version: str
 
 
-async def guarded(request: Request, service: Service, places: Places, work: Callable[[], Awaitable[bytes]]) -> Response:
-    """The answer that `work` makes, with a place held and the clock running from the first byte on."""
-    async with places.one(), asyncio.timeout(service.limits.seconds):
-        return Response(await work(), media_type=JSON)
+async def guarded(
+    request: Request, service: Service, places: Places, work: Callable[[Take], Awaitable[bytes]]
+) -> Response:
+    """The answer that `work` makes, with a place and its memory held and the clock running from the first byte on."""
+    async with places.one(client_of(request)), asyncio.timeout(service.limits.seconds):
+        with service.memory.holding() as take:
+            return Response(await work(take), media_type=JSON)
 
 
 def build(service: Service) -> APIRouter:
@@ -57,12 +63,12 @@ def build(service: Service) -> APIRouter:
     @api.post("/segment", response_model=SegmentResponse, openapi_extra=SEGMENT_BODY)
     async def segment(request: Request) -> Response:
         """Masks for one query or several about an image, with the policy's reasoning and mask prompts."""
-        return await guarded(request, service, service.segment_places, lambda: _segment(request, service))
+        return await guarded(request, service, service.segment_places, lambda take: _segment(request, service, take))
 
     @api.post("/masks", response_model=MasksResponse, openapi_extra=MASKS_BODY)
     async def masks(request: Request) -> Response:
         """Masks for boxes and points; an image that was sent before may be named by its `image_id`."""
-        return await guarded(request, service, service.masks_places, lambda: _masks(request, service))
+        return await guarded(request, service, service.masks_places, lambda take: _masks(request, service, take))
 
     @router.get("/healthz", response_model=Health, responses={503: ERRORS[503]})
     async def healthz() -> Health:
@@ -86,25 +92,25 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _segment(request: Request, service: Service) -> bytes:
-    asked, data = await parsing.read(request, SegmentRequest, service.limits)
+async def _segment(request: Request, service: Service, take: Take) -> bytes:
+    asked, data = await parsing.read(request, SegmentRequest, service.limits, take, service.in_thread)
     assert data is not None  # a SegmentRequest always has an image
 
     async def answer() -> bytes:
-        image_id, image = await service.open_image(data)
+        image_id, image = await service.open_image(data, take)
         results = await service.segment(image, asked.queries)
         return await service.in_thread(lambda: segment_body(image_id, image, results, asked.mask_format))
 
     return await while_client_waits(request, answer())
 
 
-async def _masks(request: Request, service: Service) -> bytes:
-    asked, data = await parsing.read(request, MasksRequest, service.limits)
+async def _masks(request: Request, service: Service, take: Take) -> bytes:
+    asked, data = await parsing.read(request, MasksRequest, service.limits, take, service.in_thread)
     prompts = [prompt.to_mask_prompt() for prompt in asked.prompts]
 
     async def answer() -> bytes:
         if data is not None:
-            image_id, image = await service.open_image(data)
+            image_id, image = await service.open_image(data, take)
         else:
             image_id = asked.image_id or ""
             image = service.recent.get(image_id)

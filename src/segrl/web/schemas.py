@@ -11,16 +11,19 @@ import numpy as np
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic.json_schema import models_json_schema
 
 from segrl.masks import mask_to_box, mask_to_polygons, png_bytes, to_rle
-from segrl.pipeline import Result
-from segrl.types import ORIGINAL, MaskPrompt, Segmentation
+from segrl.types import ORIGINAL, MaskPrompt
+from segrl.web.images import PackedMasks
+from segrl.web.service import Answered, Cut
 
 MaskFormat = Literal["rle", "polygon", "png"]
 StatusName = Literal["truncated", "no_answer", "bad_syntax", "bad_values", "no_target", "ok"]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+MAX_POINTS = 64
+"""Points of one mask prompt."""
 Query = Annotated[str, Field(min_length=1, pattern=r"\S", description="What to look for, in plain words.")]
 
 PIXEL = (
@@ -39,8 +42,10 @@ class Prompt(_Strict):
     box_xyxy: tuple[Number, Number, Number, Number] | None = Field(
         None, description="[x1, y1, x2, y2], exclusive maximum", examples=[[4, 4, 20, 20]]
     )
-    points_xy: list[tuple[Number, Number]] = Field([], max_length=64)
-    labels: list[Literal[0, 1]] = Field([], max_length=64, description="for each point: 1 on the object, 0 off it")
+    points_xy: Annotated[list[tuple[Number, Number]], FailFast()] = Field([], max_length=MAX_POINTS)
+    labels: Annotated[list[Literal[0, 1]], FailFast()] = Field(
+        [], max_length=MAX_POINTS, description="one a point: 1 on the object, 0 off it"
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Prompt:
@@ -56,7 +61,7 @@ class SegmentRequest(_Strict):
     """An image and one query or several."""
 
     image: str = Field(description="An image file as base64, or as a data: address.", min_length=1, examples=[PIXEL])
-    query: Query | Annotated[list[Query], Field(min_length=1)] = Field(examples=["the red ring"])
+    query: Query | Annotated[list[Query], Field(min_length=1), FailFast()] = Field(examples=["the red ring"])
     mask_format: MaskFormat = "rle"
 
     @property
@@ -70,7 +75,7 @@ class MasksRequest(_Strict):
 
     image: str | None = Field(None, description="An image file as base64, or as a data: address.", examples=[PIXEL])
     image_id: str | None = Field(None, description="Of an earlier answer, in place of the image.")
-    prompts: list[Prompt] = Field(min_length=1, examples=[[{"box_xyxy": [4, 4, 20, 20]}]])
+    prompts: Annotated[list[Prompt], FailFast()] = Field(min_length=1, examples=[[{"box_xyxy": [4, 4, 20, 20]}]])
     mask_format: MaskFormat = "rle"
 
     @model_validator(mode="after")
@@ -147,32 +152,31 @@ def _mask_body(mask: np.ndarray, score: float | None, mask_format: MaskFormat) -
     return body
 
 
-def _mask_bodies(masks: np.ndarray, scores: np.ndarray | None, mask_format: MaskFormat) -> list[dict[str, Any]]:
+def _mask_bodies(masks: PackedMasks, scores: np.ndarray | None, mask_format: MaskFormat) -> list[dict[str, Any]]:
     told = [None] * len(masks) if scores is None else scores.tolist()
     return [_mask_body(mask, score, mask_format) for mask, score in zip(masks, told, strict=True)]
 
 
-def segment_body(image_id: str, image: Image.Image, results: Sequence[Result], mask_format: MaskFormat) -> bytes:
+def segment_body(image_id: str, image: Image.Image, answers: Sequence[Answered], mask_format: MaskFormat) -> bytes:
     """The JSON of a SegmentResponse."""
-    answers = [
+    results = [
         {
-            "query": result.query,
-            "status": result.status.value,
-            "detail": result.answer.detail,
-            "reasoning": result.reasoning,
-            "text": result.text,
-            "prompts": [prompt.to_json() for prompt in result.prompts],
-            "masks": _mask_bodies(result.masks, result.scores, mask_format),
+            "query": one.result.query,
+            "status": one.result.status.value,
+            "detail": one.result.answer.detail,
+            "reasoning": one.result.reasoning,
+            "text": one.result.text,
+            "prompts": [prompt.to_json() for prompt in one.result.prompts],
+            "masks": _mask_bodies(one.masks, one.result.scores, mask_format),
         }
-        for result in results
+        for one in answers
     ]
-    return _json({"image_id": image_id, "width": image.width, "height": image.height, "results": answers})
+    return _json({"image_id": image_id, "width": image.width, "height": image.height, "results": results})
 
 
-def masks_body(image_id: str, image: Image.Image, found: Segmentation, mask_format: MaskFormat) -> bytes:
+def masks_body(image_id: str, image: Image.Image, found: Cut, mask_format: MaskFormat) -> bytes:
     """The JSON of a MasksResponse."""
-    scores = None if found.scores is None else found.scores.cpu().numpy()
-    bodies = _mask_bodies(found.masks.cpu().numpy(), scores, mask_format)
+    bodies = _mask_bodies(found.masks, found.scores, mask_format)
     return _json({"image_id": image_id, "width": image.width, "height": image.height, "masks": bodies})
 
 
@@ -190,6 +194,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorBody, "description": "The image is not known here (any more)."},
     408: {"model": ErrorBody, "description": "The request took longer than the server allows."},
     413: {"model": ErrorBody, "description": "Too many bytes or pixels."},
+    429: {
+        "model": ErrorBody,
+        "description": "The client has its share of places; Retry-After says when to come again.",
+    },
     415: {"model": ErrorBody, "description": "Neither JSON nor multipart/form-data."},
     422: {"model": ErrorBody, "description": "The request makes no sense, or asks for too much."},
     503: {"model": ErrorBody, "description": "All places are taken; Retry-After says when to come again."},

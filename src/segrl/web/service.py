@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from PIL import Image
@@ -13,10 +15,10 @@ from PIL import Image
 from segrl.batch_queue import BatchQueue
 from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline, Result
-from segrl.types import Answer, MaskPrompt, Segmentation, Status
+from segrl.types import Answer, MaskPrompt, Status
 from segrl.web.errors import Refused, invalid
-from segrl.web.images import RecentImages, decode
-from segrl.web.limits import Places, ServerSettings
+from segrl.web.images import PackedMasks, RecentImages, decode
+from segrl.web.limits import Memory, Places, ServerSettings
 from segrl.web.metrics import Metrics
 
 T = TypeVar("T")
@@ -27,23 +29,48 @@ CODEC_THREADS = 2
 """Images decoded and answers encoded at once, beside the two queues."""
 
 
+def _free(n_bytes: int) -> None:
+    """Nobody counts."""
+
+
+Asked = tuple[Image.Image, tuple[MaskPrompt, ...]]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to one query. result: without its masks, which are `masks`."""
+
+    result: Result
+    masks: PackedMasks
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Masks for mask prompts, in their order. scores: `(N,)` float32 or None, as `Segmentation` has them."""
+
+    masks: PackedMasks
+    scores: np.ndarray | None
+    answer: Answer
+
+
 class Service:
     """What a server does, without HTTP.
 
     Queries and mask prompts have a queue each, so that whoever drags a box does not wait for another's
-    reasoning. Everything but `close` must be used in one event loop.
+    reasoning. Everything but `close` must be used in one event loop. Masks are made for at most
+    `batch_size` queries and `max_mask_pixels` of each at a time, and wait at a bit a pixel.
     """
 
     def __init__(self, pipeline: Pipeline, settings: ServerSettings) -> None:
-        self.pipeline, self.settings, self.limits = pipeline, settings, settings.limits
+        self.settings, self.limits = settings, settings.limits
+        self.pipeline = _bounded(pipeline, self.limits.max_mask_pixels)
         self.metrics = Metrics()
         self.recent = RecentImages(settings.recent_bytes)
-        self._queries: BatchQueue[tuple[Image.Image, str], Result] = self._queue(
+        self.memory = Memory(self.limits.max_memory)
+        self._queries: BatchQueue[tuple[Image.Image, str], Answered] = self._queue(
             "segment", self._answer, settings.batch_size
         )
-        self._masks: BatchQueue[tuple[Image.Image, tuple[MaskPrompt, ...]], Segmentation] = self._queue(
-            "masks", self._decode, MASKS_BATCH
-        )
+        self._masks: BatchQueue[Asked, Cut] = self._queue("masks", self._decode, MASKS_BATCH)
         self.segment_places, self.masks_places = self._places(self._queries), self._places(self._masks)
         self._codecs = CapacityLimiter(CODEC_THREADS)
         self.closing = False
@@ -55,7 +82,7 @@ class Service:
         def until_free() -> float:
             return queue.last_batch_seconds * (1 + queue.n_waiting / queue.batch_size)
 
-        places = Places(self.limits.places, until_free)
+        places = Places(self.limits.places, self.limits.share, until_free)
         self.metrics.watch(queue.name, lambda: queue.n_waiting, lambda: places.taken)
         return places
 
@@ -65,28 +92,35 @@ class Service:
         await self._queries.close()
         await self._masks.close()
 
-    async def open_image(self, data: bytes) -> tuple[str, Image.Image]:
-        """An image file's id, by which it can be named again for a while, and its pixels. Raises Refused."""
+    async def open_image(self, data: bytes, take: Callable[[int], None] = _free) -> tuple[str, Image.Image]:
+        """An image file's id, by which it can be named again for a while, and its pixels; `take` is asked for
+        their memory. Raises Refused."""
         image = await self.in_thread(lambda: decode(data, self.limits.max_pixels))
+        take(3 * image.width * image.height)
         return self.recent.put(image), image
 
-    async def segment(self, image: Image.Image, queries: Sequence[str]) -> list[Result]:
+    async def segment(self, image: Image.Image, queries: Sequence[str]) -> list[Answered]:
         """The answer to each query. Raises Refused."""
         if len(queries) > self.limits.max_queries:
             detail = f"{len(queries)} queries; this server takes {self.limits.max_queries} at once"
             raise Refused(422, "too_many_queries", detail)
         if any(len(query) > self.limits.max_query_chars for query in queries):
             raise invalid(f"query: longer than {self.limits.max_query_chars} characters")
-        results = await self._queries.do([(image, query.strip()) for query in queries])
-        for result in results:
-            self.metrics.answers.labels(result.status.value).inc()
-        return [replace(result, query=query) for result, query in zip(results, queries, strict=True)]
+        found = await self._queries.do([(image, query.strip()) for query in queries])
+        for one in found:
+            self.metrics.answers.labels(one.result.status.value).inc()
+        return [
+            replace(one, result=replace(one.result, query=query)) for one, query in zip(found, queries, strict=True)
+        ]
 
-    async def masks(self, image: Image.Image, prompts: Sequence[MaskPrompt]) -> Segmentation:
+    async def masks(self, image: Image.Image, prompts: Sequence[MaskPrompt]) -> Cut:
         """A mask for each prompt in original pixels. Raises Refused."""
         if len(prompts) > self.limits.max_prompts:
             detail = f"{len(prompts)} mask prompts; this server takes {self.limits.max_prompts} at once"
             raise Refused(422, "too_many_prompts", detail)
+        if len(prompts) * image.width * image.height > self.limits.max_mask_pixels:
+            detail = f"{len(prompts)} masks of {image.width}×{image.height} pixels are more than are made at once"
+            raise Refused(413, "too_many_pixels", detail)
         (found,) = await self._masks.do([(image, tuple(prompts))])
         if found.answer.status is not Status.OK:
             raise invalid(f"prompts: {found.answer.detail}")
@@ -96,9 +130,45 @@ class Service:
         """The outcome of `work`, done beside the event loop."""
         return await run_sync(work, limiter=self._codecs)
 
-    def _answer(self, pairs: Sequence[tuple[Image.Image, str]]) -> list[Result | SegrlError]:
-        return list(self.pipeline.try_many(pairs, batch_size=len(pairs)))
+    def _answer(self, pairs: Sequence[tuple[Image.Image, str]]) -> list[Answered | SegrlError]:
+        found = self.pipeline.try_many(pairs, batch_size=len(pairs))
+        return [one if isinstance(one, SegrlError) else _packed(one) for one in found]
 
-    def _decode(self, asked: Sequence[tuple[Image.Image, tuple[MaskPrompt, ...]]]) -> list[Segmentation]:
+    def _decode(self, asked: Sequence[Asked]) -> list[Cut]:
+        return [cut for group in self._groups(asked) for cut in self._decode_group(group)]
+
+    def _groups(self, asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+        """Requests whose masks hold at most `max_mask_pixels` together."""
+        group: list[Asked] = []
+        pixels = 0
+        for image, prompts in asked:
+            more = len(prompts) * image.width * image.height
+            if group and pixels + more > self.limits.max_mask_pixels:
+                yield group
+                group, pixels = [], 0
+            group.append((image, prompts))
+            pixels += more
+        yield group
+
+    def _decode_group(self, asked: Sequence[Asked]) -> list[Cut]:
         answers = [Answer(Status.OK, prompts) for _, prompts in asked]
-        return self.pipeline.text_to_masks.masks(answers, [image for image, _ in asked])
+        found = self.pipeline.text_to_masks.masks(answers, [image for image, _ in asked])
+        return [
+            Cut(
+                PackedMasks.of(one.masks.cpu().numpy()),
+                None if one.scores is None else one.scores.cpu().numpy(),
+                one.answer,
+            )
+            for one in found
+        ]
+
+
+def _packed(result: Result) -> Answered:
+    return Answered(replace(result, masks=result.masks[:0]), PackedMasks.of(result.masks))
+
+
+def _bounded(pipeline: Pipeline, max_mask_pixels: int) -> Pipeline:
+    """The same pipeline, for which an answer of more mask pixels is BAD_VALUES."""
+    bounded = copy.copy(pipeline)
+    bounded.text_to_masks = replace(pipeline.text_to_masks, max_mask_pixels=max_mask_pixels)
+    return bounded
