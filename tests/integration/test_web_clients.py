@@ -70,7 +70,9 @@ def visited_by_many(url, ask, each):
 
 def test_64_clients_lose_and_swap_nothing():
     policy = EchoPolicy(seconds_per_batch=0.002)
-    with running(ServerSettings(limits=Limits(places=CLIENTS), batch_size=16), policy) as server:
+    with running(
+        ServerSettings(limits=Limits(places=CLIENTS, places_per_client=CLIENTS), batch_size=16), policy
+    ) as server:
         report = visited_by_many(server.url, ask_as, EACH)
         print(report)
         assert report["answers"] == sum(policy.batches) == 2 * CLIENTS * EACH
@@ -94,7 +96,9 @@ def test_64_clients_of_the_tiny_policy():
         assert [mask["rle"] for mask in result["masks"]] == [to_rle(mask) for mask in alone[number].masks]
         return 1
 
-    with running(ServerSettings(batch_size=16, limits=Limits(seconds=600)), pipeline=model) as server:
+    with running(
+        ServerSettings(batch_size=16, limits=Limits(seconds=600, places_per_client=CLIENTS)), pipeline=model
+    ) as server:
         report = visited_by_many(server.url, ask, 3)
     assert report["answers"] == 3 * CLIENTS
     print("64 clients of the tiny policy:", report)
@@ -118,6 +122,39 @@ def test_a_full_server_says_when_to_come_again():
         assert httpx.post(f"{server.url}/v1/segment", json=body).status_code == 200
 
 
+def test_one_client_leaves_places_to_the_others():
+    limits = Limits(places=4, places_per_client=3)
+    with running(ServerSettings(limits=limits)) as server:
+        head = b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        slow = [socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.2", 0)) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(head)
+        eventually(lambda: server.service.segment_places.taken == 3)
+        body = {"image": text_of(png()), "query": "none"}
+        transport = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(transport=transport) as greedy:
+            refused = greedy.post(f"{server.url}/v1/segment", json=body)
+        assert (refused.status_code, refused.json()["error"]) == (429, "too_many_requests")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert httpx.post(f"{server.url}/v1/segment", json=body).status_code == 200
+        for connection in slow:
+            connection.close()
+        eventually(lambda: server.service.segment_places.taken == 0)
+
+
+def test_open_requests_share_a_stated_memory():
+    with running(ServerSettings(limits=Limits(max_memory=30_000))) as server:
+        whole = {"image": text_of(png((200, 200))), "query": "none"}  # 120,000 bytes of pixels
+        refused = httpx.post(f"{server.url}/v1/segment", json=whole)
+        assert (refused.status_code, refused.json()["error"]) == (413, "too_large")
+        with server.service.memory.holding() as take:
+            take(29_900)
+            busy = httpx.post(f"{server.url}/v1/segment", json={**whole, "image": text_of(png())})
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+        assert httpx.post(f"{server.url}/v1/segment", json={**whole, "image": text_of(png())}).status_code == 200
+        assert server.service.memory.taken == 0
+
+
 def request_bytes(body):
     head = ("POST /v1/segment HTTP/1.1", "Host: a", "Content-Type: application/json", f"Content-Length: {len(body)}")
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -133,7 +170,7 @@ def test_clients_that_go_away_leave_nothing_behind():
                 sent = len(whole) if i % 2 else rng.randrange(1, len(whole))
                 connection.sendall(whole[:sent])
                 if i == 1:
-                    eventually(lambda: server.service.segment_places.taken >= 1)
+                    eventually(lambda: len(server.service.recent) == 1)
         service = server.service
         eventually(lambda: service.segment_places.taken == 0)
         eventually(lambda: service._queries.n_waiting == 0)

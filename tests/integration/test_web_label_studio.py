@@ -1,5 +1,6 @@
 """Label Studio's protocol, its regions, and from where images are fetched."""
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -12,10 +13,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from serving import box_mask, png, running, text_of
 
 from segrl import brush
+from segrl.contours import EDITABLE_PX
 from segrl.masks import polygons_to_mask
 from segrl.web.errors import Refused
 from segrl.web.limits import ServerSettings
-from segrl.web.regions import read_config
+from segrl.web.regions import read_config, region
 
 SIZE, BOX = (40, 30), (3, 4, 20, 25)
 CONFIG = """<View>
@@ -79,12 +81,32 @@ def test_configurations_that_cannot_be_served(config):
         read_config(config)
 
 
+PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2lnbmF0dXJl"
+
+
 class Studio(BaseHTTPRequestHandler):
     """A Label Studio that has one picture."""
 
     asked: list = []  # noqa: RUF012
+    accepted = "Token k3y"
+    n_exchanges = 0
+
+    def do_POST(self):
+        """The exchange of a personal access token; the bearer tokens are numbered."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        is_known = self.path == "/api/token/refresh/" and body == {"refresh": PERSONAL}
+        self.send_response(200 if is_known else 401)
+        self.end_headers()
+        if is_known:
+            Studio.n_exchanges += 1
+            Studio.accepted = f"Bearer b{Studio.n_exchanges}"
+            self.wfile.write(json.dumps({"access": f"b{Studio.n_exchanges}"}).encode())
 
     def do_GET(self):
+        if self.headers.get("Authorization") != self.accepted:
+            self.send_response(401)
+            self.end_headers()
+            return
         self.asked.append((self.path, self.headers.get("Authorization")))
         if self.path == "/moved":
             self.send_response(302)
@@ -131,11 +153,11 @@ def test_the_handshake(client):
 def test_regions_of_every_kind_hold_the_mask(client):
     (prediction,) = predict(client, DATA).json()["results"]
     assert prediction["score"] == 1
-    found = {region["type"]: region for region in prediction["result"]}
+    found = {one["type"]: one for one in prediction["result"]}
     assert len(prediction["result"]) == len(found) == 3
     truth = box_mask(BOX, SIZE)
-    for region in found.values():
-        assert (region["original_width"], region["original_height"], region["to_name"]) == (*SIZE, "img")
+    for one in found.values():
+        assert (one["original_width"], one["original_height"], one["to_name"]) == (*SIZE, "img")
     brushed = found["brushlabels"]["value"]
     assert (brushed["format"], brushed["brushlabels"], found["brushlabels"]["from_name"]) == ("rle", ["A"], "brush")
     np.testing.assert_array_equal(unpack(brushed["rle"])[::4].reshape(SIZE[::-1]) == 255, truth)
@@ -200,8 +222,8 @@ def test_smart_points_and_boxes_give_their_mask(client):
 
     box = drawn("rectanglelabels", x=25, y=50, width=25, height=50)
     answer = predict(client, DATA, context={"result": [box]}).json()["results"][0]["result"]
-    (region,) = answer
-    mask = unpack(region["value"]["rle"])[::4].reshape(SIZE[::-1]) == 255
+    (drawn_region,) = answer
+    mask = unpack(drawn_region["value"]["rle"])[::4].reshape(SIZE[::-1]) == 255
     np.testing.assert_array_equal(mask, box_mask((10, 15, 20, 30), SIZE))
     point = drawn("keypointlabels", x=50, y=50, width=1)
     assert len(predict(client, DATA, context={"result": [point]}).json()["results"][0]["result"]) == 1
@@ -234,6 +256,52 @@ def test_requests_that_make_no_sense(client):
     for body in ({}, {"tasks": [], "label_config": CONFIG}, {"tasks": [{"data": {}}], "label_config": CONFIG}):
         assert client.post("/predict", json=body).status_code == 422
     assert client.post("/predict", content=b"{").status_code == 400
+
+
+def with_key(studio, key):
+    return running(ServerSettings(label_studio_url=studio, label_studio_key=key))
+
+
+def test_a_personal_access_token_is_exchanged_and_refreshed(studio):
+    Studio.n_exchanges = 0
+    with with_key(studio, PERSONAL) as server, httpx.Client(base_url=f"{server.url}/label-studio") as client:
+        assert client.post("/setup", json={}).status_code == 200
+        assert predict(client, "/data/a.png").status_code == 200
+        assert Studio.n_exchanges == 1
+        Studio.accepted = "Bearer expired"
+        assert predict(client, "/data/a.png").status_code == 200
+        assert Studio.n_exchanges == 2
+    Studio.accepted = "Token k3y"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("0" * 40, "create a personal access token"), ("eyJ.a.b", "create a new one"), (None, "--label-studio-key")],
+)
+def test_a_key_that_is_refused_is_told_when_the_project_connects_and_with_each_task(studio, key, said):
+    with with_key(studio, key) as server, httpx.Client(base_url=f"{server.url}/label-studio") as client:
+        assert client.get("/health").json()["note"].endswith("ML_BLOCK_LOCAL_IP=false")
+        connected = client.post("/setup", json={})
+        assert (connected.status_code, said in connected.text) == ((200, False) if key is None else (422, True))
+        asked = predict(client, "/data/a.png")
+        assert (asked.status_code, said in asked.json()["detail"]) == (422, True)
+        assert said in client.get("/health").json()["last_failure"]
+
+
+def test_a_task_that_fails_leaves_the_others_their_regions(client):
+    good, bad = predict(client, DATA, "/data/gone.png").json()["results"]
+    assert (len(good["result"]), good["detail"]) == (3, "")
+    assert (bad["result"], bad["score"]) == ([], 0)
+    assert "answers 404" in bad["detail"]
+
+
+def test_polygons_can_be_edited_unless_exact_ones_are_asked_for():
+    ys, xs = np.mgrid[:200, :300]
+    mask = ((xs - 150) / 120) ** 2 + ((ys - 100) / 80) ** 2 < 1
+    polygon = read_config(CONFIG)[2]
+    exact, editable = (region(polygon, mask, tolerance)["value"]["points"] for tolerance in (0, EDITABLE_PX))
+    assert len(exact) > 200
+    assert len(editable) <= 40
 
 
 def test_without_a_host_nothing_is_fetched():

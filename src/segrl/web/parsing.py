@@ -162,7 +162,7 @@ def validated(
         fault = error.errors(include_input=False, include_url=False)[0]
         if fault["type"] != "json_invalid":
             raise invalid(first_fault(error)) from error
-        if "surrogate" in str(fault.get("ctx")):
+        if "surrogate" in str(fault.get("ctx")) or "hex escape" in str(fault.get("ctx")):
             raise invalid("a text holds half of a surrogate pair") from error
         raise Refused(400, "not_json", "the body is not valid JSON") from error
 

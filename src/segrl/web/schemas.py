@@ -61,7 +61,7 @@ class SegmentRequest(_Strict):
     """An image and one query or several."""
 
     image: str = Field(description="An image file as base64, or as a data: address.", min_length=1, examples=[PIXEL])
-    query: Query | Annotated[list[Query], Field(min_length=1), FailFast()] = Field(examples=["the red ring"])
+    query: Query | Annotated[list[Query], Field(min_length=1)] = Field(examples=["the red ring"])
     mask_format: MaskFormat = "rle"
 
     @property
