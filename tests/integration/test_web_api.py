@@ -52,7 +52,7 @@ def test_a_query_gives_a_mask_in_each_format(client, mask_format):
     body = ask(client, mask_format=mask_format).json()
     assert (body["width"], body["height"]) == SIZE
     (result,) = body["results"]
-    assert (result["query"], result["status"], result["detail"]) == (QUERY, "ok", "")
+    assert (result["query"], result["status"], result["detail"], result["repairs"]) == (QUERY, "ok", "", [])
     assert result["reasoning"] == seen_in(Image.open(io.BytesIO(png())))
     assert result["prompts"] == [{"box_xyxy": list(BOX), "points_xy": [], "labels": []}]
     (mask,) = result["masks"]

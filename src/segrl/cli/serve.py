@@ -13,6 +13,7 @@ def serve(
     policy: Annotated[str, typer.Option(help="tiny, a directory, or a name on the hub.")] = "tiny",
     segmenter: Annotated[str | None, typer.Option(help="Default: the one that fits the policy.")] = None,
     answer_format: Annotated[str | None, typer.Option(help="Default: the policy's own.")] = None,
+    reading: web.Reading = "lenient",
     device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of the policy.")] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 serves every network.")] = "127.0.0.1",
@@ -66,8 +67,9 @@ def serve(
     with bind(host, port) as place:
         quieten()
         pipeline = segrl.load(
-            policy, segmenter=segmenter, answer_format=answer_format, device=device, max_new_tokens=max_new_tokens
-        )
+            policy, segmenter=segmenter, answer_format=answer_format, reading=reading, device=device,
+            max_new_tokens=max_new_tokens,
+        )  # fmt: skip
         place.listen()  # from here on nobody is turned away
         typer.echo(f"serving {policy} on {web.url_of(host, place.getsockname()[1])}  (API: /docs; Ctrl-C stops)")
         web.warn_if_open(host, token, remedy="--token asks for one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx", "gradio")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+Reading = Annotated[
+    Literal["lenient", "strict"],
+    typer.Option(
+        help="lenient keeps whole objects of broken answers and lists what was mended; strict as in training."
+    ),
+]
 Token = Annotated[
     str | None, typer.Option(envvar="SEGRL_TOKEN", help="What clients must send as Authorization: Bearer TOKEN.")
 ]

@@ -109,6 +109,7 @@ class QueryResult(BaseModel):
     query: str
     status: StatusName
     detail: str = Field(description="what is wrong with the policy's answer; empty when nothing is")
+    repairs: list[str] = Field(description="what the lenient reading mended or left out, one line each")
     reasoning: str | None
     text: str = Field(description="what the policy wrote")
     prompts: list[Prompt]
@@ -164,6 +165,7 @@ def segment_body(image_id: str, image: Image.Image, answers: Sequence[Answered],
             "query": one.result.query,
             "status": one.result.status.value,
             "detail": one.result.answer.detail,
+            "repairs": list(one.result.repairs),
             "reasoning": one.result.reasoning,
             "text": one.result.text,
             "prompts": [prompt.to_json() for prompt in one.result.prompts],
