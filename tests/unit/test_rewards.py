@@ -157,7 +157,9 @@ def completions(*texts: str) -> Completions:
     truth = np.zeros((1, 10, 20), dtype=bool)
     truth[0, 2:6, 4:14] = True
     n = len(texts)
-    return Completions(texts, [False] * n, [7] * n, ["e"] * n, [image] * n, ["i"] * n, [truth] * n, [None] * n)
+    return Completions(
+        texts, [False] * n, [7] * n, ["e"] * n, [image] * n, ["i"] * n, [truth] * n, [None] * n, ["q"] * n
+    )
 
 
 GOOD = "<think>x</think> <bbox>[4,2,14,6]</bbox>, <points>[[5,3]]</points>, <labels>[1]</labels>"
@@ -187,5 +189,5 @@ def test_a_term_of_ones_own_by_import_path():
 
 def test_no_term_applies_is_none_and_a_broken_term_raises():
     assert engine({"no_target": 1}).score(completions(GOOD)).totals == [None]
-    with pytest.raises(ValueError, match="'mine' gave nan for a completion of example e"):
+    with pytest.raises(RecipeError, match="mine gave nan for a completion of example e"):
         engine({"mine": {"weight": 1, "python": f"{__name__}.broken_term"}}).score(completions(GOOD))

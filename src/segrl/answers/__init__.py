@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from segrl.answers.base import AnswerFormat
 from segrl.answers.json_list import JsonList
-from segrl.answers.plugins import PREFIX, own_format
+from segrl.answers.plugins import own_format
 from segrl.answers.points_only import PointsOnly
 from segrl.answers.prompts import own_points
 from segrl.answers.sam_r1 import SamR1
 from segrl.answers.seg_r1 import SegR1
 from segrl.answers.seg_zero import SegZero
 from segrl.errors import SegrlError
+from segrl.plugins import PREFIX
 from segrl.text import did_you_mean
 from segrl.types import UNKNOWN_FRAME, Answer, Frame, Reading
 

@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import Any
 
 from segrl.datasets.image_mask_layouts import LAYOUTS
-from segrl.errors import DataError
-from segrl.text import did_you_mean
+from segrl.errors import DataError, SegrlError
+from segrl.plugins import PREFIX, import_path
+from segrl.text import did_you_mean, first_line
 from segrl.types import Example
 
 __all__ = ["NAMES", "load"]
@@ -84,6 +85,8 @@ NAMES = tuple(_READERS)
 def load(name: str, **options: Any) -> Sequence[Example]:
     """The data set `name` with its reader's own options, as a lazy sequence of examples.
 
+    `python:my_data.Cells` is one of your own: a class or function that gives a sequence of `segrl.types.Example`.
+
     Every set takes `sample={"n": 3000, "seed": 0}`: that many examples, drawn with the seed, in the set's
     order; `augment={"views": 8, "flip": True}`: that many views of each (`segrl.datasets.augmented`), for
     training on few images; and `reading={"max_megapixels": 400}`: what the reader of pictures is told where a
@@ -93,10 +96,10 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     >>> len(load("tiny", n=3, seed=0))
     3
     """
-    if name not in _READERS:
+    if name not in _READERS and not name.startswith(PREFIX):
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
     augment, reading = options.pop("augment", None), options.pop("reading", None)
-    examples = _READERS[name](**options)
+    examples = _own(name, options) if name.startswith(PREFIX) else _READERS[name](**options)
     if reading is not None:
         from segrl.datasets.rows import pass_on
         from segrl.images import Reading
@@ -107,6 +110,20 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     from segrl.datasets.augmented import Augmented
 
     return Augmented(examples, augment)
+
+
+def _own(name: str, options: Mapping[str, Any]) -> Sequence[Example]:
+    """The data set of one's own called `python:PATH`: a class or function that gives a sequence of examples."""
+    from segrl.datasets.own import Own
+
+    try:
+        return Own(name, _build(import_path(name), name, options))
+    except SegrlError:
+        raise
+    except ImportError as error:
+        raise DataError(f"cannot import the data set {name} ({error})") from error
+    except Exception as error:
+        raise DataError(f"the data set {name}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping[str, Any]) -> Sequence[Example]:

@@ -109,6 +109,7 @@ class RecipeReward:
                 image_ids=[example.image_id for example in examples],
                 targets=[example.targets for example in examples],
                 ignores=[example.ignore for example in examples],
+                queries=[example.query for example in examples],
             )
         )
 

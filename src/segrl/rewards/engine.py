@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segrl.errors import RecipeError, SegrlError
 from segrl.rewards.registry import RewardTerm
 from segrl.rewards.rollout import Rollout
+from segrl.text import first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,7 +29,7 @@ class Completions:
 
     texts: completions as `segrl.policies.read_completion` yields them. images: the original
     pictures. image_ids: equal exactly for equal images. targets: `(N, H, W)` bool each. ignores:
-    `(H, W)` bool or None each.
+    `(H, W)` bool or None each. queries: the users' words.
     """
 
     texts: Sequence[str]
@@ -37,6 +40,7 @@ class Completions:
     image_ids: Sequence[str]
     targets: Sequence[np.ndarray]
     ignores: Sequence[np.ndarray | None]
+    queries: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class RewardEngine:
                 targets=batch.targets[i],
                 ignore=batch.ignores[i],
                 required_parts=self.text_to_masks.answer_format.required_parts,
+                image=batch.images[i],
+                query=batch.queries[i],
             )
             for i, (segmentation, score) in enumerate(zip(segmentations, scores, strict=True))
         ]
@@ -100,7 +106,24 @@ class RewardEngine:
 
 
 def _checked(term: RewardTerm, rollout: Rollout) -> float | None:
-    value = term(rollout)
-    if value is not None and not math.isfinite(value):
-        raise ValueError(f"reward term {term.name!r} gave {value} for a completion of example {rollout.example_id}")
-    return None if value is None else float(value)
+    """A term's value. What a term of one's own gets wrong is a RecipeError; a fault of our own raises as it is."""
+    try:
+        value = term(rollout)
+    except SegrlError:
+        raise
+    except Exception as error:
+        if term.path is None:
+            raise
+        raise RecipeError(
+            f"rewards.{term.name} ({term.path}) failed on example {rollout.example_id}: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    if value is None:
+        return None
+    if isinstance(value, (Real, np.bool_)) and math.isfinite(value):
+        return float(value)
+    wrong = RecipeError if term.path is not None else ValueError
+    raise wrong(
+        f"rewards.{term.name} gave {value!r:.60} for a completion of example {rollout.example_id}: a term returns "
+        "a finite number, or None where it does not apply"
+    )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segrl.answers.plugins import import_path
 from segrl.errors import RecipeError
+from segrl.plugins import import_path
 from segrl.rewards import objects, points, terms, texts
 from segrl.rewards.rollout import Rollout
 from segrl.text import did_you_mean
@@ -47,12 +47,13 @@ CHECKS: dict[str, Callable[..., None]] = {
 
 @dataclass(frozen=True)
 class RewardTerm:
-    """A term with its weight and options, as a recipe asks for it."""
+    """A term with its weight and options, as a recipe asks for it. path: the import path of one of one's own."""
 
     name: str
     weight: float
     function: TermFunction
     options: Mapping[str, Any] = field(default_factory=dict)
+    path: str | None = None
 
     def __call__(self, rollout: Rollout) -> float | None:
         """The term's value, without the weight."""
@@ -80,13 +81,13 @@ def _build(name: str, value: Any) -> RewardTerm:
     weight = options.pop("weight", None)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise RecipeError(f"rewards.{name} needs a number as its weight, not {weight!r}")
-    path = options.pop("python", None)
+    path = str(options.pop("python")) if "python" in options else None
     if path is None and name not in TERMS:
         raise RecipeError(f"unknown reward term {name!r}; {did_you_mean(name, TERMS)}")
-    function = TERMS[name] if path is None else _import(name, str(path))
-    known = [key for key, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    function = TERMS[name] if path is None else _import(name, path)
+    known, takes_any = _options(function)
     for key in options:
-        if key not in known:
+        if key not in known and not takes_any:
             hint = did_you_mean(key, known) if known else "it takes none besides weight"
             raise RecipeError(f"rewards.{name}: unknown option {key!r}; {hint}")
     try:
@@ -94,14 +95,20 @@ def _build(name: str, value: Any) -> RewardTerm:
             CHECKS[name](**options)
     except (ValueError, TypeError, LookupError) as error:
         raise RecipeError(f"rewards.{name}: {error}") from error
-    return RewardTerm(name, float(weight), function, options)
+    return RewardTerm(name, float(weight), function, options, path)
 
 
 def _import(name: str, path: str) -> TermFunction:
     try:
         function = import_path(path)
-    except (ImportError, AttributeError, ValueError) as error:
+    except ImportError as error:
         raise RecipeError(f"rewards.{name}: cannot import {path!r} ({error})") from error
     if not callable(function):
         raise RecipeError(f"rewards.{name}: {path!r} is no function")
     return function
+
+
+def _options(function: TermFunction) -> tuple[list[str], bool]:
+    """The names of a term's options, all its parameters but the rollout, and whether it takes any others too."""
+    _, *parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD], any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from segrl.types import Answer, Score, Segmentation
 
 if TYPE_CHECKING:
-    import numpy as np
+    from PIL import Image
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A completion with its answer, masks and scores.
+    """A completion with its answer, masks and scores: what a reward term is given.
 
-    example_id: which example it answers. text: the completion, special tokens kept, EOS and padding
-    cut. n_tokens: tokens generated. segmentation: its answer in original pixels with the masks.
-    targets: `(N, H, W)` bool ground truth, N = 0 where nothing is there. ignore: `(H, W)` bool, or
-    None. required_parts: what the answer format asks a complete answer to hold.
+    Arrays are numpy's, bool, at the size of the original image, (0, 0) the top-left pixel; numbers of the answer
+    are original pixels, clipped to the image.
+
+    example_id, query: which example it answers, and its words. image: the original picture, RGB (PIL).
+    text: the completion, special tokens kept, EOS and padding cut. truncated: cut off at the token limit.
+    n_tokens: tokens generated. targets: `(N, H, W)` ground truth, one mask per object, N = 0 where nothing is
+    there. ignore: `(H, W)` pixels left out of every score, or None. score: IoU, S-measure and areas of the union
+    (`segrl.types.Score`). required_parts: what the answer format asks a complete answer to hold. segmentation:
+    the answer with its masks as torch has them, on the segmenter's device; `answer` and `masks` say the same.
     """
 
     example_id: str
@@ -30,11 +38,23 @@ class Rollout:
     targets: np.ndarray
     ignore: np.ndarray | None = None
     required_parts: frozenset[str] = frozenset()
+    image: Image.Image | None = None
+    query: str = ""
 
     @property
     def answer(self) -> Answer:
-        """The parsed answer, in original pixels."""
+        """The parsed answer: status, reasoning and mask prompts (`segrl.types.Answer`), in original pixels."""
         return self.segmentation.answer
+
+    @cached_property
+    def masks(self) -> np.ndarray:
+        """`(M, H, W)` bool: the segmenter's mask of each mask prompt; M = 0 for a failure and for "nothing there"."""
+        return self.segmentation.masks.cpu().numpy()
+
+    @property
+    def mask(self) -> np.ndarray:
+        """`(H, W)` bool: all masks as one."""
+        return np.asarray(self.masks.any(axis=0))
 
     @property
     def has_target(self) -> bool:

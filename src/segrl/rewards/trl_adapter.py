@@ -142,6 +142,7 @@ class TrlRewards:
             columns["image_id"],
             targets,
             ignores,
+            columns["query"],
         )
 
     def _log(

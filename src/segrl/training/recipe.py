@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segrl import answers
-from segrl.answers.plugins import PREFIX as OWN_FORMAT
 from segrl.errors import RecipeError
+from segrl.plugins import PREFIX, make_importable, named_in
 from segrl.rewards.registry import RewardTerm, build_terms
 from segrl.text import nearest, one_line
 
@@ -49,7 +49,10 @@ class SegmenterSection(BaseModel):
 
 
 class DatasetSection(SegmenterSection):
-    """The training data: a name and options of `segrl.datasets.load`; a plain text is its `name`."""
+    """The training data: a name and options of `segrl.datasets.load`; a plain text is its `name`.
+
+    `python: my_data.Cells` in place of the name is a data set of one's own.
+    """
 
 
 class EvaluationSection(_Section):
@@ -68,7 +71,7 @@ class EvaluationSection(_Section):
     @field_validator("dataset", mode="before")
     @classmethod
     def _dataset_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return section_of(value)
 
 
 class RolloutLog(_Section):
@@ -163,9 +166,9 @@ class Recipe(_Section):
             return values
         trained_on, measured = values.get("dataset"), values.get("evaluation")
         held_out = measured.get("dataset") if isinstance(measured, dict) else None
-        if not isinstance(measured, dict) or not isinstance(held_out, dict) or "name" in held_out:
+        if not isinstance(measured, dict) or not isinstance(held_out, dict) or {"name", "python"} & held_out.keys():
             return values
-        base = trained_on if isinstance(trained_on, dict) else {"name": trained_on}
+        base = section_of(trained_on) if isinstance(trained_on, dict) else {"name": trained_on}
         inherited = {key: value for key, value in base.items() if key != "augment"}
         return {**values, "evaluation": {**measured, "dataset": {**inherited, **held_out}}}
 
@@ -177,7 +180,7 @@ class Recipe(_Section):
         if not isinstance(policy, dict) or policy.get("system") != "answer_format":
             return values
         name = format_name(values.get("answer_format"))
-        if name not in answers.names() and not str(name).startswith(OWN_FORMAT):
+        if name not in answers.names() and not str(name).startswith(PREFIX):
             raise RecipeError(
                 f"policy.system: answer_format needs an answer_format, one of {', '.join(answers.names())}"
             )
@@ -196,7 +199,7 @@ class Recipe(_Section):
     @field_validator("segmenter", "dataset", mode="before")
     @classmethod
     def _section_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return section_of(value)
 
     @field_validator("reward_check", mode="before")
     @classmethod
@@ -235,9 +238,18 @@ class Recipe(_Section):
         return self.model_dump(mode="json")
 
 
+def section_of(value: Any) -> Any:
+    """A section by name: `tiny` is `{name: tiny}`; `{python: my_data.Cells}` has the name `python:my_data.Cells`."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and "python" in value and "name" not in value:
+        return {"name": f"{PREFIX}{value['python']}"} | {key: one for key, one in value.items() if key != "python"}
+    return value
+
+
 def format_name(value: Any) -> Any:
     """The name of an answer format of one's own, `{python: my_package.MyFormat}`, as `segrl.answers.get` takes it."""
-    return f"{OWN_FORMAT}{value['python']}" if isinstance(value, dict) and set(value) == {"python"} else value
+    return f"{PREFIX}{value['python']}" if isinstance(value, dict) and set(value) == {"python"} else value
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -261,6 +273,8 @@ def read_values(path: Path | str, overrides: Iterable[str] = ()) -> dict[str, An
         raise RecipeError(f"{path} must hold a mapping with method, policy, dataset, trainer, …")
     for override in overrides:
         _apply(values, override)
+    for own in named_in(values):
+        make_importable(own, (Path(path).parent, Path.cwd()))
     return values
 
 

@@ -214,6 +214,7 @@ def _completions(texts: Sequence[str], examples: Sequence[Example], count_tokens
         image_ids=[example.image_id for example in examples],
         targets=[example.targets for example in examples],
         ignores=[example.ignore for example in examples],
+        queries=[example.query for example in examples],
     )
 
 
