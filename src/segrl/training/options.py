@@ -78,7 +78,7 @@ def build_config(
     try:
         config = cls(**options)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"trainer: {one_line(error)}") from error
+        raise RecipeError(f"trainer: {one_line(error)}{_batch_sizes(options, str(error))}") from error
     check_resumable(config, recipe.method)
     if recipe.checkpoints.best:
         _check_best(recipe, config)
@@ -94,6 +94,18 @@ def _choose_compute_type(options: dict[str, Any], began_with: ComputeType | None
         say(f"computing in {chosen.name}: {chosen.measured or 'the run began with it'}")
     elif asked and not cpu_compute_type().is_bfloat16:
         say(f"computing in bfloat16 as asked: {cpu_compute_type().measured}; trainer.bf16=false avoids that")
+
+
+def _batch_sizes(options: Mapping[str, Any], error: str) -> str:
+    """The recipe's keys behind TRL's message that a rollout does not divide into groups; "" for any other."""
+    if "num_generations" not in error or "divisible" not in error:
+        return ""
+    keys = ("per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "num_generations")
+    given = ", ".join(f"{key}: {options[key]}" for key in keys if options.get(key) is not None)
+    return (
+        f" (the recipe says {given or 'none of them'}: per_device_train_batch_size × processes × steps_per_generation, "
+        "which without it is gradient_accumulation_steps, must be a multiple of num_generations)"
+    )
 
 
 def _check_best(recipe: Recipe, config: Any) -> None:

@@ -10,7 +10,7 @@ A file without `stages` is one stage with no name. Reading one imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,14 @@ def load_stages(path: Path | str, overrides: Iterable[str] = ()) -> list[Stage]:
     Raises RecipeError as `load_recipe`, for stages that are no mapping, for a first stage without a policy,
     and for one that would start from another's adapter.
     """
+    overrides = list(overrides)
     values = read_values(path, overrides)
     if "stages" not in values:
         return [Stage("", parse_recipe(values, str(path)), follows=False)]
     named = values.pop("stages")
     if not isinstance(named, dict) or not named or not all(isinstance(entry, dict) for entry in named.values()):
         raise RecipeError(f"{path}: stages is a mapping from a stage's name to its recipe")
+    _check_overrides(overrides, named)
     stages: list[Stage] = []
     for name, own in named.items():
         entries = _merged(values, own)
@@ -63,6 +65,26 @@ def load_stages(path: Path | str, overrides: Iterable[str] = ()) -> list[Stage]:
             entries["policy"] = {**(entries.get("policy") or {}), "path": _LATER}
         stages.append(Stage(str(name), parse_recipe(entries, f"{path}, stage {name}"), follows))
     return stages
+
+
+def _check_overrides(overrides: Iterable[str], stages: Mapping[str, Any]) -> None:
+    """Raises RecipeError for a shared entry from outside that stages set themselves: it would have no effect there."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        setting = [f"stages.{name}.{key}" for name, own in stages.items() if _sets(own, key.split("."))]
+        if setting:
+            raise RecipeError(f"{override}: the stages set it themselves; say {' or '.join(setting)}")
+
+
+def _sets(entries: Any, parts: Sequence[str]) -> bool:
+    """Whether nested entries hold a key, or a plain value above it."""
+    for part in parts:
+        if not isinstance(entries, Mapping):
+            return True
+        if part not in entries:
+            return False
+        entries = entries[part]
+    return True
 
 
 def _names_policy(entries: Mapping[str, Any]) -> bool:
