@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from segrl.datasets.gold import gold_prompt
 from segrl.masks import read_mask_values
+from segrl.segmenters import grabcut
 from segrl.segmenters.grabcut import GrabCut
 from segrl.types import ORIGINAL, MaskPrompt
 
@@ -150,3 +152,33 @@ def test_photographs_reward_better_prompts():
     assert from_box > 0.55
     assert from_points > from_box
     assert from_swapped < from_box - 0.15
+
+
+def drawn(kind: str, side: int = 250) -> np.ndarray:
+    """`(side, side)` uint8 whose parts repeat: pictures on which a minimum cut takes time by the square of the area."""
+    ys, xs = np.mgrid[:side, :side]
+    if kind == "dots":
+        return np.where(np.random.default_rng(0).random((side, side)) < 0.02, 0, 240).astype(np.uint8)
+    pattern = {"flat": 0 * xs, "halves": xs < side // 2, "chequers": (xs // 4 + ys // 4) % 2, "pixels": (xs + ys) % 2}
+    return np.where(pattern[kind], 60, 200).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["flat", "halves", "chequers", "pixels", "dots"])
+def test_a_cut_of_a_drawn_picture_ends(kind):
+    image = Image.fromarray(drawn(kind)).convert("RGB")
+    prompts = [MaskPrompt(box, frame=ORIGINAL) for box in ((3, 1, 245, 245), (4, 4, 239, 245), (8, 6, 244, 240))]
+    begun = time.process_time()
+    masks = masks_of(image, *prompts, threads=1)
+    # Over a minute for a flat picture without the bound, 0.1 s with it; the margin is for busy machines.
+    assert time.process_time() - begun < 10
+    assert torch.equal(masks, masks_of(image, *prompts, threads=1))
+    if kind == "flat":
+        assert masks[0, 1:245, 3:245].all()
+
+
+def test_only_drawn_regions_are_cut_small():
+    rng = np.random.default_rng(0)
+    photograph = np.asarray(Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).resize((200, 200)))
+    assert not grabcut._repeats(photograph)
+    assert not grabcut._repeats(np.repeat(photograph[..., :1], 3, axis=2))  # grey ones have 256 colours at most
+    assert grabcut._repeats(np.repeat(drawn("dots")[..., None], 3, axis=2))
