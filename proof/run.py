@@ -24,6 +24,7 @@ from segrl.experiment import measure
 from segrl.files import write_atomically
 from segrl.training import Recipe, load_recipe, train
 from segrl.training.held_out import eval_settings
+from segrl.training.parts import Parts
 
 HERE = Path(__file__).parent
 COUNT_SEED = 9003
@@ -56,7 +57,7 @@ class Proof:
 
     def __init__(self, out: Path, plan: Plan, say: Callable[[str], None] = print) -> None:
         self.out, self.plan, self.say = out, plan, say
-        self.rl = load_recipe(HERE / "rl.yaml", plan.overrides)
+        self.rl = Parts(load_recipe(HERE / "rl.yaml", plan.overrides))
 
     def run(self) -> dict[str, Any]:
         """All arms; returns the records' places and the numbers that are no records."""
@@ -122,7 +123,7 @@ class Proof:
 
     def _gold(self) -> Loaded:
         """Ideal mask prompts through the segmenter: the most that a perfect pointer would get."""
-        section = self.rl.evaluation
+        section = self.rl.recipe.evaluation
         assert section is not None  # rl.yaml has one
         options = {**section.dataset.options, "gold": "tight"}
         return load(EvalSettings("oracle", section.dataset.name, "grabcut", {"prompts": "example"}, options))
@@ -145,7 +146,7 @@ class Proof:
 
     def _swapped(self, model: str) -> Loaded:
         """The same scenes and truths, each asked the query of the next scene of its kind."""
-        loaded = load(eval_settings(self.rl, model))
+        loaded = load(eval_settings(self.rl.recipe, model))
         examples, kinds = list(loaded.examples), len(loaded.settings.dataset_options["kinds"])
         queries = [examples[(i + kinds) % len(examples)].query for i in range(len(examples))]
         return replace(loaded, examples=[replace(e, query=q) for e, q in zip(examples, queries, strict=True)])

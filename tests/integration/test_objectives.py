@@ -19,6 +19,7 @@ from small import save_data, save_policy
 from segrl.files import read_rows
 from segrl.training import parse_recipe, train
 from segrl.training.checkpoints import RunDir
+from segrl.training.parts import Parts
 from segrl.training.recipe import load_recipe
 from segrl.training.trainer import build
 
@@ -52,7 +53,7 @@ def built(place):
     def make(name: str, *overrides: str) -> Any:
         if (name, *overrides) not in made:
             run = RunDir(place / f"run-{len(made)}")
-            trainer = build(recipe_of(place, name, *overrides), run, say=lambda line: None).trainer
+            trainer = build(Parts(recipe_of(place, name, *overrides)), run, say=lambda line: None).trainer
             trainer.current_gradient_accumulation_steps = 1
             trainer.args.steps_per_generation = 1
             trainer.model.eval()  # no dropout anywhere; only the mode of the metrics' names

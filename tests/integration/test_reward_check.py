@@ -17,6 +17,7 @@ from segrl.text_to_masks import TextToMasks
 from segrl.training import parse_recipe
 from segrl.training.checkpoints import RunDir
 from segrl.training.data import Reader
+from segrl.training.parts import Parts
 from segrl.training.reward_check import _drawn, check_rewards, ensure_reward
 from segrl.types import ORIGINAL, RELATIVE_1000, Example, Frame
 
@@ -132,25 +133,25 @@ def grpo():
 
 def test_a_run_begins_only_with_a_reward_that_tells_gold_from_the_rest(grpo, tmp_path):
     run, said = RunDir(tmp_path), []
-    ensure_reward(parse_recipe(grpo), run, said.append)
+    ensure_reward(Parts(parse_recipe(grpo)), run, said.append)
     assert said[0].startswith("reward check: gold answers earn")
     kept = json.loads(run.reward_check.read_text())
     assert kept["passed"]
     assert kept["rows"][0]["n"] == 8
-    ensure_reward(parse_recipe(grpo), run, said.append)
+    ensure_reward(Parts(parse_recipe(grpo)), run, said.append)
     assert len(said) == 1  # it passed before
     with pytest.raises(RecipeError, match="reward check: "):  # another recipe has not
-        ensure_reward(parse_recipe({**grpo, "rewards": {"format": 1.0}}), run, said.append)
+        ensure_reward(Parts(parse_recipe({**grpo, "rewards": {"format": 1.0}})), run, said.append)
 
 
 def test_a_run_with_a_bad_reward_stops_and_shows_the_table(grpo, tmp_path):
     run, said = RunDir(tmp_path), []
     bad = {**grpo, "rewards": {"format": 1.0}}
     with pytest.raises(RecipeError, match="reward_check: false") as caught:
-        ensure_reward(parse_recipe(bad), run, said.append)
+        ensure_reward(Parts(parse_recipe(bad)), run, said.append)
     assert "\n" not in str(caught.value)
     assert said[0].startswith("answers")
     assert not json.loads(run.reward_check.read_text())["passed"]
-    ensure_reward(parse_recipe({**bad, "reward_check": False}), run, said.append)
+    ensure_reward(Parts(parse_recipe({**bad, "reward_check": False})), run, said.append)
     run.steps.write_text('{"step": 1}\n')
-    ensure_reward(parse_recipe(bad), run, said.append)  # what has begun is not stopped
+    ensure_reward(Parts(parse_recipe(bad)), run, said.append)  # what has begun is not stopped

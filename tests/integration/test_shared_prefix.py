@@ -20,6 +20,7 @@ from segrl.files import read_rows
 from segrl.training import parse_recipe, train
 from segrl.training.checkpoints import RunDir
 from segrl.training.packing import PADDING, block_mask, visible
+from segrl.training.parts import Parts
 from segrl.training.shared_prefix import THREE_AXES, SharedPrefixTrainer
 from segrl.training.trainer import build
 
@@ -82,7 +83,7 @@ class Passes:
         self.lines: list[str] = []
         recipe = recipe_of(policy, **trainer)
         self.trainer: SharedPrefixTrainer = build(
-            recipe, RunDir(run), rollout_func=replay, say=self.lines.append
+            Parts(recipe), RunDir(run), rollout_func=replay, say=self.lines.append
         ).trainer
         self.trainer.model.train()
         self.trainer.current_gradient_accumulation_steps = 1
@@ -201,7 +202,7 @@ def test_a_batch_that_cuts_groups_is_told_what_would_not(place: Path, tmp_path: 
 def test_what_cannot_goes_the_plain_way_and_one_line_says_so(place, tmp_path, family, options, why):
     if "torch_compile" in options:
         lines: list[str] = []
-        build(recipe_of(place / family, **options), RunDir(tmp_path), say=lines.append)
+        build(Parts(recipe_of(place / family, **options)), RunDir(tmp_path), say=lines.append)
     else:
         passes = Passes(place / family, tmp_path, **options)
         passes.gradient(shared=True)

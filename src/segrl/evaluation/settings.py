@@ -97,20 +97,34 @@ class Loaded:
         return max(window_size(self.settings.decoding.batch_size), 4 * concurrency)
 
 
-def load(settings: EvalSettings) -> Loaded:
-    """Opens data set, segmenter and policy, the cheap ones first. Raises SegrlError for what the user can put right."""
+def load(
+    settings: EvalSettings,
+    *,
+    examples: Sequence[Example] | None = None,
+    segmenter: Segmenter | None = None,
+    processor: Any = None,
+) -> Loaded:
+    """Opens data set, segmenter and policy, the cheap ones first. Raises SegrlError for what the user can put right.
+
+    examples, segmenter, processor (of the policy): what the settings name, where it is open already.
+    """
     from segrl import segmenters
 
-    examples = datasets.load(settings.dataset, **settings.dataset_options)
+    if examples is None:
+        examples = datasets.load(settings.dataset, **settings.dataset_options)
     if len(examples) == 0:
         raise DataError(f"the data set {settings.dataset} holds no examples")
     if settings.answer_format is not None:
         answers.get(settings.answer_format)
-    segmenter = segmenters.load(settings.segmenter_name, **_placed(settings.segmenter_name, settings.segmenter_options))
+    if segmenter is None:
+        options = _placed(settings.segmenter_name, settings.segmenter_options)
+        segmenter = segmenters.load(settings.segmenter_name, **options)
     if settings.policy in REPLAYED:
         policy_for, facts = _replayed(settings)
         return Loaded(settings, examples, policy_for, _text_to_masks(policy_for([]), segmenter, settings), facts)
     options = {"answer_format": settings.answer_format, **_placed(settings.policy, settings.policy_options)}
+    if processor is not None:
+        options["processor"] = processor
     policy = policies.load(settings.policy, **options)
     facts = _policy_facts(policy) | {"weights": weights_fingerprint(settings.policy)}
     return Loaded(settings, examples, lambda window: policy, _text_to_masks(policy, segmenter, settings), facts)

@@ -10,9 +10,9 @@ from segrl.errors import RecipeError
 from segrl.integrations.ground_truth import Truths
 from segrl.pipeline import WEIGHTLESS
 from segrl.policies import prepare_image
-from segrl.rewards.engine import Completions, RewardBatch, RewardEngine
+from segrl.rewards.engine import Completions, RewardBatch
 from segrl.training.data import lazy_dataset
-from segrl.training.parts import load_examples, load_policy, load_text_to_masks
+from segrl.training.parts import Parts
 from segrl.training.recipe import Recipe
 from segrl.training.stages import load_stages
 
@@ -60,10 +60,10 @@ class RecipeReward:
         if recipe.segmenter is not None and device is not None and recipe.segmenter.name not in WEIGHTLESS:
             options = {**recipe.segmenter.model_dump(), "device": device}
             recipe = recipe.model_copy(update={"segmenter": type(recipe.segmenter)(**options)})
-        self.recipe, self.policy = recipe, load_policy(recipe)
-        self.engine = RewardEngine(load_text_to_masks(recipe, self.policy.reader), recipe.terms())
+        parts = Parts(recipe)
+        self.recipe, self.policy, self.engine = recipe, parts.policy, parts.engine
         root = recipe.dataset.options.get("root", ".")
-        self.truths = Truths(lambda: load_examples(recipe), Path(root))
+        self.truths = Truths(lambda: parts.examples, Path(root))
 
     def __call__(
         self,

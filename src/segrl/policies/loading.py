@@ -33,12 +33,14 @@ def load(
     input_wh: tuple[int, int] | None = None,
     system: str | None = None,
     merge_adapter: bool = False,
+    processor: Any = None,
 ) -> TransformersPolicy:
     """A policy from a directory or from the hub; the directory may hold a PEFT adapter of another model.
 
     device: the first CUDA device if there is one, else the CPU. dtype: of the weights; bfloat16 on
     CUDA and float32 on the CPU unless said. autocast: compute in bfloat16 with weights of `dtype`.
     merge_adapter: add an adapter into the weights below it, instead of computing both beside each other.
+    processor: the checkpoint's own, where it is loaded already.
     The others override the checkpoint's segrl.json (`PolicySettings`), and where that is missing
     what the table of published checkpoints says (`published`). Raises ModelError naming the checkpoint if
     it is missing, incomplete, has no processor or is of an unknown family, and for a device that is not here.
@@ -48,7 +50,8 @@ def load(
     settings = found.override(answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system)
     where = parse_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     base = base_of(name)
-    processor = load_processor(name if base is None else processor_place(name, base))
+    if processor is None:
+        processor = load_processor(name if base is None else processor_place(name, base))
     model = load_model(name if base is None else base, _dtype(dtype, where))
     if base is not None:
         model = lay_over(model, name, merge=merge_adapter).eval()

@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from segrl.datasets import load
 from segrl.errors import RecipeError
 from segrl.evaluation import Decoding, EvalRecord, EvalSettings, Loaded, describe, write_evaluation
 from segrl.evaluation.run import answers_to
-from segrl.text_to_masks import TextToMasks
 from segrl.training.checkpoints import RunDir
-from segrl.training.parts import PolicyParts
+from segrl.training.parts import Parts
 from segrl.training.recipe import Recipe
 
 METRICS = ("giou", "ciou", "s_measure", "parse_rate")
@@ -52,13 +50,11 @@ class HeldOut(TrainerCallback):
     without it. Several processes share the examples.
     """
 
-    def __init__(
-        self, trainer: Any, text_to_masks: TextToMasks, policy: PolicyParts, recipe: Recipe, run: RunDir
-    ) -> None:
+    def __init__(self, trainer: Any, parts: Parts, run: RunDir) -> None:
+        recipe, examples = parts.recipe, parts.eval_examples
         assert recipe.evaluation is not None  # who makes this has looked
-        self._trainer, self._text_to_masks, self._policy, self._run = trainer, text_to_masks, policy, run
+        self._trainer, self._text_to_masks, self._policy, self._run = trainer, parts.text_to_masks, parts.policy, run
         self._settings, self._every = eval_settings(recipe, recipe.policy.path), recipe.evaluation.every
-        examples = load(self._settings.dataset, **self._settings.dataset_options)
         self._examples = [examples[i] for i in spread(len(examples), recipe.evaluation.examples)]
         self._found: dict[str, float] = {}
 

@@ -1,21 +1,25 @@
-"""A recipe's parts, built: the policy's processor and settings, the road, the data."""
+"""A recipe's parts, each opened once: the data, the policy's processor and settings, the segmenter, the reward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from segrl import datasets, segmenters
 from segrl.errors import ModelError
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion
 from segrl.policies.frames import SmartResize
+from segrl.rewards.engine import RewardEngine
+from segrl.segmenters import Segmenter
 from segrl.text import first_line
 from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
 from segrl.training.data import Reader
-from segrl.training.recipe import Recipe
+from segrl.training.recipe import DatasetSection, Recipe
 from segrl.types import Example
 
 
@@ -77,17 +81,56 @@ def _load_processor(path: str) -> tuple[Any, str]:
         raise ModelError(f"cannot load the policy {path}: {first_line(error)}") from error
 
 
-def load_text_to_masks(recipe: Recipe, reader: Reader) -> TextToMasks:
-    """The road from this policy's texts to masks."""
-    from segrl import segmenters
+class Parts:
+    """What a recipe names, each opened when it is first asked for, and once: every stage of a run takes it from here.
 
-    assert recipe.segmenter is not None  # Recipe refuses grpo without one
-    segmenter = segmenters.load(recipe.segmenter.name, **recipe.segmenter.options)
-    return TextToMasks(answer_format=reader.format, frame_for=reader.frame_for, segmenter=segmenter)
+    Raises DataError and ModelError as `segrl.datasets.load`, `segrl.segmenters.load` and `load_policy` do.
+    """
 
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
 
-def load_examples(recipe: Recipe) -> Sequence[Example]:
-    """The training examples; raises DataError as `segrl.datasets.load` does."""
-    from segrl import datasets
+    @cached_property
+    def examples(self) -> Sequence[Example]:
+        """The training examples."""
+        return self._opened(self.recipe.dataset)
 
-    return datasets.load(recipe.dataset.name, **recipe.dataset.options)
+    @cached_property
+    def eval_examples(self) -> Sequence[Example]:
+        """The held-out examples, the training examples themselves where both sections are the same; none without."""
+        section = self.recipe.evaluation
+        if section is None:
+            return ()
+        return self.examples if section.dataset == self.recipe.dataset else self._opened(section.dataset)
+
+    @cached_property
+    def policy(self) -> PolicyParts:
+        """The policy's processor and settings; its weights are loaded by who trains or asks it."""
+        return load_policy(self.recipe)
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """The frozen segmenter."""
+        section = self.recipe.segmenter
+        assert section is not None  # Recipe refuses grpo and evaluation without one
+        return segmenters.load(section.name, **section.options)
+
+    @cached_property
+    def text_to_masks(self) -> TextToMasks:
+        """From this policy's texts to masks."""
+        reader = self.policy.reader
+        return TextToMasks(answer_format=reader.format, frame_for=reader.frame_for, segmenter=self.segmenter)
+
+    @cached_property
+    def engine(self) -> RewardEngine:
+        """The recipe's reward."""
+        return RewardEngine(self.text_to_masks, self.recipe.terms())
+
+    def release_segmenter(self) -> None:
+        """Lets go of the segmenter, which is loaded again when it is asked for."""
+        for name in ("segmenter", "text_to_masks", "engine"):
+            self.__dict__.pop(name, None)
+
+    @staticmethod
+    def _opened(section: DatasetSection) -> Sequence[Example]:
+        return datasets.load(section.name, **section.options)

@@ -24,6 +24,7 @@ from segrl.types import ORIGINAL, RELATIVE_1000, Example, MaskPrompt
 
 if TYPE_CHECKING:
     from segrl.training.data import Reader
+    from segrl.training.parts import Parts
 
 GOLD = "gold"
 GOOD_IOU = 0.5
@@ -84,15 +85,16 @@ class RewardCheck:
         return {"passed": self.passed, "faults": list(self.faults), "rows": [asdict(row) for row in self.rows]}
 
 
-def ensure_reward(recipe: Recipe, run: RunDir, say: Callable[[str], None] = print) -> None:
+def ensure_reward(parts: Parts, run: RunDir, say: Callable[[str], None] = print) -> None:
     """Checks the reward of a GRPO run that has not begun, unless the recipe says no or it passed here before.
 
     The table goes to reward_check.json. Raises RecipeError after showing it if gold is not clearly best.
     """
+    recipe = parts.recipe
     begun = run.steps.exists() and run.steps.stat().st_size > 0
     if recipe.method != "grpo" or not recipe.reward_check.samples or begun or _passed(run, recipe):
         return
-    check = check_recipe(recipe)
+    check = check_recipe(parts)
     if is_main():  # processes that are started together check alike
         write_atomically(run.reward_check, json.dumps({"recipe": recipe.as_dict(), **check.to_json()}, indent=1) + "\n")
     if check.passed:
@@ -118,19 +120,16 @@ def _passed(run: RunDir, recipe: Recipe) -> bool:
     return bool(kept["passed"]) and kept.get("recipe") == json.loads(json.dumps(recipe.as_dict()))
 
 
-def check_recipe(recipe: Recipe) -> RewardCheck:
+def check_recipe(parts: Parts) -> RewardCheck:
     """The reward check of a GRPO recipe; needs its processor, segmenter and data, and no weights of the policy."""
-    from segrl.training.parts import load_examples, load_policy, load_text_to_masks
-
-    policy = load_policy(recipe)
-    engine = RewardEngine(load_text_to_masks(recipe, policy.reader), recipe.terms())
+    policy, recipe = parts.policy, parts.recipe
     wanted = recipe.reward_check
-    examples = _drawn(load_examples(recipe), wanted.samples, recipe.seed)
+    examples = _drawn(parts.examples, wanted.samples, recipe.seed)
 
     def count_tokens(text: str) -> int:
         return len(policy.processor.tokenizer(text)["input_ids"])
 
-    return check_rewards(engine, policy.reader, examples, count_tokens, margin=wanted.margin, seed=recipe.seed)
+    return check_rewards(parts.engine, policy.reader, examples, count_tokens, margin=wanted.margin, seed=recipe.seed)
 
 
 def check_rewards(

@@ -22,6 +22,7 @@ from segrl.training.reward_check import ensure_reward
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from segrl.training.parts import Parts
     from segrl.training.trainer import RolloutFunction
 
 Say = Callable[[str], None]
@@ -49,7 +50,7 @@ class TrainResult:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | Parts,
     out: Path | str,
     *,
     callbacks: Sequence[TrainerCallback] = (),
@@ -59,21 +60,24 @@ def train(
 ) -> TrainResult:
     """Runs `recipe` in the directory `out`, or goes on with it there; a finished run is only reported.
 
+    recipe: or its parts, of which those that were opened already are not opened again.
     callbacks: more of transformers' TrainerCallbacks. rollout_func: TRL's, in place of its sampling.
     progress: a live view on a terminal, plain lines elsewhere. say: where one-line messages go. Of
     several processes (`segrl.training.distributed`) the first alone writes the directory and speaks. Raises
     RecipeError, ModelError or DataError for what the person who runs it can put right.
     """
-    run = RunDir(Path(out))
+    from segrl.training.parts import Parts
+
+    parts, run = recipe if isinstance(recipe, Parts) else Parts(recipe), RunDir(Path(out))
     say = say if is_main() else _silent
     if is_main():
-        run.claim(recipe)
+        run.claim(parts.recipe)
     if run.finished.exists():
         say(f"{run.root} is finished already (step {result_of(run).last_step}): nothing to do")
         return result_of(run)
     _send_nothing()
-    ensure_reward(recipe, run, say)
-    _run(recipe, run, callbacks, rollout_func, progress, say)
+    ensure_reward(parts, run, say)
+    _run(parts, run, callbacks, rollout_func, progress, say)
     if is_main():
         _finish(run, say)
     wait_for_all()
@@ -106,7 +110,7 @@ def result_of(run: RunDir) -> TrainResult:
 
 
 def _run(
-    recipe: Recipe,
+    parts: Parts,
     run: RunDir,
     callbacks: Sequence[TrainerCallback],
     rollout_func: RolloutFunction | None,
@@ -121,7 +125,7 @@ def _run(
     if is_main():
         run.rewind(0 if checkpoint is None else step_of(checkpoint))
     view = Progress(say=say) if progress else None
-    built = build(recipe, run, rollout_func=rollout_func, say=say if view is None else view.say)
+    built = build(parts, run, rollout_func=rollout_func, say=say if view is None else view.say)
     if is_main():
         record_start(run, checkpoint, built.trainer.args)
     trainer = built.trainer

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.devices import ComputeType, device_name, installed_version, rank
 from segrl.files import write_atomically
-from segrl.rewards.engine import RewardEngine
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters, freeze_vision_tower
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
@@ -23,9 +22,8 @@ from segrl.training.checkpoints import RunDir
 from segrl.training.data import layout, lazy_dataset, rows_needed
 from segrl.training.held_out import HeldOut, check_held_out
 from segrl.training.options import build_config
-from segrl.training.parts import PolicyParts, load_examples, load_policy, load_text_to_masks
+from segrl.training.parts import Parts
 from segrl.training.pictures import Pictures
-from segrl.training.recipe import Recipe
 from segrl.training.speed import Phases, add_first, keep_freed_memory
 
 if TYPE_CHECKING:
@@ -58,29 +56,30 @@ RolloutFunction = Callable[[list[Any], Any], dict[str, Any]]
 
 
 def build(
-    recipe: Recipe,
+    parts: Parts,
     run: RunDir,
     *,
     rollout_func: RolloutFunction | None = None,
     say: Callable[[str], None] = print,
 ) -> Built:
     """The trainer of a recipe. Raises RecipeError, ModelError or DataError for what the recipe gets wrong."""
+    recipe = parts.recipe
     config = build_config(recipe, run.checkpoints, began_with=began_with(run), say=say)
     check_held_out(recipe, config)
     if config.use_cpu:
         keep_freed_memory()
-    policy = load_policy(recipe)
+    policy = parts.policy
     if recipe.method == "grpo":
-        trainer, rewards = _grpo_trainer(recipe, run, config, policy, rollout_func)
+        trainer, rewards = _grpo_trainer(parts, run, config, rollout_func)
         if recipe.training.shared_prefix:
             trainer.share_prefixes(say)
     else:
-        trainer, rewards = _sft_trainer(recipe, config, policy), None
+        trainer, rewards = _sft_trainer(parts, config), None
     if recipe.policy.freeze_vision_tower:
         freeze_vision_tower(trainer.model)
     _quieten(trainer)
     _log_to(run, trainer)
-    held_out = _held_out(recipe, run, trainer, policy, rewards)
+    held_out = _held_out(parts, run, trainer)
     add_first(trainer, Phases(rewards, held_out), *([] if held_out is None else [held_out]))
     trainer.add_callback(StepLog(run, rewards))
     if rewards is not None:
@@ -89,21 +88,22 @@ def build(
     return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings, recipe.checkpoints))
 
 
-def _rows(recipe: Recipe, config: Any, row: Any, keep: int) -> Any:
-    examples = load_examples(recipe)
+def _rows(parts: Parts, config: Any, row: Any, keep: int) -> Any:
+    recipe, examples = parts.recipe, parts.examples
     epochs = float(recipe.trainer.get("num_train_epochs", 1))
     rows = rows_needed(config, recipe.method, len(examples), epochs)
     return lazy_dataset(examples, layout(len(examples), rows, recipe.seed), row, keep)
 
 
 def _grpo_trainer(
-    recipe: Recipe, run: RunDir, config: Any, policy: PolicyParts, rollout_func: RolloutFunction | None
+    parts: Parts, run: RunDir, config: Any, rollout_func: RolloutFunction | None
 ) -> tuple[Any, TrlRewards]:
     from segrl.training.shared_prefix import SharedPrefixTrainer
     from segrl.training.speed import share_images
 
+    recipe, policy = parts.recipe, parts.policy
     rewards = TrlRewards(
-        RewardEngine(load_text_to_masks(recipe, policy.reader), recipe.terms()),
+        parts.engine,
         policy.read,
         shuffle=Shuffle(recipe.seed, config.num_generations) if recipe.control.shuffle_rewards else None,
         logs_rollouts=recipe.log.rollouts.wants,
@@ -115,7 +115,7 @@ def _grpo_trainer(
         model=policy.path,
         args=config,
         reward_funcs=rewards.functions(),
-        train_dataset=_rows(recipe, config, policy.reader.rl_row, keep=2 * queries),
+        train_dataset=_rows(parts, config, policy.reader.rl_row, keep=2 * queries),
         processing_class=policy.processor,
         rollout_func=rollout_func,
         **adapters(recipe),
@@ -142,26 +142,23 @@ def _keeper(run: RunDir, rows: int) -> Callable[[Sequence[str], Sequence[Image]]
     return keep
 
 
-def _sft_trainer(recipe: Recipe, config: Any, policy: PolicyParts) -> Any:
+def _sft_trainer(parts: Parts, config: Any) -> Any:
     from trl import SFTTrainer
 
+    recipe, policy = parts.recipe, parts.policy
     return SFTTrainer(
         model=policy.path,
         args=config,
-        train_dataset=_rows(recipe, config, policy.reader.sft_row, keep=0),
+        train_dataset=_rows(parts, config, policy.reader.sft_row, keep=0),
         processing_class=policy.processor,
         **adapters(recipe),
     )
 
 
-def _held_out(
-    recipe: Recipe, run: RunDir, trainer: Any, policy: PolicyParts, rewards: TrlRewards | None
-) -> HeldOut | None:
+def _held_out(parts: Parts, run: RunDir, trainer: Any) -> HeldOut | None:
     """What measures held-out examples during training; None where the recipe does not ask for it."""
-    if recipe.evaluation is None or not recipe.evaluation.every:
-        return None
-    text_to_masks = load_text_to_masks(recipe, policy.reader) if rewards is None else rewards.engine.text_to_masks
-    return HeldOut(trainer, text_to_masks, policy, recipe, run)
+    section = parts.recipe.evaluation
+    return None if section is None or not section.every else HeldOut(trainer, parts, run)
 
 
 def _log_to(run: RunDir, trainer: Any) -> None:

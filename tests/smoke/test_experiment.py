@@ -1,0 +1,64 @@
+"""A whole run: measured, trained with held-out answers, measured again; everything that it names is opened once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from small import save_policy
+from transformers import AutoProcessor
+
+from segrl import datasets, segmenters
+from segrl.evaluation.compare import compare_runs
+from segrl.experiment import Experiment
+from segrl.training import parse_recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+def recipe(policy, **change) -> dict:
+    return {
+        "method": "grpo",
+        "policy": str(policy),
+        "segmenter": "box",
+        "dataset": {"name": "tiny", "n": 8, "seed": 3, "kinds": ["colour_shape"]},
+        "rewards": {"iou": 0.7, "format": 0.3},
+        "reward_check": {"samples": 2},
+        "evaluation": {"dataset": {"n": 3, "seed": 9}, "every": 1, "max_new_tokens": 6},
+        "trainer": {
+            "max_steps": 1,
+            "per_device_train_batch_size": 4,
+            "num_generations": 2,
+            "max_completion_length": 6,
+            "gradient_checkpointing": False,
+        },
+        **change,
+    }
+
+
+def counting(counts: Counter, name: str, function):
+    def counted(*args, **kwargs):
+        counts[name, str(args[0]), str(sorted(kwargs.items()) if name == "data set" else "")] += 1
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def test_each_split_the_segmenter_and_the_processor_are_opened_once(tmp_path, monkeypatch):
+    policy, opened = save_policy(tmp_path / "policy"), Counter()
+    monkeypatch.setattr(datasets, "load", counting(opened, "data set", datasets.load))
+    monkeypatch.setattr(segmenters, "load", counting(opened, "segmenter", segmenters.load))
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", counting(opened, "processor", AutoProcessor.from_pretrained))
+    done = Experiment(parse_recipe(recipe(policy)), tmp_path / "run", say=lambda line: None).run()
+    assert done.summary["after"]["n"] == 3
+    assert Counter(kind for kind, _, _ in opened.elements()) == {"data set": 2, "segmenter": 1, "processor": 1}
+    before, after = (tmp_path / "run" / "evaluation" / stage for stage in ("before", "after"))
+    assert compare_runs(before, after)["n"] == 3
+
+
+def test_training_and_measuring_on_one_split_open_it_once(tmp_path, monkeypatch):
+    policy, opened = save_policy(tmp_path / "policy"), Counter()
+    monkeypatch.setattr(datasets, "load", counting(opened, "data set", datasets.load))
+    values = recipe(policy, evaluation={"dataset": {}, "max_new_tokens": 6})
+    Experiment(parse_recipe(values), tmp_path / "run", say=lambda line: None).run()
+    assert list(opened.values()) == [1]
