@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segrl.cli import web_extra as web
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def serve(
@@ -43,15 +46,10 @@ def serve(
     ] = 1.25,
 ) -> None:
     """Serve masks over HTTP: POST /v1/segment, POST /v1/masks, and a Label Studio ML backend; /docs has the API."""
-    from segrl.log_filters import quieten
-
     web.needs_web()
     import segrl
     from segrl.web.app import create_app
-    from segrl.web.label_studio import LOCAL_BACKENDS
     from segrl.web.limits import ServerSettings
-    from segrl.web.run import bind
-    from segrl.web.run import serve as run
 
     limits = web.limits_of(
         max_mb=max_mb, max_memory_mb=max_memory_mb, max_megapixels=max_megapixels,
@@ -64,15 +62,12 @@ def serve(
         label_studio_key=label_studio_key, polygon_tolerance_px=polygon_tolerance,
         allow_origins=tuple(allow_origin or ()),
     )  # fmt: skip
-    with bind(host, port) as place:
-        quieten()
-        pipeline = segrl.load(
-            policy, segmenter=segmenter, answer_format=answer_format, reading=reading, device=device,
-            max_new_tokens=max_new_tokens,
-        )  # fmt: skip
-        place.listen()  # from here on nobody is turned away
-        typer.echo(f"serving {policy} on {web.url_of(host, place.getsockname()[1])}  (API: /docs; Ctrl-C stops)")
-        web.warn_if_open(host, token, remedy="--token asks for one")
-        if label_studio_url is not None:
-            typer.echo(f"note: {LOCAL_BACKENDS}", err=True)
-        run(create_app(pipeline, settings), place, finish_seconds=timeout)
+    options = {"segmenter": segmenter, "answer_format": answer_format, "device": device}
+
+    def make_app() -> FastAPI:
+        return create_app(segrl.load(policy, reading=reading, max_new_tokens=max_new_tokens, **options), settings)
+
+    web.run_server(
+        host, port, seconds=timeout, warn=token is None, make_app=make_app,
+        says=lambda url: f"serving {policy} on {url}  (API: /docs; Ctrl-C stops)",
+    )  # fmt: skip

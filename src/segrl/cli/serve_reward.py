@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segrl.cli import web_extra as web
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def serve_reward(
@@ -38,7 +41,6 @@ def serve_reward(
     from segrl.integrations import from_recipe
     from segrl.web.limits import ServerSettings
     from segrl.web.reward_server import make_app
-    from segrl.web.run import bind, serve
 
     limits = web.limits_of(
         max_mb=max_mb, max_memory_mb=max_memory_mb, max_rows=max_rows, max_text_chars=max_text_chars,
@@ -47,10 +49,13 @@ def serve_reward(
     )  # fmt: skip
     settings = ServerSettings(limits=limits, token=token)
     devices: list[str | None] = [*device] if device else [None]
-    with bind(host, port) as place:
+
+    def make() -> FastAPI:
         rewards = [from_recipe(recipe, overrides or (), stage=stage, device=one) for one in devices]
-        place.listen()
-        where = ", ".join(device or ["the default device"])
-        typer.echo(f"reward of {recipe} on {where}: {web.url_of(host, place.getsockname()[1])}/score")
-        web.warn_if_open(host, token, remedy="--token asks for one")
-        serve(make_app(rewards, name=recipe.name, settings=settings), place, finish_seconds=timeout)
+        return make_app(rewards, name=recipe.name, settings=settings)
+
+    where = ", ".join(device or ["the default device"])
+    web.run_server(
+        host, port, seconds=timeout, warn=token is None, make_app=make,
+        says=lambda url: f"reward of {recipe} on {where}: {url}/score",
+    )  # fmt: skip

@@ -10,6 +10,10 @@ import typer
 from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
     from segrl.web.limits import Limits
 
 MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx", "gradio")
@@ -60,12 +64,22 @@ def limits_of(*, max_mb: float, max_memory_mb: float, **given: object) -> Limits
     return Limits(**{**values, **pixels, **sizes})  # type: ignore[arg-type]
 
 
-def url_of(host: str, port: int) -> str:
-    """The address to print."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def run_server(
+    host: str, port: int, *, seconds: float, warn: bool, make_app: Callable[[], FastAPI], says: Callable[[str], str]
+) -> None:
+    """Takes the address, makes the application, prints `says(address)` and serves until it is told to stop.
 
+    warn: say that everybody may ask, where the address is not this machine's own.
+    """
+    from segrl.log_filters import quieten
+    from segrl.web.run import bind, serve
 
-def warn_if_open(host: str, token: str | None, *, remedy: str) -> None:
-    """A line on standard error where everybody in the network may ask."""
-    if token is None and host not in LOOPBACK:
-        typer.echo(f"warning: everybody who reaches this address may use it; {remedy} (docs/security.md)", err=True)
+    with bind(host, port) as place:
+        quieten()
+        app = make_app()
+        place.listen()  # from here on nobody is turned away
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(says(f"http://{shown}:{place.getsockname()[1]}"))
+        if warn and host not in LOOPBACK:
+            typer.echo("warning: everybody who reaches this address may use it (docs/security.md)", err=True)
+        serve(app, place, finish_seconds=seconds)
