@@ -242,5 +242,62 @@ def test_a_box_is_drawn_with_the_pointer(visit):
     assert visit.editor.get_attribute("data-masks") == "2"
 
 
+def mask_of_box(box: tuple[float, float, float, float]) -> np.ndarray:
+    """What the segmenter makes of a box on the first scene."""
+    from segrl.types import MaskPrompt
+
+    return scripted("alone").masks(SCENES[0].image, [MaskPrompt(box)]).mask
+
+
+def settled(visit) -> None:
+    """Waits until no edit is on its way."""
+    visit.page.wait_for_timeout(50)
+    visit.page.wait_for_function("document.querySelector('.editor').dataset.edits === 'done'")
+    visit.page.wait_for_timeout(300)
+
+
+def test_the_last_edit_wins_however_fast_they_come(visit):
+    visit.take_example(0)
+    found = visit.layer()
+    canvas = visit.editor.locator("canvas")
+    page = visit.page
+    for _ in range(3):
+        canvas.focus()
+        for key in ("n", "b", "+", "-", "Control+z", "b", "Shift+ArrowLeft", "+", "Control+z", "Control+z"):
+            page.keyboard.press(key)
+        for _ in range(12):
+            page.keyboard.press("Control+z")
+        settled(visit)
+        np.testing.assert_array_equal(visit.layer(), found)
+        np.testing.assert_array_equal(visit.download(), found)
+    canvas.focus()
+    for key in ("n", "b", "+", "Control+z", "Control+Shift+z"):
+        page.keyboard.press(key)
+    settled(visit)
+    redone = visit.layer()
+    assert (redone != found).any()
+    np.testing.assert_array_equal(visit.download(), redone)
+
+
+def test_boxes_are_drawn_before_any_question_is_asked(browser, url, tmp_path):
+    path = tmp_path / "my cat.png"
+    SCENES[0].image.save(path)
+    visit = Visit(browser, url, "draw", LAPTOP)
+    visit.page.locator("#upload input[type=file]").set_input_files(path)
+    visit.page.wait_for_function("document.querySelector('.editor').dataset.shown")
+    assert visit.editor.get_attribute("data-masks") == "0"
+    visit.editor.locator("canvas").focus()
+    visit.edit(lambda: visit.page.keyboard.press("b"))
+    settled(visit)
+    assert visit.editor.get_attribute("data-masks") == "1"
+    low, high = round(112 / 2 - 112 / 6), round(112 / 2 + 112 / 6)
+    np.testing.assert_array_equal(visit.layer(), mask_of_box((low, low, high, high)))
+    with visit.page.expect_download() as waiting:
+        visit.editor.locator("[data-file='mask.png']").click()
+    assert waiting.value.suggested_filename.endswith("cat-mask.png")
+    visit.shoot("7-drawn")
+    visit.context.close()
+
+
 def test_the_page_asks_no_other_host(visit):
     assert visit.hosts <= {"127.0.0.1", ""}

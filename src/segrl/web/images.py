@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,11 +91,12 @@ class PackedMasks:
 
 
 class RecentImages:
-    """The images used last, at most `max_bytes` of pixels, by their content."""
+    """The images used last, at most `max_bytes` of pixels, by their content. For several threads."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.nbytes = max_bytes, 0
         self._kept: OrderedDict[str, Image.Image] = OrderedDict()
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -102,20 +104,22 @@ class RecentImages:
     def put(self, image: Image.Image) -> str:
         """The image's id, under which `get` finds it while it is kept."""
         key = content_id(image)
-        if key not in self._kept:
-            self._kept[key] = image
-            self.nbytes += _nbytes(image)
-        self._kept.move_to_end(key)
-        while self.nbytes > self.max_bytes:
-            self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = image
+                self.nbytes += _nbytes(image)
+            self._kept.move_to_end(key)
+            while self.nbytes > self.max_bytes:
+                self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
         return key
 
     def get(self, key: str) -> Image.Image:
         """The image. Raises Refused(404) if it is not kept (any more)."""
-        if key not in self._kept:
-            raise Refused(404, "unknown_image", "image_id: not known here (any more); send the image again")
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        with self._lock:
+            if key not in self._kept:
+                raise Refused(404, "unknown_image", "image_id: not known here (any more); send the image again")
+            self._kept.move_to_end(key)
+            return self._kept[key]
 
 
 def _nbytes(image: Image.Image) -> int:

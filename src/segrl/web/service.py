@@ -63,7 +63,7 @@ class Service:
 
     def __init__(self, pipeline: Pipeline, settings: ServerSettings) -> None:
         self.settings, self.limits = settings, settings.limits
-        self.pipeline = _bounded(pipeline, self.limits.max_mask_pixels)
+        self.pipeline = bounded(pipeline, self.limits.max_mask_pixels)
         self.metrics = Metrics()
         self.recent = RecentImages(settings.recent_bytes)
         self.memory = Memory(self.limits.max_memory)
@@ -167,8 +167,8 @@ def _packed(result: Result) -> Answered:
     return Answered(replace(result, masks=result.masks[:0]), PackedMasks.of(result.masks))
 
 
-def _bounded(pipeline: Pipeline, max_mask_pixels: int) -> Pipeline:
+def bounded(pipeline: Pipeline, max_mask_pixels: int) -> Pipeline:
     """The same pipeline, for which an answer of more mask pixels is BAD_VALUES."""
-    bounded = copy.copy(pipeline)
-    bounded.text_to_masks = replace(pipeline.text_to_masks, max_mask_pixels=max_mask_pixels)
-    return bounded
+    same = copy.copy(pipeline)
+    same.text_to_masks = replace(pipeline.text_to_masks, max_mask_pixels=max_mask_pixels)
+    return same

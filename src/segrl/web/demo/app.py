@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -13,29 +18,62 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from segrl.web.demo.page import Example, asset, build
+from segrl.web.demo.guard import Guard
+from segrl.web.demo.page import Example, Kept, asset, build
 from segrl.web.demo.result_store import ResultStore, routes
+from segrl.web.images import RecentImages
+from segrl.web.limits import Limits
+from segrl.web.service import bounded
 
-MAX_FILE_SIZE = "32mb"
+MAX_KEPT = 512 * 2**20
+"""Bytes of results, and as many of pictures, that visitors can see again."""
+MAX_DISK = 2 * 2**30
+"""Bytes of uploads on the disk."""
 
 
-def create_app(models: Mapping[str, Pipeline], examples: Sequence[Example] | None = None) -> FastAPI:
-    """The page over policies by name, side by side where there are several. It loads nothing from other hosts."""
-    app, store = FastAPI(openapi_url=None), ResultStore()
+def create_app(
+    models: Mapping[str, Pipeline],
+    examples: Sequence[Example] | None = None,
+    limits: Limits | None = None,
+    *,
+    max_kept: int = MAX_KEPT,
+    max_disk: int = MAX_DISK,
+) -> FastAPI:
+    """The page over policies by name, side by side where there are several. It loads nothing from other hosts.
+
+    max_kept: bytes of results, and as many of pictures, that visitors can see again. max_disk: bytes of uploads.
+    """
+    limits = limits or Limits()
+    folder = upload_folder()
+    app, store = FastAPI(openapi_url=None), ResultStore(max_kept)
     app.include_router(routes(store))
-    page = build(models, examples if examples is not None else tiny_examples(), store)
+    kept = Kept(store, RecentImages(max_kept), folder, limits)
+    shown = {name: bounded(model, limits.max_mask_pixels) for name, model in models.items()}
+    page = build(shown, examples if examples is not None else tiny_examples(), kept)
     page.queue(default_concurrency_limit=4, max_size=64)
-    return gr.mount_gradio_app(
+    app = gr.mount_gradio_app(
         app,
         page,
         path="/",
         theme=_theme(),
         css=asset("page.css"),
         footer_links=[],
-        max_file_size=MAX_FILE_SIZE,
+        max_file_size=limits.max_bytes,
         show_error=False,  # what is meant for visitors is a gr.Error
         ssr_mode=False,
     )
+    page.has_launched = True  # only then does Gradio check the paths that requests name; mounting does not say so
+    app.add_middleware(Guard, folder=folder, limits=limits, max_disk=max_disk)
+    return app
+
+
+@cache
+def upload_folder() -> Path:
+    """A folder of this process alone for uploads; it goes when the process ends."""
+    folder = tempfile.mkdtemp(prefix="segrl-demo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    return Path(folder)
 
 
 def _theme() -> gr.themes.Base:

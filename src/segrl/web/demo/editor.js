@@ -1,19 +1,24 @@
 // An editor of boxes and points over a picture. Gradio gives `element`, `props`, `watch` and `trigger`.
-// From Python: props.value = {files, size_wh, masks, objects?}; objects are left out in the answer to an edit;
-// or {busy: true} while a new answer is made and what is shown belongs to an earlier one.
-// To Python: the event 'edited' with {objects: [{box_xyxy, points_xy, labels}]}, in pixels of the picture.
+// From Python: props.value = {key, files, size_wh, masks, name, objects}, an answer; the same with `edit`, a number, in
+// place of `objects`: the masks of that edit, or {edit} alone where there are none; or {busy: true} while a new answer
+// is made and what is shown belongs to an earlier one.
+// To Python: the event 'edited' with {number, of, objects: [{box_xyxy, points_xy, labels}]}, in pixels of the picture;
+// of: the key of the answer. One edit is on its way at a time; whatever changes meanwhile is sent once it is back, so
+// that the last one wins.
 
 const COLOURS = ["230 159 0", "86 180 233", "0 158 115", "240 228 66", "0 114 178", "213 94 0", "204 121 167"];
 const ON = "rgb(0 158 115)", OFF = "rgb(204 60 140)";
 const REACH = 14; // how near a finger or mouse must come, in CSS pixels
 const SEND_AFTER = 250; // milliseconds after the last key
+const LOST_AFTER = 30000; // milliseconds until an edit without an answer is taken for lost
 
 const root = element.querySelector(".editor"), canvas = element.querySelector("canvas");
 const pen = canvas.getContext("2d"), said = element.querySelector(".said");
 
 let size = null, picture = null, layer = null, hidden = false;
 let objects = [], chosen = 0, part = null; // part: null, {box: true, corner?} or {point: i}, of objects[chosen]
-let tool = "move", drag = null, cross = null, past = [], timer = null, latest = 0;
+let tool = "move", drag = null, cross = null, past = [], undone = [], timer = null, latest = 0;
+let of = null, number = 0, flying = null, changed = false; // flying: the number of the edit on its way
 
 const current = () => objects[chosen];
 const clone = (value) => JSON.parse(JSON.stringify(value));
@@ -34,8 +39,18 @@ function load(url) {
 async function receive() {
   const value = props.value;
   root.toggleAttribute("data-busy", Boolean(value && value.busy));
-  if (!value || !value.files) return;
-  const mine = ++latest, isNew = Boolean(value.objects);
+  if (!value) return;
+  const isNew = Boolean(value.objects);
+  if (isNew) {
+    clearTimeout(timer); clearTimeout(lost);
+    of = value.key; flying = null; changed = false;
+  } else if (value.edit !== undefined) {
+    if (value.edit !== flying) return; // of an edit before the last answer
+    landed();
+    if (changed) return; // it is overtaken already
+  }
+  if (!value.files) return;
+  const mine = ++latest;
   try {
     const images = await Promise.all([isNew ? load(value.files + "picture.jpg") : picture, load(value.files + "layer.png")]);
     if (mine !== latest) return;
@@ -47,11 +62,12 @@ async function receive() {
   size = value.size_wh;
   if (isNew) {
     objects = clone(value.objects);
-    chosen = 0; part = null; past = []; cross = [size[0] / 2, size[1] / 2]; drag = null;
+    chosen = 0; part = null; past = []; undone = []; cross = [size[0] / 2, size[1] / 2]; drag = null;
     say("");
   }
   for (const link of element.querySelectorAll("[data-file]")) {
     link.href = value.files + link.dataset.file;
+    link.download = `${value.name}-${link.dataset.file}`;
     link.removeAttribute("aria-disabled");
   }
   root.removeAttribute("data-empty");
@@ -135,19 +151,36 @@ function drawCross(z) {
 
 // Changes: `keep` before, `send` after.
 
-function keep() {
-  past.push(clone({ objects, chosen }));
+function keep(before = clone({ objects, chosen })) {
+  past.push(before);
+  undone = [];
   if (past.length > 50) past.shift();
 }
 
 function send(wait = 0) {
   draw();
   clearTimeout(timer);
-  timer = setTimeout(() => {
-    const whole = objects.filter((o) => o.box_xyxy || o.points_xy.length);
-    say("Cutting out again …");
-    trigger("edited", { objects: clone(whole) });
-  }, wait);
+  changed = true;
+  timer = setTimeout(fly, wait);
+}
+
+let lost = null;
+
+function fly() {
+  if (flying !== null || !changed) return;
+  flying = ++number; changed = false;
+  say("Cutting out again …");
+  root.dataset.edits = "waiting";
+  lost = setTimeout(landed, LOST_AFTER);
+  const whole = objects.filter((o) => o.box_xyxy || o.points_xy.length);
+  trigger("edited", { number, of, objects: clone(whole) });
+}
+
+function landed() {
+  clearTimeout(lost);
+  flying = null;
+  if (changed) { clearTimeout(timer); timer = setTimeout(fly, 0); }
+  else { root.dataset.edits = "done"; say(""); }
 }
 
 function ensure() {
@@ -187,13 +220,17 @@ function remove() {
   send();
 }
 
-function undo() {
-  const before = past.pop();
-  if (!before) { say("Nothing to undo."); return; }
-  ({ objects, chosen } = before);
+function back(from, to, nothing) {
+  const state = from.pop();
+  if (!state) { say(nothing); return; }
+  to.push(clone({ objects, chosen }));
+  ({ objects, chosen } = state);
   part = null;
   send();
 }
+
+const undo = () => back(past, undone, "Nothing to undo.");
+const redo = () => back(undone, past, "Nothing to redo.");
 
 function add() {
   keep();
@@ -285,7 +322,7 @@ canvas.addEventListener("pointermove", (event) => {
 });
 
 function drop() {
-  if (drag && drag.moved) { past.push(drag.before); send(); }
+  if (drag && drag.moved) { keep(drag.before); send(); }
   drag = null;
 }
 canvas.addEventListener("pointerup", drop);
@@ -340,14 +377,15 @@ const KEYS = {
 canvas.addEventListener("keydown", (event) => {
   if (!size) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if ((event.ctrlKey || event.metaKey) && key === "z") undo();
+  if ((event.ctrlKey || event.metaKey) && (key === "y" || (key === "z" && event.shiftKey))) redo();
+  else if ((event.ctrlKey || event.metaKey) && key === "z") undo();
   else if (KEYS[key] && !event.metaKey && !event.altKey && (!event.ctrlKey || key.startsWith("Arrow"))) KEYS[key](event);
   else return;
   event.preventDefault();
   event.stopPropagation();
 });
 
-const DO = { add, remove, undo, hide };
+const DO = { add, remove, undo, redo, hide };
 root.addEventListener("click", (event) => {
   const button = event.target.closest("button, a");
   if (!button) return;
@@ -356,5 +394,5 @@ root.addEventListener("click", (event) => {
 });
 
 new ResizeObserver(fit).observe(element.querySelector(".stage"));
-watch("value", () => { say(""); receive(); });
+watch("value", receive);
 receive();

@@ -10,6 +10,7 @@ import numpy as np
 from segrl.pipeline import Result
 from segrl.types import Status
 
+DRAW = "Draw a box or put a point on an object, or say what to look for and press Ask."
 NOTHING_YET = "Choose a picture, say what to look for, and press Ask."
 ABOUT = {
     "tiny": "A toy that ships with segrl. It knows drawn coloured shapes like the examples, no photographs.",
@@ -29,6 +30,8 @@ def line(kind: str, text: str) -> str:
 def of_result(result: Result, *, edited: bool = False) -> str:
     """The line about a result; after an edit it speaks of the hand-made prompts."""
     query = f"“{escape(result.query)}”"
+    if edited and not result.mask.any():
+        return line("none", "Edited by hand: nothing is marked.")
     if edited:
         return line("found", f"Edited by hand: {_count(result)}, {result.mask.mean():.1%} of the picture.")
     if result.status is Status.OK and result.mask.any():

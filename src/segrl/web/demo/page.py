@@ -5,37 +5,38 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gradio as gr
+import numpy as np
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline, Result
+from segrl.types import Answer, Status
 from segrl.web.demo import messages
+from segrl.web.demo.guard import uploaded
 from segrl.web.demo.result_store import ResultStore
-from segrl.web.errors import Refused
-from segrl.web.images import decode
+from segrl.web.errors import Refused, invalid, one_line
+from segrl.web.images import RecentImages, decode
+from segrl.web.limits import Limits
 from segrl.web.schemas import Prompt
 
-Picture = tuple[Image.Image, str]
-"""An image and the query about it."""
 Example = tuple[Image.Image, str]
 
 HISTORY = 20
-MAX_PIXELS = 25_000_000
-MAX_QUERY = 1000
 INTRODUCTION = "Say what to look for. The model answers with boxes and points, and a segmenter cuts out the mask."
 BETWEEN_PIECES = 0.08
 """Seconds between two looks at what is being written."""
 
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-PROMPTS = TypeAdapter(list[Prompt])
+PROMPTS = TypeAdapter(Annotated[list[Prompt], FailFast()])
 
 
 def asset(name: str) -> str:
@@ -44,21 +45,69 @@ def asset(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What was asked and what each policy answered."""
+class Asked:
+    """What is asked. image_id: under which `Kept.pictures` has the image. name: of its file."""
 
-    image: Image.Image
+    image_id: str
+    name: str
     query: str
-    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What was asked, and the keys of what each policy answered."""
+
+    asked: Asked
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What all visitors' pages share: results and pictures within a bound of memory. A page's own state holds keys.
+
+    folder: where uploads lie, and nothing else.
+    """
+
+    store: ResultStore
+    pictures: RecentImages
+    folder: Path
+    limits: Limits
+
+    def picture(self, asked: Asked) -> Image.Image:
+        """The image. Raises gr.Error if it is gone."""
+        try:
+            return self.pictures.get(asked.image_id)
+        except Refused as error:
+            raise gr.Error("The picture is gone from the server: choose it again.") from error
+
+    def opened(self, path: str | None, query: str) -> Asked:
+        """The picture that a visitor uploaded. Raises gr.Error for any other file, and for what is no picture."""
+        if not path:
+            raise gr.Error("Choose a picture first: upload one, paste one, or take an example.")
+        try:
+            file = uploaded(path, self.folder, self.limits.max_bytes)
+            image = decode(file.read_bytes(), self.limits.max_pixels)
+        except Refused as error:
+            raise gr.Error(error.detail) from error
+        return Asked(self.pictures.put(image), file.name, query)
+
+    def question(self, path: str | None, query: str) -> Asked:
+        """What a visitor asks. Raises gr.Error that says what is missing."""
+        if path and not (query and query.strip()):
+            raise gr.Error("Say what to look for.")
+        if len(query or "") > self.limits.max_query_chars:
+            raise gr.Error(f"That is too long: at most {self.limits.max_query_chars} characters.")
+        return self.opened(path, (query or "").strip())
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One policy's part of the page; `outputs` is the order in which its functions answer."""
+    """One policy's part of the page; `outputs` is the order in which its functions answer. state: the key of the
+    result that is shown."""
 
     name: str
     model: Pipeline
-    store: ResultStore
+    kept: Kept
     status: gr.HTML
     text: gr.Textbox
     editor: gr.HTML
@@ -69,20 +118,24 @@ class Panel:
         """Status, text, editor, state."""
         return [self.status, self.text, self.editor, self.state]
 
-    def show(self, result: Result, *, edited: bool = False) -> tuple[Any, ...]:
-        """A result in all outputs. After an edit the boxes and points stay what the browser has, and the text too."""
-        key = self.store.put(result)
-        value: dict[str, Any] = {"files": f"files/{key}/", "size_wh": result.image.size, "masks": len(result.masks)}
-        if not edited:
-            value["objects"] = [prompt.to_json() for prompt in result.prompts]
-        text = gr.skip() if edited else result.text
-        return messages.of_result(result, edited=edited), text, value, result
+    def show(self, result: Result, name: str) -> tuple[Any, ...]:
+        """An answer in all outputs."""
+        key = self.kept.store.put(result, name)
+        objects = [prompt.to_json() for prompt in result.prompts]
+        return messages.of_result(result), result.text, {**_shown(key, result, name), "objects": objects}, key
 
-    def answer(self, asked: Picture) -> Iterator[tuple[Any, ...]]:
+    def begin(self, asked: Asked) -> tuple[Any, ...]:
+        """A picture about which nothing was asked: boxes and points can be drawn at once."""
+        image = self.kept.picture(asked)
+        nothing = Result(image, "", "", Answer(Status.NO_TARGET), np.zeros((0, image.height, image.width), dtype=bool))
+        _, _, value, key = self.show(nothing, asked.name)
+        return messages.line("idle", messages.DRAW), gr.skip(), value, key
+
+    def answer(self, asked: Asked) -> Iterator[tuple[Any, ...]]:
         """The model's text as it is written, then the result."""
-        image, query = asked
+        image = self.kept.picture(asked)
         yield messages.line("busy", "Looking …"), gr.Textbox("", visible=True), {"busy": True}, None
-        stream = self.model.stream(image, query)
+        stream = self.model.stream(image, asked.query)
         shown = time.monotonic()
         try:
             for _ in stream:
@@ -90,63 +143,88 @@ class Panel:
                     shown = time.monotonic()
                     yield gr.skip(), stream.text, gr.skip(), None
             yield messages.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
-            yield self.show(stream.result)
+            yield self.show(stream.result, asked.name)
         except SegrlError as error:
-            yield messages.line("unread", " ".join(str(error).split())), stream.text, gr.skip(), None
+            yield messages.line("unread", escape(one_line(error))), stream.text, gr.skip(), None
         finally:
             stream.close()
 
-    def edit(self, result: Result | None, event: gr.EventData) -> tuple[Any, ...]:
-        """The masks of boxes and points that were changed by hand."""
-        if result is None:
-            raise gr.Error("Ask about a picture first.")
+    def edit(self, event: gr.EventData) -> tuple[Any, ...]:
+        """The masks of boxes and points that were changed by hand.
+
+        The browser says which result they belong to and numbers its edits; the number comes back with the masks,
+        or with the reason why there are none. Boxes, points and the text stay what the browser has.
+        """
+        asked = event._data if isinstance(event._data, dict) else {}
+        number = asked.get("number")
         try:
-            prompts = PROMPTS.validate_python(event._data.get("objects"))[:64]
-        except (ValidationError, AttributeError) as error:
-            raise gr.Error("These boxes and points make no sense.") from error
-        made = self.model.masks(result.image, [one.to_mask_prompt() for one in prompts], result.query)
-        return self.show(made, edited=True)
+            result, name = self._edited(asked)
+        except (Refused, SegrlError) as error:
+            detail = error.detail if isinstance(error, Refused) else one_line(error)
+            return messages.line("unread", escape(detail)), gr.skip(), {"edit": number}, gr.skip()
+        key = self.kept.store.put(result, name)
+        value = {**_shown(key, result, name), "edit": number}
+        return messages.of_result(result, edited=True), gr.skip(), value, key
+
+    def _edited(self, asked: dict[str, Any]) -> tuple[Result, str]:
+        found = self.kept.store.named(str(asked.get("of")))
+        if found is None:
+            raise invalid("The picture is gone from the server: choose it again.")
+        (result, name), limits = found, self.kept.limits
+        try:
+            prompts = [one.to_mask_prompt() for one in PROMPTS.validate_python(asked.get("objects"))]
+        except ValidationError as error:
+            raise invalid("These boxes and points make no sense.") from error
+        if len(prompts) > limits.max_prompts:
+            raise invalid(f"At most {limits.max_prompts} objects.")
+        if len(prompts) * result.image.width * result.image.height > limits.max_mask_pixels:
+            raise invalid("So many masks of so large a picture are more than this server makes at once.")
+        return self.model.masks(result.image, prompts, result.query), name
 
 
-def opened(path: str | None, query: str) -> Picture:
-    """What a visitor asks, or a gr.Error that says what is missing."""
-    if not path:
-        raise gr.Error("Choose a picture first: upload one, paste one, or take an example.")
-    if not query or not query.strip():
-        raise gr.Error("Say what to look for.")
-    if len(query) > MAX_QUERY:
-        raise gr.Error(f"That is too long: at most {MAX_QUERY} characters.")
-    try:
-        return decode(Path(path).read_bytes(), MAX_PIXELS), query.strip()
-    except Refused as error:
-        raise gr.Error(error.detail) from error
+def _shown(key: str, result: Result, name: str) -> dict[str, Any]:
+    """What the editor is told of a result."""
+    stem = Path(name).stem
+    return {
+        "key": key,
+        "files": f"files/{key}/",
+        "size_wh": result.image.size,
+        "masks": len(result.masks),
+        "name": stem,
+    }
 
 
-def remember(names: Sequence[str]) -> Callable[..., tuple[list[Turn], Any]]:
+def remember(names: Sequence[str], store: ResultStore) -> Callable[..., tuple[list[Turn], Any]]:
     """A function that puts a turn of these policies at the end of the history; one without answers is not kept."""
 
-    def keep(history: list[Turn], asked: Picture, *results: Result | None) -> tuple[list[Turn], Any]:
-        told = tuple(result for result in results if result is not None)
-        if len(told) == len(results):
-            history = [*history, Turn(*asked, told)][-HISTORY:]
-        return history, history_list(names, history)
+    def keep(history: list[Turn], asked: Asked, *keys: str | None) -> tuple[list[Turn], Any]:
+        told = tuple(key for key in keys if key is not None)
+        if len(told) == len(keys):
+            history = [*history, Turn(asked, told)]
+        history = [turn for turn in history if all(store.get(key) for key in turn.keys)][-HISTORY:]
+        return history, history_list(names, history, store)
 
     return keep
 
 
-def history_list(names: Sequence[str], history: Sequence[Turn]) -> Any:
+def history_list(names: Sequence[str], history: Sequence[Turn], store: ResultStore) -> Any:
     """The newest first and chosen, for it is what is shown; a choice's value is its place in `history`."""
-    entries = [
-        (messages.history_entry(i + 1, turn.query, list(zip(names, turn.results, strict=True))), i)
-        for i, turn in enumerate(history)
-    ]
+    entries = []
+    for i, turn in enumerate(history):
+        results = [result for key in turn.keys if (result := store.get(key)) is not None]
+        told = list(zip(names, results, strict=False))
+        entries.append((messages.history_entry(i + 1, turn.asked.query, told), i))
     return gr.Radio(choices=entries[::-1], value=len(entries) - 1 if entries else None, visible=bool(entries))
 
 
-def compare(*results: Result | None) -> Any:
-    """The line about answers side by side, shown once there is something to say."""
-    told = messages.agreement(results)
-    return gr.HTML(told, visible=bool(told))
+def compare(store: ResultStore) -> Callable[..., Any]:
+    """A function that makes the line about answers side by side, shown once there is something to say."""
+
+    def told(*keys: str | None) -> Any:
+        line = messages.agreement([None if key is None else store.get(key) for key in keys])
+        return gr.HTML(line, visible=bool(line))
+
+    return told
 
 
 def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
@@ -155,14 +233,22 @@ def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
     def show(history: list[Turn], chosen: int | None) -> tuple[Any, ...]:
         if chosen is None or not 0 <= chosen < len(history):
             raise gr.Error("This is no longer in the history.")
-        turn = history[chosen]
-        shown = [panel.show(result) for panel, result in zip(panels, turn.results, strict=True)]
-        return (turn.image, turn.query, (turn.image, turn.query), *(part for parts in shown for part in parts))
+        asked = history[chosen].asked
+        found: list[Result] = []
+        for key in history[chosen].keys:
+            result = panels[0].kept.store.get(key)
+            if result is None:
+                raise gr.Error("This is no longer kept: ask again.")
+            found.append(result)
+        image = found[0].image
+        shown = [panel.show(result, asked.name) for panel, result in zip(panels, found, strict=True)]
+        image_id = panels[0].kept.pictures.put(image)
+        return (image, asked.query, replace(asked, image_id=image_id), *(part for one in shown for part in one))
 
     return show
 
 
-def build(models: Mapping[str, Pipeline], examples: Sequence[Example], store: ResultStore) -> gr.Blocks:
+def build(models: Mapping[str, Pipeline], examples: Sequence[Example], kept: Kept) -> gr.Blocks:
     """The page over one policy, or several side by side. examples: images and queries to begin with."""
     with gr.Blocks(title="segrl", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         gr.Markdown(f"# segrl\n{INTRODUCTION}")
@@ -182,19 +268,27 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], store: Re
             with gr.Column(scale=3, min_width=320):
                 compared = gr.HTML("", visible=False, elem_id="compared")
                 with gr.Row():
-                    panels = [_panel(name, model, store) for name, model in models.items()]
+                    panels = [_panel(name, model, kept) for name, model in models.items()]
         shown = _Shown(upload, query, asked, history, past, compared, panels)
         for listen in (ask.click, query.submit):
-            shown.answers(listen(opened, [upload, query], asked, **_QUIET))
-        for button, example in zip(buttons, examples, strict=True):
-            shown.answers(button.click(_taking(example), None, [upload, query, asked], **_QUIET))
+            shown.answers(listen(kept.question, [upload, query], asked, **_QUIET))
+        for i, (button, example) in enumerate(zip(buttons, examples, strict=True)):
+            taking = _taking(example, f"example-{i + 1}.png", kept)
+            shown.answers(button.click(taking, None, [upload, query, asked], **_QUIET))
+        shown.begins(upload.upload(kept.opened, [upload, query], asked, **_QUIET))
         shown.wire()
     return page
 
 
 def _question() -> tuple[gr.Image, gr.Textbox, gr.Button]:
     upload = gr.Image(
-        type="filepath", sources=["upload", "clipboard"], label="Picture", height=240, elem_id="upload", buttons=[]
+        type="filepath",
+        image_mode=None,  # Gradio decodes nothing: `decode` does, within limits
+        sources=["upload", "clipboard"],
+        label="Picture",
+        height=240,
+        elem_id="upload",
+        buttons=[],
     )
     query = gr.Textbox(label="What to look for", placeholder="the red ring", max_lines=3, elem_id="query")
     return upload, query, gr.Button("Ask", variant="primary", elem_id="ask")
@@ -212,7 +306,7 @@ def _examples(examples: Sequence[Example]) -> list[gr.Button]:
         return buttons
 
 
-def _panel(name: str, model: Pipeline, store: ResultStore) -> Panel:
+def _panel(name: str, model: Pipeline, kept: Kept) -> Panel:
     with gr.Column(scale=2, min_width=320, elem_classes="segrl-panel"):
         about = messages.ABOUT.get(name)
         gr.Markdown(f"### Model: {name}" + (f"\n{about}" if about else ""))
@@ -234,12 +328,12 @@ def _panel(name: str, model: Pipeline, store: ResultStore) -> Panel:
             buttons=["copy"],
             visible=False,
         )
-    return Panel(name, model, store, status, text, editor, gr.State(None))
+    return Panel(name, model, kept, status, text, editor, gr.State(None))
 
 
-def _taking(example: Example) -> Callable[[], tuple[Any, ...]]:
+def _taking(example: Example, name: str, kept: Kept) -> Callable[[], tuple[Any, ...]]:
     image, query = example
-    return lambda: (image, query, (image, query))
+    return lambda: (image, query, Asked(kept.pictures.put(image), name, query))
 
 
 @dataclass(frozen=True)
@@ -258,9 +352,14 @@ class _Shown:
         """After a question every policy's answer, one after the other, how far they agree, then the history."""
         for panel in self.panels:
             step = step.success(panel.answer, self.asked, panel.outputs, **_QUIET)
-        keep = remember([panel.name for panel in self.panels])
+        keep = remember([panel.name for panel in self.panels], self.panels[0].kept.store)
         step = step.success(keep, [self.history, self.asked, *self._states], [self.history, self.past], **_QUIET)
         self._compare(step)
+
+    def begins(self, step: Any) -> None:
+        """After an upload every panel shows the picture, ready for boxes and points."""
+        for panel in self.panels:
+            step = step.success(panel.begin, self.asked, panel.outputs, **_QUIET)
 
     def wire(self) -> None:
         """What follows a choice in the history, and an edit."""
@@ -269,7 +368,7 @@ class _Shown:
         chosen = self.past.input(recall(self.panels), inputs, [self.upload, self.query, self.asked, *outputs], **_QUIET)
         self._compare(chosen)
         for panel in self.panels:
-            edited = panel.editor.edited(panel.edit, panel.state, panel.outputs, trigger_mode="always_last", **_QUIET)
+            edited = panel.editor.edited(panel.edit, None, panel.outputs, trigger_mode="multiple", **_QUIET)
             self._compare(edited)
 
     @property
@@ -278,4 +377,4 @@ class _Shown:
 
     def _compare(self, step: Any) -> None:
         if len(self.panels) > 1:
-            step.success(compare, self._states, self.compared, **_QUIET)
+            step.success(compare(self.panels[0].kept.store), self._states, self.compared, **_QUIET)

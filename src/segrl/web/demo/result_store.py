@@ -6,65 +6,103 @@ import io
 import json
 import secrets
 import tempfile
+import threading
 from collections import OrderedDict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from fastapi import APIRouter, HTTPException, Response
 from PIL import Image
 
 from segrl import exports, overlay
 from segrl.masks import png_bytes
 from segrl.pipeline import Result
+from segrl.web.images import PackedMasks
 
+PICTURE = "picture.png"
+"""The name of a picture that came without one."""
 SHOWN_SIDE = 1600
 """The longer side of what a browser is sent to draw; masks that are taken along have the image's own size."""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A result without its masks, which are at a bit a pixel."""
+
+    result: Result
+    masks: PackedMasks
+    name: str
+
+    @property
+    def nbytes(self) -> int:
+        return 3 * self.result.image.width * self.result.image.height + self.masks.nbytes + len(self.result.text)
+
+
 class ResultStore:
-    """The `size` results shown last, each under a key that cannot be guessed."""
+    """The results shown last, `max_bytes` of them, each under a key that cannot be guessed. For several threads.
 
-    def __init__(self, size: int = 256) -> None:
-        self.size = size
-        self._kept: OrderedDict[str, Result] = OrderedDict()
+    The last one is kept whatever its size.
+    """
 
-    def put(self, result: Result) -> str:
-        """The key of a result; the oldest one goes when there are too many."""
+    def __init__(self, max_bytes: int = 512 * 2**20) -> None:
+        self.max_bytes, self.nbytes = max_bytes, 0
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, result: Result, name: str = PICTURE) -> str:
+        """The key of a result about the picture of that file name; the oldest ones go when there are too many."""
         key = secrets.token_urlsafe(12)
-        self._kept[key] = result
-        while len(self._kept) > self.size:
-            self._kept.popitem(last=False)
+        kept = _Kept(replace(result, masks=result.masks[:0]), PackedMasks.of(result.masks), name)
+        with self._lock:
+            self._kept[key] = kept
+            self.nbytes += kept.nbytes
+            while self.nbytes > self.max_bytes and len(self._kept) > 1:
+                self.nbytes -= self._kept.popitem(last=False)[1].nbytes
         return key
 
     def get(self, key: str) -> Result | None:
         """The result, or None if it is gone."""
-        return self._kept.get(key)
+        found = self.named(key)
+        return found and found[0]
+
+    def named(self, key: str) -> tuple[Result, str] | None:
+        """The result and the picture's file name, or None if they are gone."""
+        with self._lock:
+            kept = self._kept.get(key)
+        if kept is None:
+            return None
+        height, width = kept.masks.hw
+        masks = np.array(list(kept.masks), dtype=bool).reshape(-1, height, width)
+        return replace(kept.result, masks=masks), kept.name
 
 
-def picture(result: Result) -> bytes:
+def picture(result: Result, name: str) -> bytes:
     """The image as JPEG, made smaller where it is large."""
     return _file(_shown(result.image, Image.Resampling.LANCZOS), "JPEG")
 
 
-def layer(result: Result) -> bytes:
+def layer(result: Result, name: str) -> bytes:
     """The masks alone as a PNG with transparency, as `overlay.draw` colours them."""
     return _file(_shown(overlay.layer(result.masks), Image.Resampling.NEAREST), "PNG")
 
 
-def mask(result: Result) -> bytes:
+def mask(result: Result, name: str) -> bytes:
     """All masks as one grey PNG of the image's size."""
     return png_bytes(result.mask)
 
 
-def drawn(result: Result) -> bytes:
+def drawn(result: Result, name: str) -> bytes:
     """The image with masks, boxes and points over it, as PNG."""
     return _file(result.overlay(), "PNG")
 
 
-def coco(result: Result) -> bytes:
-    """COCO's JSON for this one image."""
+def coco(result: Result, name: str) -> bytes:
+    """COCO's JSON for this one image; without a query the category is `object`."""
     with tempfile.TemporaryDirectory() as folder:
-        record = exports.record("picture.png", [result], file_name="picture.png", name="picture")
-        path = exports.get("coco")(Path(folder), [result.query]).finish([record])
+        asked = replace(result, query=result.query or "object")
+        record = exports.record(name, [asked], file_name=name, name=Path(name).stem)
+        path = exports.get("coco")(Path(folder), [asked.query]).finish([record])
         return json.dumps(json.loads(path.read_text())).encode()
 
 
@@ -83,11 +121,11 @@ def routes(store: ResultStore) -> APIRouter:
 
     @router.get("/files/{key}/{name}")
     def file(key: str, name: str) -> Response:
-        result = store.get(key)
-        if result is None or name not in FILES:
+        found = store.named(key)
+        if found is None or name not in FILES:
             raise HTTPException(404, "this result is gone: ask again")
         make, kind = FILES[name]
-        return Response(make(result), media_type=kind, headers={"Cache-Control": "private, max-age=3600, immutable"})
+        return Response(make(*found), media_type=kind, headers={"Cache-Control": "private, max-age=3600, immutable"})
 
     return router
 

@@ -1,0 +1,160 @@
+"""What reaches Gradio: the page's own requests, of bounded size, that name no file but a visitor's upload.
+
+Gradio has checks of its own for paths; this one does not rest on them. It stands before the application, lets
+through the routes that the page uses, and reads every event before Gradio does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from anyio.to_thread import run_sync
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segrl.web.errors import Refused, invalid, translate
+from segrl.web.limits import Limits, Memory, Places, check_json
+
+API = "/gradio_api"
+_PAGE = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
+_STATE = ("queue/data", "queue/status", "upload_progress", "startup-events", "app_id", "info")
+READ = frozenset([*_PAGE, *(f"{API}/{name}" for name in _STATE)])
+READ_UNDER = ("/assets/", "/static/", "/svelte/", "/files/", f"{API}/heartbeat/")
+EVENTS = frozenset(f"{API}/{name}" for name in ("queue/join", "reset", "reset/", "cancel"))
+UPLOAD, FILE = f"{API}/upload", f"{API}/file="
+
+MAX_EVENT = 1_000_000
+"""Bytes of an event: a query, or boxes and points."""
+HEADS = 100_000
+"""Bytes of an upload beside the file: the parts' headers."""
+
+
+def uploaded(path: object, folder: Path, max_bytes: int) -> Path:
+    """The file that a visitor uploaded. Raises Refused(422) for any other path: outside of the folder, through a
+    link, a device, not there, or larger than `max_bytes`."""
+    refused = invalid("picture: not a file that was uploaded here")
+    if not isinstance(path, str) or "\0" in path:
+        raise refused
+    try:
+        real = Path(os.path.realpath(path))
+        about = os.lstat(real)
+    except (OSError, ValueError) as error:
+        raise refused from error
+    if not real.is_relative_to(folder.resolve()) or not stat.S_ISREG(about.st_mode):
+        raise refused
+    if about.st_size > max_bytes:
+        raise Refused(413, "body_too_large", f"the picture is larger than {max_bytes} bytes")
+    return real
+
+
+def check_event(body: bytes, folder: Path, limits: Limits) -> None:
+    """Raises Refused for an event that is no JSON, holds too much, or names an address or a file not uploaded here."""
+    check_json(body, limits)
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "not_json", "the body is not valid JSON") from error
+    for one in _objects(event):
+        if one.get("path") is not None:
+            uploaded(one["path"], folder, limits.max_bytes)
+        elif one.get("url") is not None:
+            raise invalid("picture: this server fetches no addresses; upload the picture itself")
+        if str(one.get("url") or "").startswith("data:"):
+            raise invalid("picture: upload it as a file")
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object within a JSON value."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield one
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+
+
+class Guard:
+    """ASGI middleware around the page. folder: of the uploads, for this process alone. max_disk: bytes that it may
+    hold; further uploads are refused until Gradio has deleted old ones."""
+
+    def __init__(self, app: ASGIApp, folder: Path, limits: Limits, max_disk: int) -> None:
+        self.app, self.folder, self.limits, self.max_disk = app, folder, limits, max_disk
+        self.places, self.memory = Places(limits.places, limits.share), Memory(limits.max_memory)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        try:
+            if scope.get("method") != "POST":
+                self._check_read(scope)
+                return await self.app(scope, receive, send)
+            client = (scope.get("client") or ("", 0))[0]
+            async with self.places.one(client):
+                with self.memory.holding() as take:
+                    async with asyncio.timeout(self.limits.seconds):
+                        body = await self._checked_body(scope, receive, take)
+                    await self.app(scope, _replaying(body, receive), send)
+        except (Refused, TimeoutError) as error:
+            refused = translate(error)
+            content = {"error": refused.code, "detail": refused.detail}
+            headers = {**refused.headers, "Connection": "close"}
+            await JSONResponse(content, refused.status, headers)(scope, receive, send)
+
+    def _check_read(self, scope: Scope) -> None:
+        path = scope["path"]
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            if path.startswith(FILE):
+                uploaded(path.removeprefix(FILE), self.folder, self.limits.max_bytes)
+                return
+            if path in READ or (path.startswith(READ_UNDER) and ".." not in path):
+                return
+        raise Refused(404, "not_found", "there is nothing here")
+
+    async def _checked_body(self, scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
+        if scope["path"] in EVENTS:
+            body = await _body(receive, MAX_EVENT, take)
+            check_event(body, self.folder, self.limits)
+            return body
+        if scope["path"] != UPLOAD:
+            raise Refused(404, "not_found", "there is nothing here")
+        if await run_sync(self._disk) > self.max_disk:
+            raise Refused(503, "full", "this server holds all the pictures that it may", {"Retry-After": "60"})
+        return await _body(receive, self.limits.max_bytes + HEADS, take)
+
+    def _disk(self) -> int:
+        return sum(one.stat().st_size for one in self.folder.rglob("*") if one.is_file())
+
+
+async def _body(receive: Receive, max_bytes: int, take: Callable[[int], None]) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Refused(400, "broken", "the body ends early")
+        take(len(message.get("body", b"")))
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise Refused(413, "body_too_large", f"the body is larger than {max_bytes} bytes")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """`receive` after a body that was read before."""
+    waiting = [body]
+
+    async def again() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return again

@@ -1,0 +1,179 @@
+"""What a visitor of the demo page may name: the page's own routes, and files that were uploaded there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote
+
+import httpx
+import pytest
+from PIL import Image
+from serving import EchoPolicy, listening, png
+
+from segrl import segmenters
+from segrl.pipeline import Pipeline, make_text_to_masks
+from segrl.web.limits import Limits
+
+LIMITS = Limits(max_bytes=200_000, max_pixels=100_000, max_prompts=3)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    from segrl.web.demo.app import create_app
+
+    policy = EchoPolicy()
+    model = Pipeline(policy, make_text_to_masks(policy, segmenters.load("box")))
+    app = create_app({"echo": model}, [(Image.new("RGB", (40, 30)), "none")], LIMITS, max_disk=600_000)
+    with listening(app, patience=2) as (port, _):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def client(url) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=60) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory) -> Path:
+    """A picture that only the server's owner may see."""
+    path = tmp_path_factory.mktemp("private") / "secret.png"
+    path.write_bytes(png((60, 60), (9, 8, 7)))
+    path.chmod(0o600)
+    return path
+
+
+def upload(client, data: bytes = b"") -> str:
+    answer = client.post("/gradio_api/upload", files={"files": ("cat.png", data or png())})
+    assert answer.status_code == 200, answer.text
+    return answer.json()[0]
+
+
+def join(client, n_fn: int, data: list, **more) -> httpx.Response:
+    body = {"data": data, "fn_index": n_fn, "session_hash": uuid.uuid4().hex, **more}
+    return client.post("/gradio_api/queue/join", json=body)
+
+
+def asking(client) -> int:
+    """The number of the page's function that takes a picture and a query."""
+    config = client.get("/config").json()
+    kinds = {one["id"]: one["type"] for one in config["components"]}
+    return next(
+        one["id"] for one in config["dependencies"] if [kinds[i] for i in one["inputs"]] == ["image", "textbox"]
+    )
+
+
+def outcome(client, picture: dict, query: str = "none") -> dict:
+    """The last event of asking about a picture."""
+    session = uuid.uuid4().hex
+    body = {"data": [picture, query], "fn_index": asking(client), "session_hash": session}
+    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as events:
+        for line in events.iter_lines():
+            if '"process_completed"' in line:
+                return json.loads(line.removeprefix("data: "))
+    raise AssertionError("no answer")
+
+
+def named(path: object) -> dict:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_an_upload_can_be_asked_about(client):
+    assert outcome(client, named(upload(client)))["success"]
+
+
+def test_no_other_file_can_be_named(client, secret, tmp_path):
+    inside = Path(upload(client)).parent
+    link = inside / "link.png"
+    link.symlink_to(secret)
+    fifo = inside / "fifo.png"
+    os.mkfifo(fifo)
+    paths = [str(secret), str(link), str(fifo), "/dev/zero", "/dev/stdin", "/proc/self/environ", "/etc/passwd"]
+    paths += [f"{inside}/../../../..{secret}", str(inside), f"{secret}\0.png", "http://127.0.0.1:9/a.png", ["x"], 7, ""]
+    for path in paths:
+        for data in ([named(path), "none"], [[{"deep": [named(path)]}], "none"], [{"path": path}, "none"]):
+            answer = join(client, asking(client), data)
+            assert answer.status_code == 422, path
+            assert answer.json()["detail"] == "picture: not a file that was uploaded here"
+        assert client.get(f"/gradio_api/file={quote(str(path))}").status_code in (404, 422), path
+    assert client.get("/").status_code == 200
+
+
+def test_an_address_is_never_fetched_and_a_data_address_never_decoded(client):
+    for picture in ({"url": "http://127.0.0.1:9/a.png"}, {"url": "data:image/png;base64,AAAA"}):
+        assert join(client, asking(client), [picture, "none"]).status_code == 422
+    both = {"path": upload(client), "url": "data:image/png;base64,AAAA"}
+    assert join(client, asking(client), [both, "none"]).status_code == 422
+
+
+def test_gradio_and_the_page_refuse_it_too(client, secret):
+    """The three checks stand alone: what comes past the guard ends in one of the others."""
+    import gradio as gr
+    from gradio import processing_utils
+    from gradio.context import LocalContext
+
+    from segrl.web.demo.app import upload_folder
+    from segrl.web.demo.page import Kept
+    from segrl.web.demo.result_store import ResultStore
+    from segrl.web.images import RecentImages
+
+    kept = Kept(ResultStore(), RecentImages(10**6), upload_folder(), LIMITS)
+    for path in (str(secret), "/dev/zero", "/etc/passwd"):
+        with pytest.raises(gr.Error, match="not a file that was uploaded"):
+            kept.opened(path, "none")
+    launched = SimpleNamespace(has_launched=True, allowed_paths=[], blocked_paths=[])
+    token = LocalContext.blocks.set(launched)
+    try:
+        with pytest.raises(ValueError, match="not uploaded by a user"):
+            processing_utils._check_allowed(str(secret), True)
+    finally:
+        LocalContext.blocks.reset(token)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/gradio_api/run/predict", "/gradio_api/call/x", "/gradio_api/component_server", "/gradio_api/stream/x", "/x"],
+)
+def test_routes_that_the_page_does_not_use_are_not_there(client, path):
+    answer = client.post(path, json={"data": []})
+    assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+    assert client.get(path).status_code == 404
+    assert client.get("/gradio_api/proxy=http://127.0.0.1:9/").status_code == 404
+
+
+def test_events_are_bounded(client):
+    n_fn = asking(client)
+    assert join(client, n_fn, [[]] * 30_000).json()["error"] == "too_many_items"
+    headers = {"content-type": "application/json"}
+    for body, error in ((b"[" * 90, "too_deep"), (b"{", "not_json"), (b" " * 1_000_001, "body_too_large")):
+        answer = client.post("/gradio_api/queue/join", content=body, headers=headers)
+        assert answer.json()["error"] == error
+
+
+def test_pictures_are_bounded(client):
+    assert client.post("/gradio_api/upload", files={"files": ("a.png", b"x" * 400_000)}).status_code == 413
+    many = [("files", (f"{i}.png", b"x" * 50_000)) for i in range(8)]
+    assert client.post("/gradio_api/upload", files=many).status_code == 413
+    file = io.BytesIO()
+    Image.new("L", (2_000, 2_000)).save(file, "PNG")
+    told = outcome(client, named(upload(client, file.getvalue())))
+    assert not told["success"]
+    assert "pixels" in told["output"]["error"]
+
+
+def test_the_disk_is_bounded(client):
+    statuses = []
+    for i in range(10):
+        noise = os.urandom(150_000)
+        statuses.append(client.post("/gradio_api/upload", files={"files": (f"{i}.png", noise)}).status_code)
+    assert 200 in statuses
+    assert statuses[-1] == 503
