@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -260,9 +261,22 @@ def make_text_to_masks(
 
 
 def fitting_segmenter(policy: str) -> str:
-    """The segmenter that `load` takes for a policy: GrabCut for our own, that of a published one, or SAM 2.1 large."""
+    """The segmenter that `load` takes for a policy: GrabCut for our own, that of a published one, the one that a
+    policy was trained with (its segrl.json says which), or SAM 2.1 large."""
     row = policies.published(policy)
-    return "grabcut" if policy in POLICIES else row.segmenter if row else DEFAULT_SEGMENTER
+    if policy in POLICIES or row is not None:
+        return row.segmenter if row is not None else "grabcut"
+    return _trained_with(policy) or DEFAULT_SEGMENTER
+
+
+def _trained_with(policy: str) -> str | None:
+    if policies.is_served(policy):
+        return None
+    if Path(policy).is_dir():
+        return policies.read_settings(policy).segmenter
+    from segrl.policies.loading import find_settings
+
+    return find_settings(policy).segmenter
 
 
 def fitting_max_new_tokens(policy: str) -> int:

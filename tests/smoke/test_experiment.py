@@ -11,6 +11,8 @@ from transformers import AutoProcessor
 from segrl import datasets, segmenters
 from segrl.evaluation.compare import compare_runs
 from segrl.experiment import Experiment
+from segrl.pipeline import fitting_segmenter
+from segrl.policies import read_settings
 from segrl.training import parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -52,6 +54,7 @@ def test_each_split_the_segmenter_and_the_processor_are_opened_once(tmp_path, mo
     done = Experiment(parse_recipe(recipe(policy)), tmp_path / "run", say=lambda line: None).run()
     assert done.summary["after"]["n"] == 3
     assert Counter(kind for kind, _, _ in opened.elements()) == {"data set": 2, "segmenter": 1, "processor": 1}
+    assert read_settings(done.model_dir).segmenter == fitting_segmenter(str(done.model_dir)) == "box"
     before, after = (tmp_path / "run" / "evaluation" / stage for stage in ("before", "after"))
     assert compare_runs(before, after)["n"] == 3
 

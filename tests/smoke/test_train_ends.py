@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segrl.errors import ModelError, SegrlError
+from segrl.errors import ModelError, RecipeError, SegrlError
 from segrl.files import read_rows
 from segrl.policies import PolicySettings, write_settings
 from segrl.tiny.model import Shape, save
@@ -82,3 +82,13 @@ def test_a_chat_template_that_the_sandbox_refuses_is_one_line(tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": None}))
     with pytest.raises(ModelError, match=r"the chat template of .* cannot be used: "):
         train(parse_recipe(sft(directory)), tmp_path / "run", say=lambda line: None, progress=False)
+
+
+def test_a_length_that_cuts_the_image_is_refused_before_the_first_step(policy, tmp_path):
+    with pytest.raises(RecipeError, match=r"trainer\.max_length: 16 is too short: the prompt of the first example has"):
+        train(parse_recipe(sft(policy, max_length=16)), tmp_path / "run", say=lambda line: None, progress=False)
+
+
+def test_a_group_size_that_does_not_divide_names_the_recipes_keys(policy, tmp_path):
+    with pytest.raises(RecipeError, match=r"per_device_train_batch_size: 2.*num_generations: 3.*must be a multiple of"):
+        train(parse_recipe(grpo(policy, num_generations=3)), tmp_path / "run", say=lambda line: None, progress=False)

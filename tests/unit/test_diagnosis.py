@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from segrl.masks import box_to_mask, to_rle
-from segrl.training.diagnosis import CompletionFacts, GroupFacts, diagnose, facts, history
+from segrl.training.diagnosis import CompletionFacts, GroupFacts, diagnose, facts, history, same_answer_in
+from segrl.types import ORIGINAL, MaskPrompt
 
 BOX = (0.5, 0.4, 0.8, 0.9)
 HEALTHY = {
@@ -78,6 +80,7 @@ SHOWN_BY_STEPS = [
     ("kl_high", {"kl": 2.5}),
     ("not_finite", {"grad_norm": None}),
     ("clipped_tokens", {"clip_ratio/region_mean": 0.3}),
+    ("never_applies", {"rewards/mine/mean": None}),
 ]
 
 
@@ -129,15 +132,38 @@ SHOWN_BY_GROUPS = [
     ("wrong_frame", {"status": "bad_values", "boxes": (), "outside": True, "area": 0.0}),
     ("pays_empty", None),
     ("pays_full", None),
+    ("same_answer", "elsewhere"),
 ]
 
 
 @pytest.mark.parametrize(("name", "changed"), SHOWN_BY_GROUPS)
 def test_groups_that_show_it(name, changed):
-    some = groups(**changed) if changed is not None else paying({"pays_empty": 0.0, "pays_full": 1.0}[name])
+    some = (
+        looking_away()
+        if changed == "elsewhere"
+        else groups(**changed)
+        if changed is not None
+        else paying({"pays_empty": 0.0, "pays_full": 1.0}[name])
+    )
     (finding,) = diagnose(steps(), some)
     assert finding.name == name
     assert all((finding.title, finding.evidence, finding.advice))
+
+
+def looking_away(answers_move: bool = False) -> list[GroupFacts]:
+    """Groups about objects in different places, and answers that are all the same, or move with them."""
+    moved = []
+    for i, group in enumerate(groups()):
+        truth = (0.02 * i, 0.03 * i, 0.02 * i + 0.3, 0.03 * i + 0.4)
+        boxes = truth if answers_move else (0.25, 0.25, 0.75, 0.75)
+        answers = tuple(replace(one, boxes=(boxes,)) for one in group.completions)
+        moved.append(replace(group, truth_boxes=(truth,), completions=answers))
+    return moved
+
+
+def test_answers_that_follow_their_objects_are_not_the_same():
+    assert diagnose(steps(), looking_away(answers_move=True)) == []
+    assert "same_answer" not in names(diagnose(steps(), looking_away()[:5]))
 
 
 def paying(area: float, extra: float = 0.9, usual: float = 0.3) -> list[GroupFacts]:
@@ -233,3 +259,17 @@ def test_facts_of_a_logged_group():
     one, silent = group.completions
     assert (one.area, one.boxes, one.n_points, one.outside) == (0.5, ((0.0, 0.0, 1.0, 0.5),), 2, False)
     assert (silent.area, silent.boxes, silent.outside, silent.names_something) == (0.0, (), True, False)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_greedy_answers_that_all_say_the_same(looks):
+    """Held-out records in an image of 100×80: objects in different places, answers that follow them or do not."""
+    records = []
+    for i in range(24):
+        truth = (2.0 * i, 1.0 * i, 2.0 * i + 40, 1.0 * i + 30)
+        box = truth if looks else (25.0, 20.0, 75.0, 60.0)
+        rle = to_rle(box_to_mask(truth, (80, 100)))
+        records.append(SimpleNamespace(prompts=(MaskPrompt(box, frame=ORIGINAL),), truth=rle))
+    finding = same_answer_in(records)
+    assert (finding is None) if looks else ("0.25, 0.25, 0.75, 0.75" in str(finding))
+    assert same_answer_in(records[:10]) is None

@@ -75,3 +75,26 @@ def test_a_later_stage_says_how_its_policy_is_asked_without_naming_another(tmp_p
     assert (second.recipe.policy.system, second.recipe.policy.input_wh, second.follows) == ("Point.", (8, 8), True)
     assert second.resolved(tmp_path).policy.path == str(tmp_path)
     assert (third.recipe.policy.path, third.follows) == ("other", False)
+
+
+@pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        ("trainer.max_steps=3", "stages.rl.trainer.max_steps"),
+        ("method=sft", "stages.sft.method or stages.rl.method"),
+        ("trainer.max_steps.more=3", "stages.rl.trainer.max_steps.more"),
+    ],
+)
+def test_an_override_that_a_stage_would_ignore_is_refused(tmp_path, override, instead):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "dataset: tiny\nstages:\n"
+        "  sft: {method: sft, policy: tiny}\n"
+        "  rl: {method: grpo, segmenter: box, rewards: {iou: 1}, trainer: {max_steps: 9}}\n"
+    )
+    with pytest.raises(RecipeError, match=f"{override}: the stages set it themselves; say {instead}"):
+        load_stages(path, [override])
+    steps = [stage.recipe.trainer.get("max_steps") for stage in load_stages(path, ["stages.rl.trainer.max_steps=3"])]
+    assert steps == [None, 3]
+    rates = [stage.recipe.trainer["learning_rate"] for stage in load_stages(path, ["trainer.learning_rate=1e-5"])]
+    assert rates == [1e-5, 1e-5]

@@ -211,9 +211,9 @@ def _policy_facts(policy: Policy) -> dict[str, Any]:
     """What a policy that was loaded can say of itself; a remote one may say less."""
     model, processor = getattr(policy, "model", None), getattr(policy, "processor", None)
     images = getattr(processor, "image_processor", None)
-    config = getattr(model, "config", None)
+    config, settings = getattr(model, "config", None), getattr(policy, "settings", None)
     found = {
-        "settings": vars(getattr(policy, "settings", None)) if hasattr(policy, "settings") else None,
+        "settings": None if settings is None else {k: v for k, v in vars(settings).items() if k != "segmenter"},
         "dtype": None if model is None else str(getattr(model, "dtype", None)),
         "commit": getattr(config, "_commit_hash", None),
         "image_size": {

@@ -1,6 +1,6 @@
 """What segrl must know about a policy beyond its weights: `segrl.json` in the policy's directory.
 
-    {"answer_format": "seg-r1", "frame": "resized", "input_wh": [768, 768]}
+    {"answer_format": "seg-r1", "frame": "resized", "input_wh": [768, 768], "segmenter": "facebook/sam2.1-hiera-large"}
 
 Every key is optional; what is missing follows from the model family (`segrl.policies.frames`).
 """
@@ -33,7 +33,8 @@ class PolicySettings:
     """How to feed a policy and how to read it. None means "as the model family does".
 
     answer_format: name of an answer format. frame: one of FRAME_NAMES. input_wh: (width, height)
-    to which every image is squashed before the processor sees it. system: system prompt.
+    to which every image is squashed before the processor sees it. system: system prompt. segmenter: name of
+    the segmenter that it was trained with, which is then the default.
     Raises ModelError for an unknown frame, a size that is no size, and `resized` without a size.
     """
 
@@ -41,8 +42,11 @@ class PolicySettings:
     frame: str | None = None
     input_wh: tuple[int, int] | None = None
     system: str | None = None
+    segmenter: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.segmenter, str | None):
+            raise ModelError(f"segmenter is a name, not {self.segmenter!r}")
         if self.frame is not None and self.frame not in FRAME_NAMES:
             raise ModelError(f"unknown frame {self.frame!r}: choose one of {', '.join(FRAME_NAMES)}")
         if self.input_wh is not None:

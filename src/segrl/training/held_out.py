@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from segrl.errors import RecipeError
 from segrl.evaluation import Decoding, EvalRecord, EvalSettings, Loaded, describe, write_evaluation
 from segrl.evaluation.run import answers_to
 from segrl.training.checkpoints import RunDir
+from segrl.training.diagnosis import Finding, same_answer_in
 from segrl.training.parts import Parts
 from segrl.training.recipe import Recipe
 
@@ -50,13 +51,14 @@ class HeldOut(TrainerCallback):
     without it. Several processes share the examples.
     """
 
-    def __init__(self, trainer: Any, parts: Parts, run: RunDir) -> None:
+    def __init__(self, trainer: Any, parts: Parts, run: RunDir, say: Callable[[str], None] = print) -> None:
         recipe, examples = parts.recipe, parts.eval_examples
         assert recipe.evaluation is not None  # who makes this has looked
         self._trainer, self._text_to_masks, self._policy, self._run = trainer, parts.text_to_masks, parts.policy, run
         self._settings, self._every = eval_settings(recipe, recipe.policy.path), recipe.evaluation.every
         self._examples = [examples[i] for i in spread(len(examples), recipe.evaluation.examples)]
         self._found: dict[str, float] = {}
+        self._say, self._said_same = say, False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self._every:
@@ -67,7 +69,14 @@ class HeldOut(TrainerCallback):
             found = write_evaluation(description, records, self._run.held_out(state.global_step))["metrics"]
             values = {name: found[name]["value"] for name in METRICS}
             self._found = {f"held_out/{name}": value for name, value in values.items() if value is not None}
+            self._tell(same_answer_in(records), state.global_step)
         self._found["seconds/evaluation"] = round(time.monotonic() - begun, 3)
+
+    def _tell(self, finding: Finding | None, step: int) -> None:
+        """Says a finding when it appears."""
+        if finding is not None and not self._said_same:
+            self._say(f"step {step}, held-out examples: {finding}")
+        self._said_same = finding is not None
 
     def take(self) -> dict[str, float]:
         """What was measured since this was asked last, as a log holds it; empty if nothing was."""

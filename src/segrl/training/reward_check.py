@@ -62,6 +62,11 @@ class RewardCheck:
         """Whether gold is clearly best."""
         return not self.faults
 
+    @property
+    def silent_terms(self) -> list[str]:
+        """The terms that applied to no answer of any kind."""
+        return [term for term in self.rows[0].terms if all(row.terms[term] is None for row in self.rows)]
+
     def lines(self) -> list[str]:
         """The table as plain text, a header first."""
         terms = list(self.rows[0].terms)
@@ -103,6 +108,8 @@ def ensure_reward(parts: Parts, run: RunDir, say: Callable[[str], None] = print)
             "" if runner_up is None else f", the best of the wrong ones ({runner_up.answer}) {runner_up.reward:.3g}"
         )
         say(f"reward check: gold answers earn {check.rows[0].reward:.3g}{beside}")
+        for term in check.silent_terms:
+            say(f"reward check: the term {term} applied to none of the answers; does it return a number?")
         return
     for line in check.lines():
         say(line)

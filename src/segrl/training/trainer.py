@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl.devices import ComputeType, device_name, installed_version, rank
+from segrl.errors import RecipeError
 from segrl.files import write_atomically
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters, freeze_vision_tower
@@ -79,13 +80,15 @@ def build(
         freeze_vision_tower(trainer.model)
     _quieten(trainer)
     _log_to(run, trainer)
-    held_out = _held_out(parts, run, trainer)
+    held_out = _held_out(parts, run, trainer, say)
     add_first(trainer, Phases(rewards, held_out), *([] if held_out is None else [held_out]))
     trainer.add_callback(StepLog(run, rewards))
     if rewards is not None:
         trainer.add_callback(Findings(run, say))
     trainer.add_callback(StopWhenBroken())
-    return Built(trainer, _last_step(trainer), CompletionMarker(run, policy.settings, recipe.checkpoints))
+    segmenter = None if recipe.segmenter is None else recipe.segmenter.name
+    settings = policy.settings.override(segmenter=segmenter)
+    return Built(trainer, _last_step(trainer), CompletionMarker(run, settings, recipe.checkpoints))
 
 
 def _rows(parts: Parts, config: Any, row: Any, keep: int) -> Any:
@@ -146,6 +149,7 @@ def _sft_trainer(parts: Parts, config: Any) -> Any:
     from trl import SFTTrainer
 
     recipe, policy = parts.recipe, parts.policy
+    _check_length(parts, config.max_length)
     return SFTTrainer(
         model=policy.path,
         args=config,
@@ -155,10 +159,25 @@ def _sft_trainer(parts: Parts, config: Any) -> Any:
     )
 
 
-def _held_out(parts: Parts, run: RunDir, trainer: Any) -> HeldOut | None:
+def _check_length(parts: Parts, max_length: int | None) -> None:
+    """Raises RecipeError for a length that cuts the tokens of the first example's image; TRL would fail in its step."""
+    if max_length is None:
+        return
+    policy, example = parts.policy, parts.examples[0]
+    images = policy.reader.sft_row(example)["images"]
+    text = policy.reader.render_prompt(policy.reader.prompt(example))
+    tokens = len(policy.processor(text=[text], images=images or None)["input_ids"][0])
+    if tokens >= max_length:
+        raise RecipeError(
+            f"trainer.max_length: {max_length} is too short: the prompt of the first example has {tokens} tokens, "
+            "those of its image among them, and the answer comes after them; null cuts nothing"
+        )
+
+
+def _held_out(parts: Parts, run: RunDir, trainer: Any, say: Callable[[str], None]) -> HeldOut | None:
     """What measures held-out examples during training; None where the recipe does not ask for it."""
     section = parts.recipe.evaluation
-    return None if section is None or not section.every else HeldOut(trainer, parts, run)
+    return None if section is None or not section.every else HeldOut(trainer, parts, run, say)
 
 
 def _log_to(run: RunDir, trainer: Any) -> None:

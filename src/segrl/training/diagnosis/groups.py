@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segrl.coordinates import box_ious
+from segrl.masks import from_rle, mask_to_box
 from segrl.training.diagnosis.facts import CompletionFacts, Finding, GroupFacts
 from segrl.training.diagnosis.frames import other_frame
+from segrl.types import Box
+
+if TYPE_CHECKING:
+    from segrl.evaluation import EvalRecord
 
 Groups = Sequence[GroupFacts]
 
@@ -21,6 +28,8 @@ GROWN = 2.0
 """Factor by which a number of points runs away; its inverse is a collapse."""
 FULL_AREA, TRUTH_AREA = 0.95, 0.5
 """A mask over so much of the image is full, where the truth covers at most so much."""
+SAME_IOU, SAME_SHARE = 0.9, 0.8
+"""Boxes are the same from this IoU with their median box on, and all say the same from this share on."""
 PAYS = 0.1
 """By how much of its range a term must pay degenerate masks more than others."""
 
@@ -104,12 +113,75 @@ def points_run(groups: Groups) -> Finding | None:
     )
 
 
+def same_answer(groups: Groups) -> Finding | None:
+    """The answers to different queries all say the same: the policy does not look at the image."""
+    judged = groups[-GROUPS:]
+    boxes = [one.boxes[0] for group in judged for one in group.completions if len(one.boxes) == 1]
+    truths = [group.truth_boxes[0] for group in judged if len(group.truth_boxes) == 1]
+    if len(judged) < ENOUGH_GROUPS:
+        return None
+    evidence = _one_box(boxes, truths, ENOUGH_ANSWERS)
+    return None if evidence is None else _same(evidence)
+
+
+def _same(evidence: str) -> Finding:
+    """The finding `same_answer`."""
+    return Finding(
+        "same_answer",
+        "All answers say the same",
+        evidence,
+        "The policy answers without the image: see whether freeze_vision_tower is on, raise the learning rate or the "
+        "resolution (input_wh), or give the cold start more examples; a box in the middle is a baseline to beat.",
+    )
+
+
+def _one_box(boxes: Sequence[Box], truths: Sequence[Box], enough: int) -> str | None:
+    """The evidence that boxes about different images are one box, as shares of the sides; None where they are not.
+
+    boxes: of the answers, xyxy in shares. truths: the true ones, which must differ more. With fewer than `enough`
+    of either nothing is said.
+    """
+    if min(len(boxes), len(truths) * 2) < enough:
+        return None
+    share, middle = _same_as_median(boxes)
+    true_share, _ = _same_as_median(truths)
+    if share < SAME_SHARE or true_share >= share / 2:
+        return None
+    said = ", ".join(f"{value:.2f}" for value in middle)
+    return (
+        f"{share:.0%} of the boxes are the same, {said} in shares of the image's sides (IoU of {SAME_IOU} or more); "
+        f"of the true boxes {true_share:.0%} are alike."
+    )
+
+
+def _same_as_median(boxes: Sequence[Box]) -> tuple[float, np.ndarray]:
+    """The share of boxes that are the same as their median box, and that box."""
+    array = np.array(boxes, dtype=float)
+    middle = np.median(array, axis=0)
+    return float(np.mean(box_ious(array, middle) >= SAME_IOU)), middle
+
+
+def same_answer_in(records: Sequence[EvalRecord]) -> Finding | None:
+    """The finding `same_answer` in greedy answers; None with fewer than twenty that name one object."""
+    boxes, truths = [], []
+    for record in records:
+        height, width = record.truth["size"]
+        side = np.array([width, height, width, height], dtype=float)
+        if len(record.prompts) == 1 and record.prompts[0].box_xyxy is not None:
+            boxes.append(tuple(record.prompts[0].box_xyxy / side))
+        if (box := mask_to_box(from_rle(record.truth))) is not None:
+            truths.append(tuple(box / side))
+    evidence = _one_box(boxes, truths, ENOUGH_ANSWERS)
+    return None if evidence is None else _same(evidence)
+
+
 GROUP_CHECKS: tuple[Callable[[Groups], Finding | None], ...] = (
     wrong_frame,
     pays_degenerate,
     always_wrong,
     always_right,
     points_run,
+    same_answer,
 )
 
 

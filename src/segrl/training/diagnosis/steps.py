@@ -158,6 +158,19 @@ def clipped_tokens(steps: Steps) -> Finding | None:
     )
 
 
+def never_applies(steps: Steps) -> Finding | None:
+    """A term has applied to no answer yet."""
+    silent = [term for term in _terms(steps) if all(row.get(_mean_of(term)) is None for row in steps)]
+    if not silent:
+        return None
+    return Finding(
+        "never_applies",
+        "A reward term never applies",
+        f"{', '.join(silent)}: None for every answer of {len(steps)} logged steps.",
+        "A term of your own may lack its return; one that judges only some samples needs such samples in the data.",
+    )
+
+
 STEP_CHECKS: tuple[Callable[[Steps], Finding | None], ...] = (
     not_finite,
     format_never_right,
@@ -167,6 +180,7 @@ STEP_CHECKS: tuple[Callable[[Steps], Finding | None], ...] = (
     entropy_out_of_range,
     kl_out_of_range,
     clipped_tokens,
+    never_applies,
 )
 
 
