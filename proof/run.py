@@ -23,8 +23,8 @@ from segrl.evaluation import EvalDir, EvalRecord, EvalSettings, Loaded, load, re
 from segrl.experiment import measure
 from segrl.files import write_atomically
 from segrl.training import Recipe, load_recipe, train
-from segrl.training.held_out import eval_settings
 from segrl.training.parts import Parts
+from segrl.training.recipe import eval_settings
 
 HERE = Path(__file__).parent
 COUNT_SEED = 9003

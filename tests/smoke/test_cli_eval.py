@@ -89,8 +89,6 @@ def test_compare_and_report(scripted, tmp_path):
         (("--policy", "oracle", "query"), "KEY=VALUE"),
         (("--policy", "oracle", "policy.n_points=many"), "counts of points"),
         (("--policy", "oracle", "--answer-format", "points-only", "policy.n_points=0"), "a box without points"),
-        (("--policy", "oracle", "--base", "b"), "--base goes with --suite general"),
-        (("--policy", "oracle", "--suite", "genral"), "there is general"),
     ],
 )
 def test_mistakes_are_one_line(scripted, tmp_path, arguments, said):

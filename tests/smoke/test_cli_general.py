@@ -1,4 +1,4 @@
-"""segrl eval --suite general as a user types it, with a package in lmms-eval's place."""
+"""segrl suite as a user types it, with a package in lmms-eval's place."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_scores_and_change_in_terminal_file_and_page(python: Path, checkpoint: Path, tmp_path: Path) -> None:
     base, out = checkpoint.with_name("base"), tmp_path / "out"
-    command = ("eval", "--suite", "general", "--policy", checkpoint, "--base", base, "--lmms-python", python)
+    command = ("suite", "--policy", checkpoint, "--base", base, "--lmms-python", python)
     code, said = segrl(*command, "--out", out)
     assert code == 0, said
     rows = {line.split("│")[1].strip(): line.split("│")[2:5] for line in said.splitlines() if line.startswith("│")}
@@ -90,35 +90,23 @@ def test_it_goes_into_the_report_of_an_evaluation(python: Path, checkpoint: Path
     data = ("eval", "--dataset", "jsonl", "--root", tmp_path, "--segmenter", "box", "--policy", "oracle")
     assert segrl(*data, "--out", tmp_path / "run")[0] == 0
     before = (tmp_path / "run" / "report.html").read_text()
-    code, said = segrl("eval", "--suite", "general", "--policy", checkpoint, "--out", tmp_path / "run")
+    code, said = segrl("suite", "--policy", checkpoint, "--out", tmp_path / "run")
     assert (code, said.count("\n")) == (2, 1)
     assert "holds an evaluation of oracle" in said
     description = json.loads((tmp_path / "run" / "run.json").read_text())
     description["policy"]["name"] = str(checkpoint)
     (tmp_path / "run" / "run.json").write_text(json.dumps(description))
     options = ("--policy", checkpoint, "--out", tmp_path / "run", "--lmms-python", python, "--limit", 8)
-    assert segrl("eval", "--suite", "general", *options)[0] == 0
+    assert segrl("suite", *options)[0] == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "General ability" not in before
     assert page.index("Every measure") < page.index("General ability") < page.index("<td>1581.0</td><td>–</td>")
 
 
-def test_a_data_set_and_the_suite_in_one_command(python: Path, tmp_path: Path) -> None:
-    weights = Path(str(files("segrl") / "tiny" / "weights"))
-    data = ("eval", "--dataset", "tiny", "n=2", "seed=0", "--segmenter", "box", "--max-new-tokens", 4)
-    suite = ("--suite", "general", "--lmms-python", python)
-    code, said = segrl(*data, *suite, "--policy", weights, "--out", tmp_path / "run")
-    assert code == 0, said
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["n"] == 2
-    assert "MME" in said
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert page.index("Every measure") < page.index("General ability") < page.index("<td>1581.0</td>")
-
-
 def test_an_evaluation_after_the_suite_is_on_the_page_too(python: Path, tmp_path: Path) -> None:
     weights, out = Path(str(files("segrl") / "tiny" / "weights")), tmp_path / "run"
     common = ("--policy", weights, "--out", out)
-    assert segrl("eval", "--suite", "general", "--lmms-python", python, *common)[0] == 0
+    assert segrl("suite", "--lmms-python", python, *common)[0] == 0
     data = ("eval", "--dataset", "tiny", "n=2", "seed=0", "--segmenter", "box")
     code, said = segrl(*data, *common)
     assert code == 0, said
@@ -134,7 +122,7 @@ def test_what_is_missing_is_said_in_one_line(
     python: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    general, with_it = ("eval", "--suite", "general", "--out", tmp_path / "o"), ("--lmms-python", python)
+    general, with_it = ("suite", "--out", tmp_path / "o"), ("--lmms-python", python)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     for arguments, hints in [
@@ -145,8 +133,6 @@ def test_what_is_missing_is_said_in_one_line(
         ((*general, *with_it, "--policy", tmp_path / "adapter"), ("segrl export --merge",)),
         ((*general, *with_it, "--policy", "tiny"), ("tiny is none that segrl can tell",)),
         ((*general, *with_it, "--policy", "openai:Qwen/Qwen2.5-VL-7B@http://localhost:1/v1"), ("give a checkpoint",)),
-        (("eval", "--policy", "oracle"), ("--dataset", "--suite general")),
-        ((*general, "query=people"), ("KEY=VALUE", "--dataset")),
     ]:
         code, said = segrl(*arguments)
         line = said.strip().splitlines()[-1]

@@ -17,10 +17,10 @@ from segrl.cli import (
     plan,
     prompts,
     quickstart,
-    report,
     segment,
     serve,
     serve_reward,
+    suite,
     train,
 )
 from segrl.cli.errors import exits_cleanly
@@ -54,7 +54,8 @@ app.command()(exits_cleanly(segment.segment))
 app.command()(exits_cleanly(train.train))
 app.command("eval")(exits_cleanly(evaluate.evaluate))
 app.command()(exits_cleanly(compare.compare))
-app.command()(exits_cleanly(report.report))
+app.command()(exits_cleanly(suite.suite))
+app.command()(exits_cleanly(compare.report))
 app.command()(exits_cleanly(demo.demo))
 app.command()(exits_cleanly(serve.serve))
 app.command()(exits_cleanly(export.export))

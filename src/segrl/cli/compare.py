@@ -1,4 +1,4 @@
-"""segrl compare: what changed between two evaluations of the same examples, or what several measured."""
+"""segrl compare and segrl report: finished evaluations and runs, shown again."""
 
 from __future__ import annotations
 
@@ -58,3 +58,18 @@ def _several(runs: Sequence[Path]) -> Mapping[str, Any]:
     found = best_of_checkpoints(runs)
     Console().print(checkpoints_table(found))
     return found
+
+
+def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]) -> None:
+    """Write the page of a training run (also of one that is still going) or of an evaluation again."""
+    from segrl.evaluation import EvalDir
+    from segrl.evaluation.general import read_general
+
+    if EvalDir(directory).is_finished or read_general(directory) is not None:
+        from segrl.report.evaluation import write_page
+
+        typer.echo(write_page(directory))
+    else:
+        from segrl.report import write_report
+
+        typer.echo(write_report(directory))

@@ -6,72 +6,97 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segrl.cli import eval_options as given
 from segrl.cli.options import key_values
-from segrl.cli.suite import Suite, check_suite
-from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
     from segrl.evaluation import EvalRecord, EvalSettings
 
 
+Dataset = Annotated[str, typer.Option(metavar="NAME", help="A data set, for instance folder, refcoco or cod10k.")]
+PolicyName = Annotated[
+    str,
+    typer.Option(
+        metavar="P",
+        help="tiny, a checkpoint's directory, a name on the hub, openai:MODEL@ADDRESS; "
+        "oracle answers from the ground truth, scripted replays --texts.",
+    ),
+]
+SegmenterName = Annotated[
+    str | None, typer.Option(metavar="S", help="grabcut, box, or a model of the SAM family [default: by policy]")
+]
+Root = Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the run is kept and gone on with [default: runs/eval/NAME-P-S]"),
+]
+KeyValues = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Options of the data set (query=people, split=val), policy.KEY=VALUE, segmenter.KEY=VALUE.",
+    ),
+]
+Texts = Annotated[Path | None, typer.Option(metavar="FILE", help='For scripted: JSON lines {"id": …, "text": …}.')]
+Format = Annotated[str | None, typer.Option(metavar="F", help="Read answers in this format.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes; the numbers are those of one.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at once; above 1 answers may change.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
+]
+Samples = Annotated[int, typer.Option(min=1, help="Answers that vote over the mask.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the samples.")]
+SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about the region found.")]
+Saliency = Annotated[
+    bool | None, typer.Option(help="E, F and weighted F measures and MAE [default: for the sets of that field]")
+]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of each process on the CPU.")]
+
+
 def evaluate(
-    dataset: given.Dataset = None,
-    policy: given.PolicyName = "tiny",
-    segmenter: given.SegmenterName = None,
-    root: given.Root = None,
-    out: given.Out = None,
-    options: given.KeyValues = None,
-    texts: given.Texts = None,
-    answer_format: given.Format = None,
-    processes: given.Processes = 1,
-    batch_size: given.BatchSize = 1,
-    max_new_tokens: given.MaxNewTokens = None,
-    samples: given.Samples = 1,
-    temperature: given.Temperature = 0.0,
-    seed: given.Seed = 0,
-    second_look: given.SecondLook = False,
-    saliency: given.Saliency = None,
-    threads: given.Threads = 1,
-    suite: given.SuiteName = None,
-    base: given.Base = None,
-    lmms_python: given.LmmsPython = None,
-    install: given.Install = False,
-    limit: given.Limit = None,
+    dataset: Dataset,
+    policy: PolicyName = "tiny",
+    segmenter: SegmenterName = None,
+    root: Root = None,
+    out: Out = None,
+    options: KeyValues = None,
+    texts: Texts = None,
+    answer_format: Format = None,
+    processes: Processes = 1,
+    batch_size: BatchSize = 1,
+    max_new_tokens: MaxNewTokens = None,
+    samples: Samples = 1,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    second_look: SecondLook = False,
+    saliency: Saliency = None,
+    threads: Threads = 1,
 ) -> None:
     """Measure a policy on a data set: a table, metrics.json and a page; the same command goes on after a stop."""
     from segrl.evaluation import Decoding, EvalSettings
+    from segrl.evaluation.general import check_policy
 
-    asked = Suite(suite, base, lmms_python, install, limit)
-    asked.check()
-    if dataset is not None:
-        own, of_policy, of_segmenter = _sorted_options(key_values(options or ()))
-        settings = EvalSettings(
-            policy=policy,
-            dataset=dataset,
-            segmenter=segmenter,
-            policy_options=of_policy,
-            dataset_options=({} if root is None else {"root": root}) | own,
-            segmenter_options=of_segmenter,
-            texts=None if texts is None else str(texts),
-            answer_format=answer_format,
-            decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look),
-            saliency=saliency,
-            threads=threads,
-        )
-        out = out or _default_out(settings)
-        check_suite(out, policy)
-        _measure(settings, out, processes)
-    elif root is not None or options or texts is not None:
-        raise SegrlError("--root, --texts and KEY=VALUE go with --dataset: name a data set")
-    elif suite is None:
-        raise SegrlError("what is to be measured? Name a data set with --dataset, or give --suite general")
-    if suite is not None:
-        asked.run(policy, out, batch_size=batch_size, processes=processes)
+    own, of_policy, of_segmenter = _sorted_options(key_values(options or ()))
+    settings = EvalSettings(
+        policy=policy,
+        dataset=dataset,
+        segmenter=segmenter,
+        policy_options=of_policy,
+        dataset_options=({} if root is None else {"root": root}) | own,
+        segmenter_options=of_segmenter,
+        texts=None if texts is None else str(texts),
+        answer_format=answer_format,
+        decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look),
+        saliency=saliency,
+        threads=threads,
+    )
+    out = out or _default_out(settings)
+    check_policy(out, policy, evaluated=False)
+    _measure(settings, out, processes)
 
 
 def _sorted_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

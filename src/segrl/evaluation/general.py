@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.errors import DataError, ModelError, SegrlError
+from segrl.evaluation.run_dir import EvalDir
 from segrl.files import write_atomically
 from segrl.policies import is_served
 
@@ -115,6 +116,17 @@ def read_general(place: Path) -> dict[str, Any] | None:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
+
+
+def check_policy(place: Path, policy: str, *, evaluated: bool = True) -> None:
+    """Raises DataError if `place` holds the suite's scores of another policy, or (`evaluated`) another's evaluation."""
+    found, directory = read_general(place), EvalDir(place)
+    there = [] if found is None else [found["run"]["checkpoint"]]
+    if evaluated and directory.run.exists():
+        there.append(directory.description()["policy"]["name"])
+    for other in there:
+        if other != policy:
+            raise DataError(f"{place} holds an evaluation of {other}, not of {policy}: choose another --out")
 
 
 def command(

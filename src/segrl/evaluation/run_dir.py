@@ -6,7 +6,7 @@ sessions.jsonl    when each process worked, on how many examples, and its peak m
 records.jsonl     one record per example, in the order of the data set, once all are there
 metrics.json      every metric with its interval, slices, variants, failures; depends on the records alone
 summary.json      the same with run.json and the speed
-general.json      the model's general ability, where `--suite general` measured it
+general.json      the model's general ability, where `segrl suite` measured it
 report.html       the page, with evaluation/images/ for its pictures
 """
 
@@ -69,7 +69,7 @@ class EvalDir:
 
     @property
     def has_page(self) -> bool:
-        """Whether the page is there and tells of the result: one that `--suite general` left before it is older."""
+        """Whether the page is there and tells of the result: one that `segrl suite` left before it is older."""
         return self.report.exists() and self.report.stat().st_mtime_ns >= self.summary.stat().st_mtime_ns
 
     def claim(self, description: Mapping[str, Any]) -> None:

@@ -13,34 +13,15 @@ import torch
 from transformers import TrainerCallback
 
 from segrl.errors import RecipeError
-from segrl.evaluation import Decoding, EvalRecord, EvalSettings, Loaded, describe, write_evaluation
+from segrl.evaluation import EvalRecord, Loaded, describe, write_evaluation
 from segrl.evaluation.run import answers_to
 from segrl.training.checkpoints import RunDir
 from segrl.training.diagnosis import Finding, same_answer_in
 from segrl.training.parts import Parts
-from segrl.training.recipe import Recipe
+from segrl.training.recipe import Recipe, eval_settings
 
 METRICS = ("giou", "ciou", "s_measure", "parse_rate")
 """What goes into the step's log; metrics.json has every metric."""
-
-
-def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
-    """The evaluation that a recipe asks for, of the policy in `policy`. Raises RecipeError if it asks for none."""
-    section, given = recipe.evaluation, recipe.policy
-    if section is None or recipe.segmenter is None:
-        raise RecipeError("this recipe measures nothing: give it an evaluation section and a segmenter")
-    options = {"frame": given.frame, "input_wh": given.input_wh, "system": given.system}
-    return EvalSettings(
-        policy=policy,
-        dataset=section.dataset.name,
-        segmenter=recipe.segmenter.name,
-        policy_options={key: value for key, value in options.items() if value is not None},
-        dataset_options=section.dataset.options,
-        segmenter_options=recipe.segmenter.options,
-        answer_format=recipe.answer_format,
-        decoding=Decoding(section.max_new_tokens, section.batch_size),
-        threads=None,
-    )
 
 
 class HeldOut(TrainerCallback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,6 +15,9 @@ from segrl.errors import RecipeError
 from segrl.plugins import PREFIX, make_importable, named_in
 from segrl.rewards.registry import RewardTerm, build_terms
 from segrl.text import nearest, one_line
+
+if TYPE_CHECKING:
+    from segrl.evaluation import EvalSettings
 
 
 class _Section(BaseModel):
@@ -245,6 +248,27 @@ def section_of(value: Any) -> Any:
     if isinstance(value, dict) and "python" in value and "name" not in value:
         return {"name": f"{PREFIX}{value['python']}"} | {key: one for key, one in value.items() if key != "python"}
     return value
+
+
+def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
+    """The evaluation that a recipe asks for, of the policy in `policy`. Raises RecipeError if it asks for none."""
+    from segrl.evaluation import Decoding, EvalSettings
+
+    section, given = recipe.evaluation, recipe.policy
+    if section is None or recipe.segmenter is None:
+        raise RecipeError("this recipe measures nothing: give it an evaluation section and a segmenter")
+    options = {"frame": given.frame, "input_wh": given.input_wh, "system": given.system}
+    return EvalSettings(
+        policy=policy,
+        dataset=section.dataset.name,
+        segmenter=recipe.segmenter.name,
+        policy_options={key: value for key, value in options.items() if value is not None},
+        dataset_options=section.dataset.options,
+        segmenter_options=recipe.segmenter.options,
+        answer_format=recipe.answer_format,
+        decoding=Decoding(section.max_new_tokens, section.batch_size),
+        threads=None,
+    )
 
 
 def format_name(value: Any) -> Any:
