@@ -48,6 +48,10 @@ INSIDE = {
     "sam-r1": '<answer>{{"bbox": {}, "points": {}}}</answer>',
     "json-list": '<answer>[{{"bbox_2d": {}, "point_2d": {}}}]</answer>',
     "seg-zero": '<answer>{{"bbox": {}, "points_1": {}, "points_2": {}}}</answer>',
+    "qwen2-vl": "<|box_start|>{}<|box_end|>",
+    "qwen-json": '[{{"bbox_2d": {}, "point_2d": {}}}]',
+    "internvl": "<ref>it</ref><box>{}</box>",
+    "gemini": '[{{"box_2d": {}, "point": {}}}]',
 }
 LITERALS = st.recursive(
     st.one_of(st.integers(-9, 9), st.floats(), st.booleans(), st.none(), st.text(max_size=3)),
@@ -57,7 +61,7 @@ LITERALS = st.recursive(
 
 
 @settings(max_examples=300)
-@given(NAMES, st.lists(LITERALS, min_size=3, max_size=3))
+@given(st.sampled_from(sorted(INSIDE)), st.lists(LITERALS, min_size=3, max_size=3))
 def test_any_value_in_its_place_is_ok_nothing_or_bad_values(name: str, values: list[object]) -> None:
     text = INSIDE[name].format(*map(json.dumps, values))
     assert answers.parse(text, name).status in (Status.OK, Status.NO_TARGET, Status.BAD_VALUES)
@@ -136,6 +140,23 @@ PROMPTS = st.one_of(st.just([]), single_prompts().map(lambda p: [p]), several_pr
 REASONINGS = st.text().filter(lambda text: "think>" not in text)
 
 
+def only_box(prompt: MaskPrompt) -> MaskPrompt:
+    return MaskPrompt(prompt.box_xyxy, frame=prompt.frame)
+
+
+def only_point(prompt: MaskPrompt) -> MaskPrompt:
+    first = tuple(xy for xy, label in zip(prompt.points_xy, prompt.labels, strict=True) if label)[:1]
+    return MaskPrompt(None, first, (1,) * len(first), prompt.frame)
+
+
+def box_or_point(prompt: MaskPrompt) -> MaskPrompt:
+    return only_box(prompt) if prompt.box_xyxy else only_point(prompt)
+
+
+NATIVE = {"qwen2-vl": only_box, "internvl": only_box, "qwen-json": box_or_point, "gemini": box_or_point}
+NATIVE |= {"molmo": only_point}
+
+
 def sayable(prompts: Sequence[MaskPrompt], name: str) -> list[MaskPrompt]:
     """`prompts` on the lattice, reduced to what the format has room for. Raises ValueError if it has none for one."""
     rounded = [round_prompt(prompt) for prompt in prompts]
@@ -144,6 +165,8 @@ def sayable(prompts: Sequence[MaskPrompt], name: str) -> list[MaskPrompt]:
         if not all(prompt.points_xy for prompt in rounded):
             raise ValueError
         return [MaskPrompt(None, points, sum((p.labels for p in rounded), ()), rounded[0].frame)]
+    if name in NATIVE:
+        return [NATIVE[name](prompt) for prompt in rounded]
     if name in ("json-list", "seg-zero"):
         room = 1 if name == "json-list" else 2
         first = [tuple(xy for xy, label in zip(p.points_xy, p.labels, strict=True) if label)[:room] for p in rounded]
@@ -165,10 +188,12 @@ def test_what_is_rendered_is_read_back(prompts: list[MaskPrompt], reasoning: str
     answer = answers.parse(text, name, frame=Frame.resized(112, 112))
     assert list(answer.prompts) == expected
     assert answer.status is (Status.OK if prompts else Status.NO_TARGET)
-    assert answer.reasoning == (None if name == "points-only" else reasoning.strip())
+    has_place = name != "points-only" and (reasoning or name not in NATIVE)
+    assert answer.reasoning == (reasoning.strip() if has_place else None)
     foreground_needed = 2 if name == "seg-zero" else 1
-    if all(p.box_xyxy and sum(p.labels) >= foreground_needed for p in prompts):
+    if name not in NATIVE and all(p.box_xyxy and sum(p.labels) >= foreground_needed for p in prompts):
         assert answer.parts == answer_format.required_parts
+    assert answer.parts >= answer_format.required_parts or name not in NATIVE or not all(p.box_xyxy for p in prompts)
 
 
 @given(single_prompts())

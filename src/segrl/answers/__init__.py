@@ -1,13 +1,14 @@
 """Text ⇄ mask prompts: what a policy is asked, and what its answer means.
 
-One file per format. `parse` never raises on any text, takes time linear in its length, never
-rounds, and yields numbers in the policy's own frame.
+A file per format, and one for those that model families write by themselves. `parse` never raises on
+any text, takes time linear in its length, never rounds, and yields numbers in the policy's own frame.
 """
 
 from __future__ import annotations
 
 from segrl.answers.base import AnswerFormat
 from segrl.answers.json_list import JsonList
+from segrl.answers.native import NATIVE_FORMATS, Gemini, InternVL, Molmo, QwenJson, QwenTokens
 from segrl.answers.plugins import own_format
 from segrl.answers.points_only import PointsOnly
 from segrl.answers.prompts import own_points
@@ -19,9 +20,11 @@ from segrl.plugins import PREFIX
 from segrl.text import did_you_mean
 from segrl.types import UNKNOWN_FRAME, Answer, Frame, Reading
 
-__all__ = ["AnswerFormat", "Reading", "get", "names", "own_points", "parse"]
+__all__ = ["NATIVE_FORMATS", "AnswerFormat", "Reading", "get", "names", "own_points", "parse"]
 
-_FORMATS: dict[str, AnswerFormat] = {f.name: f for f in (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero())}
+_PAPERS = (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero())
+_NATIVE = (QwenTokens(), QwenJson(), InternVL(), Molmo(), Gemini())
+_FORMATS: dict[str, AnswerFormat] = {form.name: form for form in (*_PAPERS, *_NATIVE)}
 
 
 def names() -> tuple[str, ...]:

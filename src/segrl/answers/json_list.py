@@ -53,13 +53,13 @@ class JsonList(AnswerFormat):
         if entries is None:
             return reading
         boxes = read_field(reading, "bbox", entries, "bbox_2d", read_box)
-        points = read_field(reading, "points", entries, "point_2d", _read_foreground)
+        points = read_field(reading, "points", entries, "point_2d", read_foreground)
         if boxes is not None and points is not None:
-            reading.prompts = reading.attempt(_to_prompts, boxes, points, frame) or ()
+            reading.prompts = reading.attempt(to_prompts, boxes, points, frame) or ()
         return reading
 
 
-def _read_foreground(value: Literal) -> list[Point]:
+def read_foreground(value: Literal) -> list[Point]:
     """`[x, y]`, or a list of such points with at least one. Raises BadValues."""
     is_one = isinstance(value, list) and bool(value) and not isinstance(value[0], list)
     points = read_points([value] if is_one else value)
@@ -68,7 +68,7 @@ def _read_foreground(value: Literal) -> list[Point]:
     return points
 
 
-def _to_prompts(
+def to_prompts(
     boxes: Sequence[Box | None], points: Sequence[list[Point] | None], frame: Frame
 ) -> tuple[MaskPrompt, ...]:
     """One mask prompt per entry. Raises BadValues."""

@@ -39,6 +39,8 @@ _COORDINATE = re.compile(
     rf"[\"']?\b([xy]_?(?:min|max|[12])?|left|top|right|bottom|width|height|w|h)[\"']?\s*+:\s*+[\"']?({_NUM})"
 )
 _TAG = re.compile(r"<(/?)(?:(bbox|box)|(points?)|(labels?))>|<\|box_(start|end)\|>", re.IGNORECASE)
+_POINT_TAG = re.compile(r"<points?\s[^<>]*+", re.IGNORECASE)
+_ATTRIBUTE = re.compile(rf"\b([xy])([0-9]{{0,4}}+)\s?=\s?[\"']\s?({_NUM})\s?%?[\"']")
 _CELL = rf"[\"']?{_NUM}(?:\s?%)?+[\"']?"
 _ROW = re.compile(rf"[\[(]\s*+{_CELL}(?:(?:\s*+[,;]\s*+|\s++){_CELL})*+\s*+,?+\s*+[\])]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -275,5 +277,33 @@ def groups(items: Iterable[Item]) -> list[list[Item]]:
     return [found[group] for group in order]
 
 
-BY_FIELDS: tuple[Scan, ...] = (scan_fields, scan_tags, scan_rows)
-BY_TAGS: tuple[Scan, ...] = (scan_tags, scan_fields, scan_rows)
+def scan_percent_points(text: str, is_cut: bool) -> list[Item]:
+    """Points in attributes, each an object of its own: `<points x1="10.5" y1="20.1" alt="dogs">`; percentages."""
+    items: list[Item] = []
+    for tag in _POINT_TAG.finditer(text):
+        xs: dict[str, float] = {}
+        for axis, number, value in _ATTRIBUTE.findall(tag[0]):
+            if axis == "x":
+                xs[number] = float(value)
+            elif number in xs:
+                row = Row([xs.pop(number), float(value)], percents=1)
+                items.append(Item(0, tag.start(), points=[row], end=tag.end()))
+    return items
+
+
+def y_first(scan: Scan) -> Scan:
+    """The same scanner for a family that writes y before x."""
+
+    def scan_and_swap(text: str, is_cut: bool) -> list[Item]:
+        items = scan(text, is_cut)
+        for item in items:
+            for row in (*item.boxes, *item.points):
+                pairs = [(row.numbers[i + 1], row.numbers[i]) for i in range(0, len(row.numbers) - 1, 2)]
+                row.numbers[: 2 * len(pairs)] = [number for pair in pairs for number in pair]
+        return items
+
+    return scan_and_swap
+
+
+BY_FIELDS: tuple[Scan, ...] = (scan_fields, scan_tags, scan_percent_points, scan_rows)
+BY_TAGS: tuple[Scan, ...] = (scan_tags, scan_fields, scan_percent_points, scan_rows)

@@ -20,6 +20,8 @@ FAMILY_FRAMES: Mapping[str, str] = {
     "qwen3_5": "relative_1000",
     "qwen3_5_moe": "relative_1000",
     "internvl": "relative_1000",
+    "molmo": "relative_1000",
+    "gemini": "relative_1000",
 }
 """`model_type` of a checkpoint's configuration → the frame its numbers are in (docs/conventions.md)."""
 
@@ -117,6 +119,8 @@ _NAMES: Mapping[str, re.Pattern[str]] = {
     "qwen3_vl": re.compile(r"qwen[-_]?3[-_]?vl", re.IGNORECASE),
     "qwen3_5": re.compile(r"qwen[-_]?3[._]5", re.IGNORECASE),
     "internvl": re.compile(r"internvl", re.IGNORECASE),
+    "molmo": re.compile(r"molmo(?!2|point)", re.IGNORECASE),
+    "gemini": re.compile(r"gemini", re.IGNORECASE),
 }
 
 

@@ -14,7 +14,7 @@ from segrl.errors import ModelError
 from segrl.policies.adapters import base_of, lay_over, processor_place
 from segrl.policies.frames import FAMILY_FRAMES
 from segrl.policies.published import published_settings
-from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, FILE_NAME, PolicySettings, read_settings
+from segrl.policies.settings import FILE_NAME, PolicySettings, answer_format_of, read_settings
 from segrl.policies.transformers_policy import TransformersPolicy
 from segrl.segmenters.loading import parse_device
 from segrl.text import first_line
@@ -133,7 +133,7 @@ def _assumed(name: str, settings: PolicySettings, model_type: str) -> str:
     """What nobody said about a checkpoint, in one line for a person; "" if all was said."""
     taken = []
     if settings.answer_format is None:
-        taken.append(f"the answer format {DEFAULT_ANSWER_FORMAT}, with no system prompt")
+        taken.append(f"the answer format {answer_format_of(settings, model_type)}, with no system prompt")
     if settings.frame is None:
         taken.append(f"the frame {FAMILY_FRAMES[model_type]}, as {model_type} models write")
     if not taken:

@@ -27,7 +27,7 @@ from segrl.policies.base import Completion
 from segrl.policies.frames import SmartResize, frame_rule
 from segrl.policies.seeds import request_seed, sample_seed
 from segrl.policies.server import Server
-from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, PolicySettings, prepare_image
+from segrl.policies.settings import PolicySettings, answer_format_of, prepare_image
 from segrl.types import Frame
 
 PLAIN_DECODING: Mapping[str, Mapping[str, Any]] = {
@@ -72,7 +72,7 @@ class OpenAIPolicy:
         token_limit_field: str = "max_tokens",
     ) -> None:
         self.server, self.served, self.settings, self.concurrency = server, served, settings, concurrency
-        self.answer_format = settings.answer_format or DEFAULT_ANSWER_FORMAT
+        self.answer_format = answer_format_of(settings, served.family)
         self._frame_rule = frame_rule(served.family, settings, resize)
         self._resize = resize
         self._token_limit_field = token_limit_field

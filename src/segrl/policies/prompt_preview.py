@@ -7,9 +7,10 @@ from pathlib import Path
 
 from segrl import answers
 from segrl.policies.chat import rendered
+from segrl.policies.frames import family_of
 from segrl.policies.names import is_served, model_name
-from segrl.policies.published import published_settings
-from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, PolicySettings, read_settings
+from segrl.policies.published import published, published_settings
+from segrl.policies.settings import PolicySettings, answer_format_of, read_settings
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,17 @@ def shown_prompt(policy: str, query: str, *, answer_format: str | None = None, p
     """What `policy` (a name for `policies.load`) is sent when it is asked `query` about an image.
 
     With the chat template of the policy's own processor, in which the image's place is marked; plain:
-    the system prompt, an empty line and the text prompt, which needs neither processor nor hub, and is
-    all that is known of a model behind a server. Raises SegrlError for what cannot be loaded and for an
-    answer format that there is not.
+    the system prompt, an empty line and the text prompt, which needs neither processor nor hub. That is all
+    that is shown of a model behind a server, and of a published checkpoint that is not on this machine.
+    Raises SegrlError for what cannot be loaded and for an answer format that there is not.
     """
     from segrl.tiny import resolve_policy
 
     served = is_served(policy)
     name = model_name(policy) if served else resolve_policy(policy)
-    if plain or served:
+    if plain or served or (published(name) is not None and not _is_here(name)):
         settings = read_settings(name) if Path(name, "segrl.json").is_file() else published_settings(name)
-        return _shown(settings.override(answer_format=answer_format), query, settings.frame)
+        return _shown(settings.override(answer_format=answer_format), query, settings.frame, family_of(name))
     from transformers import AutoConfig
 
     from segrl.policies.frames import frame_name
@@ -47,12 +48,21 @@ def shown_prompt(policy: str, query: str, *, answer_format: str | None = None, p
 
     settings = find_settings(name).override(answer_format=answer_format)
     processor = load_processor(name)
-    frame = frame_name(AutoConfig.from_pretrained(name).model_type, settings)
-    return _shown(settings, query, frame, processor)
+    family = AutoConfig.from_pretrained(name).model_type
+    return _shown(settings, query, frame_name(family, settings), family, processor)
 
 
-def _shown(settings: PolicySettings, query: str, frame: str | None, processor: object = None) -> ShownPrompt:
-    chosen = answers.get(settings.answer_format or DEFAULT_ANSWER_FORMAT)
+def _is_here(name: str) -> bool:
+    """Whether the checkpoint is a directory, or was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def _shown(
+    settings: PolicySettings, query: str, frame: str | None, family: str, processor: object = None
+) -> ShownPrompt:
+    chosen = answers.get(answer_format_of(settings, family))
     prompt = chosen.prompt(query)
     plain = f"{settings.system}\n\n{prompt}" if settings.system else prompt
     text = plain if processor is None else rendered(processor, prompt, settings.system)

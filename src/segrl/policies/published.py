@@ -48,9 +48,11 @@ PUBLISHED = (
         1024,
     ),
     Published(("Ricky06662/VisionReasoner-7B",), PolicySettings("json-list", "resized", (840, 840)), SAM_2, 1024),
-    Published(("Qwen/Qwen2.5-VL-*",), PolicySettings("json-list", "smart_resize")),
-    Published(("Qwen/Qwen3-VL-*-Thinking*",), PolicySettings("json-list", "relative_1000"), max_new_tokens=4096),
-    Published(("Qwen/Qwen3-VL-*",), PolicySettings("json-list", "relative_1000")),
+    Published(("Qwen/Qwen2.5-VL-*",), PolicySettings("qwen-json", "smart_resize")),
+    Published(("Qwen/Qwen3-VL-*-Thinking*",), PolicySettings("qwen-json", "relative_1000"), max_new_tokens=4096),
+    Published(("Qwen/Qwen3-VL-*",), PolicySettings("qwen-json", "relative_1000")),
+    Published(("Qwen/Qwen2-VL-*",), PolicySettings("qwen2-vl", "relative_1000")),
+    Published(("OpenGVLab/InternVL*-HF",), PolicySettings("internvl", "relative_1000")),
 )
 """The table; the first row that fits counts."""
 

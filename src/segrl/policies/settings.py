@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segrl.answers import NATIVE_FORMATS
 from segrl.errors import ModelError
 from segrl.text import did_you_mean
 
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 
 FILE_NAME = "segrl.json"
 
-DEFAULT_ANSWER_FORMAT = "json-list"
-"""What a policy without a segrl.json is asked for: the list that plain Qwen-VL models were trained to write."""
+OTHER_ANSWER_FORMAT = "json-list"
+"""What a policy of a family whose own answers are not known is asked for."""
+
+
+def answer_format_of(settings: PolicySettings, family: str) -> str:
+    """The format that a policy writes: what its settings say, else what its family was trained to write."""
+    return settings.answer_format or NATIVE_FORMATS.get(family, OTHER_ANSWER_FORMAT)
+
 
 FRAME_NAMES = ("original", "resized", "smart_resize", "relative_1000")
 """`original`: pixels of the image as it is. `resized`: pixels of the image squashed to `input_wh`.

@@ -21,9 +21,12 @@ from segrl.policies.chat import end_token_ids, opened_think, read_completion, re
 from segrl.policies.frames import SmartResize, frame_rule
 from segrl.policies.sampling import GumbelNoise
 from segrl.policies.seeds import request_seed, sample_seed
-from segrl.policies.settings import DEFAULT_ANSWER_FORMAT, PolicySettings, prepare_image
+from segrl.policies.settings import PolicySettings, answer_format_of, prepare_image
 from segrl.policies.streaming import TokenQueue
 from segrl.types import Frame
+
+GROUNDING_TOKENS = frozenset({"<ref>", "</ref>", "<box>", "</box>"})
+"""Special tokens of InternVL that its own request for a box holds, and that change nothing else."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class TransformersPolicy:
         self, model: Any, processor: Any, settings: PolicySettings, *, autocast: bool = False, assumed: str = ""
     ) -> None:
         self.model, self.processor, self.settings, self.assumed = model, processor, settings, assumed
-        self.answer_format = settings.answer_format or DEFAULT_ANSWER_FORMAT
+        self.answer_format = answer_format_of(settings, model.config.model_type)
         self._resize = SmartResize.of(processor)
         self._frame_rule = frame_rule(model.config.model_type, settings, self._resize)
         self._autocast = autocast
@@ -126,7 +129,8 @@ class TransformersPolicy:
 
     def _check_words(self, prompt: str) -> None:
         """Raise DataError for a prompt in which the model would see another image, or the end of its turn."""
-        found = next((token for token in self.processor.tokenizer.all_special_tokens if token in prompt), None)
+        control = (token for token in self.processor.tokenizer.all_special_tokens if token not in GROUNDING_TOKENS)
+        found = next((token for token in control if token in prompt), None)
         if found is not None:
             raise DataError(f"{found} is a control token of this model and cannot stand in a query: leave it out")
 

@@ -13,6 +13,7 @@ from segrl import datasets, segmenters
 from segrl.errors import ModelError
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion
 from segrl.policies.frames import SmartResize
+from segrl.policies.settings import answer_format_of
 from segrl.rewards.engine import RewardEngine
 from segrl.segmenters import Segmenter
 from segrl.text import first_line
@@ -52,9 +53,9 @@ def load_policy(recipe: Recipe) -> PolicyParts:
     settings = find_settings(path).override(
         answer_format=recipe.answer_format, frame=section.frame, input_wh=section.input_wh, system=section.system
     )
-    if settings.answer_format is None:
-        raise ModelError(f"{path} does not say which answer format it writes: set answer_format in the recipe")
     processor, model_type = _load_processor(path)
+    answer_format = answer_format_of(settings, model_type)
+    settings = settings.override(answer_format=answer_format)
     frame_for = frame_rule(model_type, settings, SmartResize.of(processor))
 
     def render_prompt(chat: list[dict[str, Any]]) -> str:
@@ -64,7 +65,7 @@ def load_policy(recipe: Recipe) -> PolicyParts:
             raise ModelError(f"the chat template of {path} cannot be used: {first_line(error)}") from error
 
     opening = opened_think(render_prompt(messages(None, "", settings.system)))
-    reader = Reader(settings, settings.answer_format, frame_for, render_prompt)
+    reader = Reader(settings, answer_format, frame_for, render_prompt)
     return PolicyParts(path, processor, settings, reader, opening)
 
 
