@@ -181,8 +181,8 @@ def test_published_checkpoints_are_known_by_name(tmp_path):
         "geshang/Seg-R1-7B": ("seg-r1", "resized", (768, 768), "facebook/sam2.1-hiera-large"),
         "Ricky06662/Seg-Zero-7B": ("seg-zero", "resized", (840, 840), "facebook/sam2-hiera-large"),
         "Ricky06662/VisionReasoner-7B": ("json-list", "resized", (840, 840), "facebook/sam2-hiera-large"),
-        "Qwen/Qwen2.5-VL-7B-Instruct": ("json-list", "smart_resize", None, "facebook/sam2.1-hiera-large"),
-        "Qwen/Qwen3-VL-8B-Instruct": ("json-list", "relative_1000", None, "facebook/sam2.1-hiera-large"),
+        "Qwen/Qwen2.5-VL-7B-Instruct": ("qwen-json", "smart_resize", None, "facebook/sam2.1-hiera-large"),
+        "Qwen/Qwen3-VL-8B-Instruct": ("qwen-json", "relative_1000", None, "facebook/sam2.1-hiera-large"),
     }
     for name, (answer_format, frame, input_wh, segmenter) in expected.items():
         settings = policies.published(name).settings
@@ -210,7 +210,7 @@ def test_an_unknown_policy_says_what_was_assumed(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "segrl"):
         segrl.load(str(tmp_path), segmenter="box")
     (message,) = [record.message for record in caplog.records if record.name.startswith("segrl")]
-    assert all(part in message for part in (str(tmp_path), "json-list", "relative_1000", "segrl.json"))
+    assert all(part in message for part in (str(tmp_path), "qwen-json", "relative_1000", "segrl.json"))
     caplog.clear()
     segrl.load(str(tmp_path), segmenter="box", answer_format="seg-r1", frame="relative_1000")
     assert not [record for record in caplog.records if record.name.startswith("segrl")]

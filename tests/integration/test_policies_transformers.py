@@ -251,7 +251,7 @@ def tiny_qwen2_5_vl():
 def test_qwen2_5_vl_writes_pixels_of_its_own_resize_and_batches_by_grid():
     policy = TransformersPolicy(*tiny_qwen2_5_vl(), policies.PolicySettings())
     assert policy.frame_for((640, 480)) == policy.frame_for((641, 480)) == Frame.resized(112, 84)
-    assert policy.answer_format == "json-list"
+    assert policy.answer_format == "qwen-json"
     images = [Image.new("RGB", size, (9 * i, 0, 0)) for i, size in enumerate([(640, 480), (100, 300), (641, 480)])]
     together = texts(policy.generate(images, ["red"] * 3, max_new_tokens=4, batch_size=3))
     assert together == texts(policy.generate(images, ["red"] * 3, max_new_tokens=4))

@@ -124,7 +124,7 @@ def test_a_broken_box_is_read(text: str, wrap: str) -> None:
     assert boxes(lenient(wrap.format(text))) == [A]
 
 
-@pytest.mark.parametrize("name", answers.names())
+@pytest.mark.parametrize("name", sorted({*answers.names()} - {"gemini"}))  # which writes y before x
 def test_other_formats_are_read_as_well(name: str) -> None:
     for text in ("<bbox>[10,20,110,220]</bbox>", f"[{JSON_A}]", '<answer>{"bbox": [10,20,110,220]}</answer>'):
         assert boxes(lenient(text, name)) == [A]
