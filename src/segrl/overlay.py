@@ -55,6 +55,16 @@ def layer(masks: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def cutout(image: Image.Image, mask: np.ndarray) -> Image.Image:
+    """An RGB image as RGBA whose alpha is 255 on a `(H, W)` bool mask and 0 elsewhere; the colours stay as they are.
+
+    Raises ValueError for a mask of another size.
+    """
+    if mask.shape != (image.height, image.width):
+        raise ValueError(f"a mask of {mask.shape} on an image of {(image.height, image.width)}")
+    return Image.fromarray(np.dstack([np.asarray(image), mask.astype(np.uint8) * 255]))
+
+
 def _line(width: int, height: int) -> int:
     return max(1, round(max(width, height) / 400))
 

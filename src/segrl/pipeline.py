@@ -58,6 +58,12 @@ class Result:
     masks: np.ndarray
     scores: np.ndarray | None = None
 
+    @classmethod
+    def of(cls, image: Image.Image, query: str, text: str, one: Segmentation) -> Result:
+        """A text that was read, with its masks."""
+        scores = None if one.scores is None else one.scores.cpu().numpy()
+        return cls(image, query, text, one.answer, one.masks.cpu().numpy(), scores)
+
     @property
     def status(self) -> Status:
         """OK, NO_TARGET ("nothing there"), or what was wrong with the answer."""
@@ -141,7 +147,7 @@ class Pipeline:
         opened_image = as_image(image)
         in_pixels = tuple(replace(p, frame=ORIGINAL) if p.frame.kind is FrameKind.UNKNOWN else p for p in prompts)
         answer = Answer(Status.OK if in_pixels else Status.NO_TARGET, in_pixels)
-        return _result(opened_image, query, "", self.text_to_masks.masks([answer], [opened_image])[0])
+        return Result.of(opened_image, query, "", self.text_to_masks.masks([answer], [opened_image])[0])
 
     def _try(self, pairs: Sequence[Pair], batch: Batch) -> list[Result | SegrlError]:
         """Results in order. What fails or does not fit is halved until the one that cannot be used stands alone."""
@@ -181,7 +187,7 @@ class Pipeline:
             truncated=[completion.truncated for completion in completions],
         )
         return [
-            _result(image, query, completion.text, one)
+            Result.of(image, query, completion.text, one)
             for (image, query), completion, one in zip(pairs, completions, segmentations, strict=True)
         ]
 
@@ -235,11 +241,6 @@ class Stream(Iterator[str]):
             return completion
         finally:
             pieces.close()
-
-
-def _result(image: Image.Image, query: str, text: str, one: Segmentation) -> Result:
-    scores = None if one.scores is None else one.scores.cpu().numpy()
-    return Result(image, query, text, one.answer, one.masks.cpu().numpy(), scores)
 
 
 def _does_not_fit(image: Image.Image) -> ImageTooLarge:

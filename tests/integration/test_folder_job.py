@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_what_can_be_named(photos):
     both = find_jobs([str(photos / "*.jpg"), str(photos)], ["q"])
     assert [job.file_name for job in both.jobs] == ["y.jpg", "a/x.png", "b/x.png"]
     assert both.passed_over == {".csv": 2, ".jsonl": 1}
-    assert [job.file_name for job in find_jobs([str(photos / "**" / "*.png")], ["q"]).jobs] == ["x.png", "x.png"]
+    assert [job.file_name for job in find_jobs([str(photos / "**" / "*.png")], ["q"]).jobs] == ["a/x.png", "b/x.png"]
 
 
 @pytest.mark.parametrize(
@@ -194,17 +195,22 @@ def test_mistakes_in_what_is_named(photos, source, queries, message):
 def test_pictures_of_one_name_stay_apart(photos, asked, tmp_path):
     out = tmp_path / "out"
     segment(photos / "a" / "x.png", photos / "b" / "x.png", "--query", "box", "--out", out)
-    assert sorted(path.name for path in (out / "png" / "1-box").iterdir()) == ["x-2.png", "x.png"]
+    made = sorted((out / "png" / "1-box").rglob("*.png"))
+    assert [path.relative_to(out / "png" / "1-box").as_posix() for path in made] == ["a/x.png", "b/x.png"]
     names = [image["file_name"] for image in json.loads((out / "coco.json").read_text())["images"]]
-    assert names == ["x-2.png", "x.png"]
-    assert np.all([read_mask(path).any() for path in (out / "png" / "1-box").iterdir()])
+    assert names == ["a/x.png", "b/x.png"]
+    assert np.all([read_mask(path).any() for path in made])
 
 
 def test_names_stay_inside_and_apart():
     names = Names()
-    assert names.take("../../etc/x.jpg") == ("etc/x.jpg", "etc/x")
-    assert names.take("etc/X.png") == ("etc/X-2.png", "etc/X-2")
-    assert names.take("etc/x.jpg") == ("etc/x-3.jpg", "etc/x-3")
+    assert names.take("../../etc/x.jpg", Path("/a/etc/x.jpg")) == ("etc/x.jpg", "etc/x")
+    assert names.take("etc/X.png", Path("/a/etc/X.png")) == ("etc/X.png", "etc/X-2")
+    assert names.take("etc/x.jpg", Path("/b/c/etc/x.jpg")) == ("c/etc/x.jpg", "etc/x-3")
+    long = "é" * 125 + ".jpg"  # 254 bytes, all that a file system takes
+    assert names.take(long, Path("/a") / long) == (long, "é" * 100)
+    assert names.take(f"b/{long}", Path("/a/b") / long) == (f"b/{long}", "b/" + "é" * 100)
+    assert names.take(long, Path("/c") / long) == (f"c/{long}", "é" * 100 + "-2")
 
 
 @pytest.mark.parametrize(
@@ -238,7 +244,7 @@ def test_many_queries_are_summed_up(photos, asked, tmp_path):
     assert f"box {MOST_QUERIES - 1} " in result.stdout
     assert f"box {MOST_QUERIES} " not in result.stdout
     total = next(line for line in result.stdout.splitlines() if f"all {n}" in line)
-    assert [int(cell) for cell in total.split("│")[2:-1]] == [n, n, n, 0, 0]
+    assert [int(cell) for cell in total.split("│")[2:-1]] == [n, n, n, 0, 0, 0]
 
 
 def test_words_for_numbers():

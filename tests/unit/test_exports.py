@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -17,10 +19,11 @@ from PIL import Image, ImageDraw
 from segrl import datasets, exports
 from segrl.errors import SegrlError
 from segrl.exports.yolo import _lines as yolo_lines
-from segrl.masks import from_rle, read_mask, to_rle
+from segrl.masks import from_rle, polygons_to_mask, read_mask, to_rle
 from segrl.pipeline import Result
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Status
 
+SCORES = np.array([0.9, 0.25], np.float32)
 QUERIES = ("the ring", "the / cat?", "unread")
 WIDTH, HEIGHT = 67, 41
 
@@ -46,7 +49,7 @@ def records(tmp_path: Path) -> list[exports.ImageRecord]:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
         results = [
-            Result(image, QUERIES[0], "…", Answer(Status.OK, prompts, "because"), ring_and_specks()),
+            Result(image, QUERIES[0], "…", Answer(Status.OK, prompts, "because"), ring_and_specks(), SCORES),
             Result(image, QUERIES[1], "[]", Answer(Status.NO_TARGET), nothing),
             Result(image, QUERIES[2], "?", Answer(Status.NO_ANSWER, detail="no tags"), nothing),
         ]
@@ -55,8 +58,8 @@ def records(tmp_path: Path) -> list[exports.ImageRecord]:
     return made
 
 
-def write(name: str, out: Path, records: list[exports.ImageRecord]) -> Path:
-    export = exports.get(name)(out, QUERIES)
+def write(name: str, out: Path, records: list[exports.ImageRecord], exact: bool = True) -> Path:
+    export = exports.get(name)(out, QUERIES, exports.Style(exact_polygons=exact))
     for record in records:
         export.add(record)
         assert all(path.exists() for path in export.files(record))
@@ -81,6 +84,8 @@ def test_coco_is_read_by_pycocotools(tmp_path, records, capsys) -> None:
     for annotation, mask in zip(annotations, ring_and_specks(), strict=True):
         assert np.array_equal(coco.annToMask(annotation).astype(bool), mask)
         assert annotation["area"] == mask.sum()
+    assert [annotation["score"] for annotation in annotations] == [0.9, 0.25]
+    assert coco.dataset["licenses"] == []
     assert annotations[1]["bbox"] == [0, 0, WIDTH, HEIGHT]
     examples = datasets.load("coco", root=str(tmp_path), annotations="coco.json", images="photos")
     assert np.array_equal(examples[0].targets, ring_and_specks())
@@ -101,13 +106,25 @@ def test_yolo_is_filled_as_its_readers_fill(tmp_path, records) -> None:
     assert np.array_equal(drawn.astype(bool), ring_and_specks().any(axis=0))
 
 
+def test_yolo_lies_as_it_is_trained_on(tmp_path, records) -> None:
+    folder = write("yolo", tmp_path, records)
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    assert (content["train"], content["val"], "path" in content) == ("images", "images", False)
+    assert (folder / "images" / "a" / "x.png").read_bytes() == Path(records[0].image).read_bytes()
+    gif = Path(records[0].image).with_suffix(".gif")
+    Image.new("RGB", (WIDTH, HEIGHT), (9, 90, 9)).save(gif)
+    exports.get("yolo")(tmp_path, QUERIES).add(dataclasses.replace(records[0], image=str(gif), name="gif"))
+    with Image.open(folder / "images" / "gif.png") as copy:
+        assert copy.size == (WIDTH, HEIGHT)
+
+
 def test_yolo_is_loaded_by_supervision(tmp_path, records) -> None:
     supervision = pytest.importorskip("supervision", reason="pip install supervision")
     folder = write("yolo", tmp_path, records)
-    for photos, name, found in (("photos/a", "a", True), ("photos", ".", False)):
+    for name, found in (("a", True), (".", False)):
         labels = folder / "labels" / name
         loaded = supervision.DetectionDataset.from_yolo(
-            images_directory_path=str(tmp_path / photos),
+            images_directory_path=str(folder / "images" / name),
             annotations_directory_path=str(labels),
             data_yaml_path=str(folder / "data.yaml"),
             force_masks=True,
@@ -190,6 +207,63 @@ def test_labelme_opens_its_files(tmp_path, records) -> None:
     assert labelme.LabelFile(str(folder / "b.json")).shapes == []
 
 
+def test_polygons_to_edit_have_few_points_near_the_mask(tmp_path, records) -> None:
+    big = Image.new("1", (640, 480))
+    ImageDraw.Draw(big).ellipse((100, 60, 520, 400), fill=1)
+    mask = np.array(big)
+    found = dataclasses.replace(records[0].answers[0], masks=(to_rle(mask),), scores=(0.5,))
+    record = dataclasses.replace(records[0], size_wh=(640, 480), answers=(found,))
+    folder = write("labelme", tmp_path, [record], exact=False)
+    (shape,) = json.loads((folder / "a" / "x.json").read_text())["shapes"]
+    assert len(shape["points"]) <= 40
+    assert shape["description"] == "score 0.50"
+    drawn = Image.new("1", (640, 480))
+    ImageDraw.Draw(drawn).polygon([tuple(point) for point in shape["points"]], outline=1, fill=1)
+    rim = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) != cv2.erode(mask.astype(np.uint8), np.ones((5, 5)))
+    assert not ((np.array(drawn) != mask) & ~rim).any()
+    (task,) = json.loads((write("label-studio", tmp_path, [record], exact=False) / "tasks.json").read_text())
+    assert len(task["predictions"][0]["result"][0]["value"]["points"]) <= 40
+
+
+def test_label_studio_tasks_fill_to_the_masks(tmp_path, records) -> None:
+    folder = write("label-studio", tmp_path, records)
+    interface = ElementTree.fromstring((folder / "interface.xml").read_text())
+    assert [label.get("value") for label in interface.iter("Label")] == list(QUERIES)
+    first, second = json.loads((folder / "tasks.json").read_text())
+    assert first["data"]["image"] == "/data/local-files/?d=a/x.png"
+    assert second["predictions"][0]["result"] == []
+    (prediction,) = first["predictions"]
+    assert prediction["score"] == 0.25
+    rings = [
+        np.array(region["value"]["points"]) * (WIDTH, HEIGHT) / 100
+        for region in prediction["result"]
+        if region["score"] == 0.9
+    ]
+    assert np.array_equal(polygons_to_mask([ring.ravel() for ring in rings], (HEIGHT, WIDTH)), ring_and_specks()[0])
+
+
+def test_labelme_keeps_what_was_corrected(tmp_path, records) -> None:
+    folder = write("labelme", tmp_path, records)
+    path = folder / "a" / "x.json"
+    content = json.loads(path.read_text()) | {"flags": {"checked": True}}
+    content["shapes"] = [{**content["shapes"][0], "points": [[1, 1], [5, 1], [5, 5]]}]
+    path.write_text(json.dumps(content))
+    new = dataclasses.replace(records[0].answers[0], query="the cat")
+    record = dataclasses.replace(records[0], answers=(*records[0].answers, new))
+    exports.get("labelme")(tmp_path, [*QUERIES, "the cat"]).add(record, ["the cat"])
+    after = json.loads(path.read_text())
+    assert after["flags"] == {"checked": True}
+    assert after["shapes"][0] == content["shapes"][0]
+    assert {shape["label"] for shape in after["shapes"][1:]} == {"the cat"}
+
+
+def test_cut_outs(tmp_path, records) -> None:
+    folder = write("cutout", tmp_path, records)
+    with Image.open(folder / "1-the-ring" / "a" / "x.png") as cut:
+        assert np.array_equal(np.array(cut)[..., 3] == 255, ring_and_specks().any(axis=0))
+        assert (np.array(cut)[..., :3] == 90).all()
+
+
 def test_overlays(tmp_path, records) -> None:
     folder = write("overlay", tmp_path, records)
     with Image.open(folder / "1-the-ring" / "a" / "x.jpg") as drawn:
@@ -200,10 +274,13 @@ def test_overlays(tmp_path, records) -> None:
 
 
 def test_names_and_nearest() -> None:
-    assert set(exports.names()) == {"coco", "yolo", "rle", "png", "labelme", "overlay"}
+    assert set(exports.names()) == {"coco", "yolo", "rle", "png", "cutout", "labelme", "label-studio", "overlay"}
     with pytest.raises(SegrlError, match=r"did you mean .coco.\?"):
         exports.get("cocoa")
-    assert exports.query_folder(4, "猫") == "5"
+    assert exports.query_folder(4, "猫") == "5-猫"
+    assert exports.query_folder(0, "Красная кошка?!") == "1-красная-кошка"
+    assert exports.query_folder(0, "../?") == "1"
+    assert len(exports.query_folder(0, "猫" * 300).encode()) <= 125
 
 
 def test_what_masks_are_kept_is_what_was_found(records) -> None:

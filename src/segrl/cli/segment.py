@@ -2,73 +2,159 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from segrl.batching import BatchSize
+    from segrl.folder_job import Inputs, Plan
 
-FORMATS = "coco, yolo, rle, png, labelme"
+FORMATS = "coco, yolo, rle, png, cutout, labelme, label-studio"
+
+PIPE = "-"
+"""In place of pictures: one from standard input, its mask to standard output."""
+
+
+Photos = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PHOTOS...",
+        help="Images, folders, patterns, or CSV/JSONL with image and query; - is one image on standard input.",
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where masks go; a run there is gone on with. Needed but for -.")
+]
+Queries = Annotated[
+    list[str] | None, typer.Option("--query", "-q", metavar="TEXT", help="What to find; may be given again.")
+]
+Formats = Annotated[
+    str | None,
+    typer.Option("--format", "-f", metavar="F,F…", help=f"One or several of {FORMATS} [default: coco,png]."),
+]
+Overlay = Annotated[bool, typer.Option("--overlay", help="Also pictures with what was found drawn over them.")]
+PolicyName = Annotated[str, typer.Option(metavar="P", help="tiny, a directory, or a model's name on the hub.")]
+SegmenterName = Annotated[
+    str | None, typer.Option(metavar="S", help="grabcut or a model of the SAM family [default: fits the policy].")
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Masks of the boxes or points in COCO's .json, YOLO's data.yaml or a .jsonl; no policy is asked.",
+    ),
+]
+AnswerFormat = Annotated[str | None, typer.Option(metavar="A", help="Default: the policy's own.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures.")]
+MinArea = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out objects of fewer pixels than that.")]
+ExactPolygons = Annotated[
+    bool, typer.Option("--exact-polygons", help="Every corner in LabelMe and Label Studio, not polygons to be edited.")
+]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="First remove pictures that are gone and queries that are not asked here.")
+]
+BatchSizeText = Annotated[str, typer.Option(metavar="N|auto", help="Queries answered together.")]
+ProcessCount = Annotated[
+    str, typer.Option(metavar="N|auto", help="Processes that share the work; auto: one for each GPU.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … [default: the first GPU, or the CPU].")]
 
 
 def segment(
-    photos: Annotated[
-        list[str],
-        typer.Argument(metavar="PHOTOS...", help="Images, folders, patterns, or CSV/JSONL with image and query."),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks go; a run there is gone on with.")],
-    query: Annotated[
-        list[str] | None, typer.Option("--query", "-q", metavar="TEXT", help="What to find; may be given again.")
-    ] = None,
-    formats: Annotated[
-        str, typer.Option("--format", "-f", metavar="F,F…", help=f"One or several of {FORMATS}.")
-    ] = "coco,png",
-    overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also pictures with what was found drawn over them.")
-    ] = False,
-    policy: Annotated[str, typer.Option(metavar="P", help="tiny, a directory, or a model's name on the hub.")] = "tiny",
-    segmenter: Annotated[
-        str | None, typer.Option(metavar="S", help="grabcut or a model of the SAM family [default: fits the policy].")
-    ] = None,
-    answer_format: Annotated[str | None, typer.Option(metavar="A", help="Default: the policy's own.")] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
-    ] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Queries answered together.")] = "auto",
-    processes: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that share the work; auto: one for each GPU.")
-    ] = "1",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, … [default: the first GPU, or the CPU].")
-    ] = None,
+    photos: Photos,
+    out: Out = None,
+    query: Queries = None,
+    formats: Formats = None,
+    overlay: Overlay = False,
+    policy: PolicyName = "tiny",
+    segmenter: SegmenterName = None,
+    prompts: Prompts = None,
+    answer_format: AnswerFormat = None,
+    max_new_tokens: MaxNewTokens = None,
+    limit: Limit = None,
+    min_area: MinArea = 0,
+    exact_polygons: ExactPolygons = False,
+    prune: Prune = False,
+    batch_size: BatchSizeText = "auto",
+    processes: ProcessCount = "1",
+    device: Device = None,
 ) -> None:
     """Find what a sentence says in pictures and write masks. The same command goes on after an interruption.
 
     Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
     """
-    from segrl.cli.segment_view import View
-    from segrl.folder_job import Plan, find_jobs, segment_photos
-    from segrl.jobs.workers import executor
     from segrl.pipeline import fitting_segmenter
 
-    chosen = [name.strip() for name in formats.split(",") if name.strip()] + ["overlay"] * overlay
-    model = {
-        "policy": policy,
-        "segmenter": segmenter or fitting_segmenter(policy),
-        "answer_format": answer_format,
-        "max_new_tokens": max_new_tokens,
-    }
-    plan = Plan(out, tuple(chosen), {**model, "device": device}, _batch_size(batch_size))
-    inputs = find_jobs(photos, query or [], leave_out=out)
-    view = View(out)
+    model: dict[str, Any] = {"segmenter": segmenter or fitting_segmenter(policy)}
+    if prompts is None:
+        model |= {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens}
+    chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
+    if PIPE in photos:
+        from segrl.cli.segment_pipe import pipe
+
+        _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
+        return pipe((query or [""])[0], chosen, {**model, "device": device}, min_area)
+    if out is None:
+        raise _wrong("say where masks go: --out DIR")
+    from segrl.exports import Style
+    from segrl.folder_job import Plan, fingerprint
+
+    plan = Plan(
+        out,
+        tuple(chosen if formats else ["coco", "png", *chosen]),
+        {**model, "device": device},
+        _batch_size(batch_size),
+        style=Style(exact_polygons),
+        min_area=min_area,
+        prompts=None if prompts is None else fingerprint(prompts),
+    )
+    _segment(_inputs(photos, query or [], out, limit, prompts), plan, model, _processes(processes), prune)
+
+
+def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: int, prunes: bool) -> None:
+    from segrl.cli.segment_view import View
+    from segrl.folder_job import segment_photos
+    from segrl.jobs.workers import executor
+
+    view = View(plan.out)
     view.announce(inputs, model)
     with view:
-        summary = segment_photos(inputs.jobs, plan, executor=executor(_processes(processes)), on_image=view.on_image)
+        summary = segment_photos(inputs.jobs, plan, executor=executor(processes), on_image=view.on_image, prunes=prunes)
     view.show(summary)
     if summary.broken:
         raise typer.Exit(1)
+
+
+def _inputs(
+    photos: Sequence[str], queries: Sequence[str], out: Path, limit: int | None, prompts: Path | None
+) -> Inputs:
+    from segrl.folder_job import find_jobs, with_prompts
+
+    if prompts is None:
+        return find_jobs(photos, queries, leave_out=out, limit=limit)
+    if queries:
+        raise _wrong("--prompts says what is marked: give it without --query")
+    return with_prompts(find_jobs(photos, [], leave_out=out, limit=limit, needs_query=False), prompts)
+
+
+def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str, Any]) -> None:
+    if len(photos) > 1 or len(queries) != 1 or not queries[0].strip():
+        raise _wrong("- is one picture, with one --query")
+    for option, value in others.items():
+        if value is not None:
+            raise _wrong(f"{option} does not go with -: the result goes to standard output")
+
+
+def _wrong(message: str) -> Exception:
+    from segrl.errors import SegrlError
+
+    return SegrlError(message)
 
 
 def _batch_size(text: str) -> BatchSize:
@@ -84,8 +170,6 @@ def _processes(text: str) -> int:
 
 
 def _positive(option: str, text: str) -> int:
-    from segrl.errors import SegrlError
-
     if not text.isdecimal() or int(text) < 1:
-        raise SegrlError(f"{option} is a number above 0, or auto, not {text!r}")
+        raise _wrong(f"{option} is a number above 0, or auto, not {text!r}")
     return int(text)

@@ -25,10 +25,12 @@ MOST_PROBLEMS = MOST_QUERIES = 20
 
 WHAT_IT_IS = {
     "coco": "boxes and polygons of all images in one file",
-    "yolo": "polygons, a file for each image, and data.yaml",
+    "yolo": "polygons and images as Ultralytics trains on them, with data.yaml",
     "rle": "run lengths, a line for each answer that could be read",
     "png": "masks, a picture for each image and query",
     "labelme": "polygons to correct in LabelMe, a file for each image",
+    "label-studio": "tasks with polygons to correct in Label Studio, and the interface for them",
+    "cutout": "what was found, on a transparent ground",
     "overlay": "what was found, drawn over the pictures",
 }
 
@@ -44,11 +46,12 @@ class View:
         """What is about to be done, and what a newcomer must know before reading the result."""
         queries = {query for job in inputs.jobs for query in job.queries}
         counts = f"[bold]{counted(len(inputs.jobs), 'image')}, {counted(len(queries), 'query')}[/]"
-        self._say(f"{counts} · policy {escape(model['policy'])}, segmenter {escape(model['segmenter'])}")
+        policy = f"policy {escape(model['policy'])}" if "policy" in model else "boxes and points from a file"
+        self._say(f"{counts} · {policy}, segmenter {escape(model['segmenter'])}")
         if inputs.passed_over:
             files = ", ".join(f"{n} {suffix}" for suffix, n in sorted(inputs.passed_over.items()))
             self._say(f"[yellow]passed over, not read as images:[/] {escape(files)}")
-        if model["policy"] == "tiny":
+        if model.get("policy") == "tiny":
             self._say(
                 "[yellow]tiny is a toy that knows drawn coloured shapes; for photographs name a real model:[/]\n"
                 "  --policy geshang/Seg-R1-7B (needs a GPU with 24 GB; downloaded when it is first used)"
@@ -73,6 +76,9 @@ class View:
         if summary.tallies:
             self._console.print(_table(summary), "")
         self._console.print("\n".join(_files(summary)), soft_wrap=True)
+        if summary.pruned_images or summary.pruned_queries:
+            queries = ", ".join(map(repr, summary.pruned_queries)) or "none"
+            self._say(f"removed: {counted(summary.pruned_images, 'image')}, queries {escape(queries)}")
         for line in _problems(summary.broken):
             self._say(line)
 
@@ -85,7 +91,7 @@ def _table(summary: Summary) -> Table:
     before = f", {counted(summary.skipped, 'image')} done before" if summary.skipped else ""
     table = Table(title=f"{counted(summary.new, 'image')} done now{before}", title_justify="left")
     table.add_column("query", overflow="fold")
-    for column in ("asked", "found in", "objects", "nothing there", "answer unreadable"):
+    for column in ("asked", "found in", "objects", "nothing there", "repaired", "unreadable"):
         table.add_column(column, justify="right")
     most = sorted(summary.tallies.items(), key=lambda item: -item[1].images)[:MOST_QUERIES]
     for query, tally in most:
@@ -97,7 +103,7 @@ def _table(summary: Summary) -> Table:
 
 
 def _counts(tallies: Iterable[Tally]) -> list[str]:
-    rows = [(one.images, one.found, one.objects, one.nothing, one.unread) for one in tallies]
+    rows = [(one.images, one.found, one.objects, one.nothing, one.repaired, one.unread) for one in tallies]
     return [str(count) if count else "[dim]0[/]" for count in map(sum, zip(*rows, strict=True))]
 
 

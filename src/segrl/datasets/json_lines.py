@@ -12,7 +12,7 @@ the target), or as null, which says that nothing is there. Several targets stand
 line), `tags` (slices for the report, text to text), and for SFT `prompts` (the gold mask prompts in original
 pixels, `[{"box_xyxy": […], "points_xy": […], "labels": […]}, …]`, otherwise made from the masks),
 `reasoning` (what the gold answer reasons) or `answer` (the whole gold answer, in the policy's words and
-its own frame). One of these that is null counts as missing.
+its own frame). One of these that is null counts as missing. `scores`, which `segrl segment` writes, are passed over.
 Paths are relative to root. Nothing is filtered; a mask that encloses no pixel says "nothing there" too.
 """
 
@@ -32,7 +32,9 @@ from segrl.errors import DataError
 from segrl.images import read_picture
 from segrl.types import ORIGINAL, Example, MaskPrompt
 
-_KEYS = frozenset({"image", "query", "mask", "masks", "ignore", "id", "tags", "reasoning", "answer", "prompts"})
+_KEYS = frozenset(
+    {"image", "query", "mask", "masks", "ignore", "id", "tags", "reasoning", "answer", "prompts", "scores"}
+)
 
 _GOLD = {"reasoning": "reasoning", "answer": "completion_text"}
 """Keys of a line that say what the gold answer is, and their names in `Example.meta`."""

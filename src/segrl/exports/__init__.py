@@ -8,18 +8,21 @@ export.finish(records)         # what belongs to all
 from __future__ import annotations
 
 from segrl.errors import SegrlError
-from segrl.exports.base import Export, query_folder
+from segrl.exports.base import Export, Style, query_folder
 from segrl.exports.coco import Coco
+from segrl.exports.label_studio import LabelStudio
 from segrl.exports.labelme import LabelMe
-from segrl.exports.pictures import Overlay, Png
-from segrl.exports.record import Found, ImageRecord, record
+from segrl.exports.pictures import Cutout, Overlay, Png
+from segrl.exports.record import FileState, Found, ImageRecord, record
 from segrl.exports.rle import RleLines
 from segrl.exports.yolo import Yolo
 from segrl.text import did_you_mean
 
-__all__ = ["Export", "Found", "ImageRecord", "get", "names", "query_folder", "record"]
+__all__ = ["Export", "FileState", "Found", "ImageRecord", "Style", "get", "names", "query_folder", "record"]
 
-_EXPORTS: dict[str, type[Export]] = {one.name: one for one in (Coco, Yolo, RleLines, Png, LabelMe, Overlay)}
+_EXPORTS: dict[str, type[Export]] = {
+    one.name: one for one in (Coco, Yolo, RleLines, Png, LabelMe, LabelStudio, Overlay, Cutout)
+}
 
 
 def names() -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """COCO: one JSON file with an annotation per object; the query is the category.
 
     {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 197.0,
-     "bbox": [263.0, 216.0, 21.0, 15.0], "segmentation": [[267.0, 229.0, 265.0, 226.0, …]]}
+     "bbox": [263.0, 216.0, 21.0, 15.0], "segmentation": [[267.0, 229.0, 265.0, 226.0, …]], "score": 0.91}
 
-pycocotools makes the very same mask of the polygons. An image where nothing was found stands in
-`images` without annotations. Nothing is held in memory but one record.
+pycocotools makes the very same mask of the polygons. `score` is the IoU that the segmenter expects of its mask,
+where it gives one. An image where nothing was found stands in `images` without annotations. `licenses` is there and
+empty because datumaro's reader of large files asks for it. Nothing is held in memory but one record.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ class Coco(Export):
 
     name = "coco"
 
+    @property
+    def place(self) -> Path:
+        """See Export."""
+        return self.out / "coco.json"
+
     def finish(self, records: Iterable[ImageRecord]) -> Path:
         """See Export."""
-        path = self.out / "coco.json"
-        write_atomically(path, self._pieces(records))
-        return path
+        write_atomically(self.place, self._pieces(records))
+        return self.place
 
     def _pieces(self, records: Iterable[ImageRecord]) -> Iterator[str]:
-        categories = [{"id": i + 1, "name": query} for query, i in self.class_of.items()]
-        yield f'{{"info": {{"description": "made by segrl"}},\n"categories": {json.dumps(categories)},\n"images": ['
+        categories = [{"id": i + 1, "name": query, "supercategory": ""} for query, i in self.class_of.items()]
+        yield '{"info": {"description": "made by segrl"},\n"licenses": [],\n'
+        yield f'"categories": {json.dumps(categories)},\n"images": ['
         yield from _separated(_image(i, record) for i, record in enumerate(records, 1))
         yield '],\n"annotations": ['
         yield from _separated(self._annotations(records))
@@ -55,7 +61,7 @@ def _image(image_id: int, record: ImageRecord) -> dict[str, Any]:
 
 
 def _objects(found: Found) -> Iterator[dict[str, Any]]:
-    for rle in found.masks:
+    for rle, score in found.objects():
         mask = from_rle(rle)
         box = mask_to_box(mask)
         if box is None:
@@ -66,6 +72,7 @@ def _objects(found: Found) -> Iterator[dict[str, Any]]:
             "area": float(mask.sum()),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "segmentation": mask_to_polygons(mask),
+            **({} if score is None else {"score": score}),
         }
 
 

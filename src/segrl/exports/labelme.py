@@ -1,25 +1,28 @@
 """LabelMe: `labelme/NAME.json` for each image, to open and correct.
 
-    {"label": "the dog", "points": [[31.5, 20.5], …], "group_id": 1, "shape_type": "polygon", …}
+    {"label": "the dog", "points": [[31.5, 20.5], …], "group_id": 1, "shape_type": "polygon",
+     "description": "score 0.91", …}
 
 One shape for each connected part; the parts of one object share a `group_id`. Corners are the middles
-of border pixels, which LabelMe fills with its outline. Holes are joined to their part by a bridge.
-`imagePath` leads from the file to the image.
+of border pixels, which LabelMe fills with its outline. Holes are joined to their part by a bridge. Polygons have
+few points, so that a person can edit them, and lie within a pixel or so of the mask (`contours.EDITABLE_PX`); exact
+ones are an option. `imagePath` leads from the file to the image.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segrl.contours import pixel_rings
+from segrl.contours import EDITABLE_PX, pixel_rings
+from segrl.errors import DataError
 from segrl.exports.base import Export
-from segrl.exports.record import ImageRecord
+from segrl.exports.record import Found, ImageRecord
 from segrl.files import write_atomically
 from segrl.masks import from_rle
 
@@ -34,38 +37,70 @@ class LabelMe(Export):
 
     def files(self, record: ImageRecord) -> list[Path]:
         """See Export."""
-        return [self.out / "labelme" / f"{record.name}.json"]
+        return [self.place / f"{record.name}.json"]
 
-    def add(self, record: ImageRecord) -> None:
+    def add(self, record: ImageRecord, queries: Collection[str] | None = None) -> None:
         """See Export."""
         (path,) = self.files(record)
-        width, height = record.size_wh
-        content: dict[str, Any] = {
-            "version": LABELME_VERSION,
-            "flags": {},
-            "shapes": list(_shapes(record)),
-            "imagePath": Path(os.path.relpath(record.image, path.parent)).as_posix(),
-            "imageData": None,
-            "imageHeight": height,
-            "imageWidth": width,
-        }
-        write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        there = {} if queries is None else _read(path)
+        kept = [one for one in there.get("shapes", []) if one.get("label") not in (queries or ())]
+        new = [found for found in record.answers if queries is None or found.query in queries]
+        first_group = 1 + max((one["group_id"] for one in kept if isinstance(one.get("group_id"), int)), default=0)
+        tolerance_px = 0.0 if self.style.exact_polygons else EDITABLE_PX
+        _write(path, record, there, [*kept, *_shapes(new, first_group, tolerance_px)])
 
-    def finish(self, records: Iterable[ImageRecord]) -> Path:
+    def move(self, old: ImageRecord, new: ImageRecord) -> None:
+        """See Export. The shapes stay as they are, the path to the image changes."""
+        super().move(old, new)
+        (path,) = self.files(new)
+        there = _read(path)
+        if there and there.get("imagePath") != _way(path, new):
+            _write(path, new, there, there["shapes"])
+
+    def keep(self, old: ImageRecord, new: ImageRecord, was: Export) -> None:
         """See Export."""
-        return self.out / "labelme"
+        (path,) = self.files(old)
+        there, gone = _read(path), set(was.queries) - set(self.queries)
+        if any(one.get("label") in gone for one in there.get("shapes", [])):
+            _write(path, new, there, [one for one in there["shapes"] if one.get("label") not in gone])
 
 
-def _shapes(record: ImageRecord) -> Iterator[dict[str, Any]]:
-    objects = [(found.query, rle) for found in record.answers for rle in found.masks]
-    for group, (query, rle) in enumerate(objects, 1):
-        for ring in pixel_rings(from_rle(rle)):
+def _write(path: Path, record: ImageRecord, there: Mapping[str, Any], shapes: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a file with these shapes. there: what it holds now, of which everything else is kept."""
+    width, height = record.size_wh
+    content = {"version": LABELME_VERSION, "flags": {}, "imageData": None, **there, "shapes": shapes}
+    content |= {"imagePath": _way(path, record), "imageHeight": height, "imageWidth": width}
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _way(path: Path, record: ImageRecord) -> str:
+    """From the file to the image."""
+    return Path(os.path.relpath(record.image, path.parent)).as_posix()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file that stands there, perhaps corrected by hand; nothing if there is none. Raises DataError."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(one, dict) for one in content["shapes"]):
+            raise TypeError("shapes are no objects")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no file of LabelMe any more, remove or mend it: {error!r}") from error
+    return dict(content)
+
+
+def _shapes(answers: Sequence[Found], first_group: int, tolerance_px: float) -> Iterator[dict[str, Any]]:
+    objects = [(found.query, *one) for found in answers for one in found.objects()]
+    for group, (query, rle, score) in enumerate(objects, first_group):
+        for ring in pixel_rings(from_rle(rle), tolerance_px):
             corners = np.resize(ring, (max(3, len(ring)), 2)) + 0.5  # LabelMe takes three points or more
             yield {
                 "label": query,
                 "points": corners.tolist(),
                 "group_id": group,
-                "description": "",
+                "description": "" if score is None else f"score {score:.2f}",
                 "shape_type": "polygon",
                 "flags": {},
             }

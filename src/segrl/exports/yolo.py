@@ -1,4 +1,4 @@
-"""YOLO segmentation: `labels/NAME.txt` for each image, a line per object, and `data.yaml` with the classes.
+"""YOLO segmentation, as Ultralytics trains on it: `labels/NAME.txt` and `images/NAME.jpg` for each image, `data.yaml`.
 
     0 0.250781 0.301042 0.250781 0.417708 0.389844 0.417708
 
@@ -6,49 +6,98 @@ is the class (the place of the query) and x, y of each corner as a share of widt
 lie on border pixels, which is what OpenCV fills, and with it Ultralytics and supervision; a quarter of
 a pixel off their corner, so that readers that round (supervision) and readers that cut (Ultralytics)
 find the same pixel. The format has one ring per line: an object in several parts has a line for each,
-a hole is joined to its part. Nothing found is an empty file.
+a hole is joined to its part. It has no place for scores. Nothing found is an empty file.
+
+The images are copies: Ultralytics rewrites a JPEG that it finds damaged, and an original is nobody's to change. One
+of a kind that it does not read is written as PNG. `data.yaml` names no `path`: Ultralytics then starts from the folder
+that the file lies in, wherever it is moved. `train` and `val` are the same pictures, because drafts are split when
+they are corrected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from segrl.contours import pixel_rings
+from segrl.errors import DataError
 from segrl.exports.base import Export
 from segrl.exports.record import Found, ImageRecord
-from segrl.files import write_atomically
+from segrl.files import write_atomically, write_bytes
+from segrl.images import read_image
 from segrl.masks import from_rle
 
 QUARTER = 0.25
 """Pixels from a pixel's corner to the written point: rounded and cut, it is the same pixel."""
 
 
+READ_BY_ULTRALYTICS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Kinds of image that every version of it takes."""
+
+
 class Yolo(Export):
-    """`yolo/data.yaml` and `yolo/labels/`."""
+    """`yolo/data.yaml`, `yolo/images/` and `yolo/labels/`."""
 
     name = "yolo"
 
     def files(self, record: ImageRecord) -> list[Path]:
         """See Export."""
-        return [self.out / "yolo" / "labels" / f"{record.name}.txt"]
+        suffix = Path(record.image).suffix
+        kind = suffix if suffix.lower() in READ_BY_ULTRALYTICS else ".png"
+        return [self.place / "labels" / f"{record.name}.txt", self.place / "images" / f"{record.name}{kind}"]
 
-    def add(self, record: ImageRecord) -> None:
-        """See Export."""
-        (path,) = self.files(record)
-        lines = [line for found in record.answers for line in _lines(found, self.class_of[found.query])]
-        write_atomically(path, "".join(lines))
+    def add(self, record: ImageRecord, queries: Collection[str] | None = None) -> None:
+        """See Export. Raises DataError if the image is gone."""
+        labels, image = self.files(record)
+        new = {self.class_of[query] for query in (self.queries if queries is None else queries)}
+        kept = [] if queries is None else [line for line in _read(labels) if _class(line) not in new]
+        if queries is None or not image.exists():
+            write_bytes(image, _copy(Path(record.image), image.suffix))
+        write_atomically(labels, [*kept, *self._lines(record, new)])
+
+    def keep(self, old: ImageRecord, new: ImageRecord, was: Export) -> None:
+        """See Export. The classes get other numbers, so the labels are written anew, over what was corrected."""
+        labels, _ = self.files(old)
+        if labels.exists():
+            write_atomically(labels, self._lines(new, self.class_of.values()))
+
+    def _lines(self, record: ImageRecord, classes: Collection[int]) -> Iterator[str]:
+        for found in record.answers:
+            if self.class_of[found.query] in classes:
+                yield from _lines(found, self.class_of[found.query])
 
     def finish(self, records: Iterable[ImageRecord]) -> Path:
         """See Export."""
         import yaml
 
-        folder = self.out / "yolo"
-        classes = {"nc": len(self.queries), "names": list(self.queries)}
-        write_atomically(folder / "data.yaml", yaml.safe_dump(classes, allow_unicode=True, sort_keys=False))
-        return folder
+        content = {"train": "images", "val": "images", "nc": len(self.queries), "names": list(self.queries)}
+        write_atomically(self.place / "data.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+        return self.place
+
+
+def _copy(image: Path, suffix: str) -> bytes:
+    """The bytes of an image file, or what we read of it as PNG."""
+    if image.suffix == suffix:
+        try:
+            return image.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read the image {image}: {error.strerror}") from error
+    file = io.BytesIO()
+    read_image(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def _read(labels: Path) -> list[str]:
+    """The lines of a file that stands there, perhaps corrected by hand."""
+    return labels.read_text(encoding="utf-8").splitlines(keepends=True) if labels.exists() else []
+
+
+def _class(line: str) -> int | None:
+    first = line.partition(" ")[0]
+    return int(first) if first.isdecimal() else None
 
 
 def _lines(found: Found, place: int) -> Iterator[str]:

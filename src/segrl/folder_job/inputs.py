@@ -6,14 +6,17 @@ import csv
 import glob
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from segrl.errors import DataError
 from segrl.images import IMAGE_SUFFIXES
+from segrl.types import MaskPrompt
 
 _Entry = tuple[Path, str, str | None]
 """An image, its file name in exports, and its own query if a table gives one."""
@@ -21,11 +24,15 @@ _Entry = tuple[Path, str, str | None]
 
 @dataclass(frozen=True)
 class Job:
-    """An image and what is asked about it. file_name: its path under what was named, or its own name."""
+    """An image and what is asked about it. file_name: its path under what was named, or its own name.
+
+    prompts: of each query, where boxes and points are given and no policy is asked.
+    """
 
     image: Path
     file_name: str
     queries: tuple[str, ...]
+    prompts: Mapping[str, tuple[MaskPrompt, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,21 @@ class Inputs:
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_jobs(sources: Sequence[str], queries: Sequence[str], *, leave_out: Path | None = None) -> Inputs:
+def find_jobs(
+    sources: Sequence[str],
+    queries: Sequence[str],
+    *,
+    leave_out: Path | None = None,
+    limit: int | None = None,
+    needs_query: bool = True,
+) -> Inputs:
     """One job per image, in the order in which it is named first; an image named twice gets all its queries.
 
     sources: image files, folders (searched to the bottom, hidden files and folders passed over),
     patterns (`photos/**/*.jpg`), and tables: CSV with the columns image and query, or JSON Lines with
     these keys; paths in a table are relative to it. queries: asked about every image, after its own.
-    leave_out: a folder whose files are no input. Raises DataError for a source that is not there or
-    holds no image, an empty query, and an image without a query.
+    leave_out: a folder whose files are no input. limit: no more images than that, the first ones. Raises DataError
+    for a source that is not there or holds no image, an empty query, and (needs_query) an image without a query.
     """
     if not all(query.strip() for query in queries):
         raise DataError("a query is empty: say what to find, for instance --query 'the dog on the left'")
@@ -53,11 +67,21 @@ def find_jobs(sources: Sequence[str], queries: Sequence[str], *, leave_out: Path
         for image, file_name, own in _entries(source, leave_out, passed_over):
             kept = asked.setdefault(image.resolve(), (file_name, {}))[1]
             kept.update(dict.fromkeys([own] if own else []))
+    asked = dict(islice(asked.items(), limit))
     for image, (_, kept) in asked.items():
         kept.update(dict.fromkeys(query.strip() for query in queries))
-        if not kept:
+        if not kept and needs_query:
             raise DataError(f"nothing is asked about {image}: give --query, or a table with a query for each image")
-    return Inputs(tuple(Job(image, name, tuple(kept)) for image, (name, kept) in asked.items()), passed_over)
+    names = _distinct({image: name for image, (name, _) in asked.items()})
+    return Inputs(tuple(Job(image, names[image], tuple(kept)) for image, (_, kept) in asked.items()), passed_over)
+
+
+def _distinct(names: Mapping[Path, str]) -> Mapping[Path, str]:
+    """The names, or where two images share one the paths of all under the folder that holds them all."""
+    if len(set(names.values())) == len(names):
+        return names
+    common = os.path.commonpath([image.parent for image in names])
+    return {image: image.relative_to(common).as_posix() for image in names}
 
 
 def _entries(source: str, leave_out: Path | None, passed_over: Counter[str]) -> Iterator[_Entry]:

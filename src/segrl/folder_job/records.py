@@ -4,92 +4,154 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segrl.errors import DataError
 from segrl.exports import ImageRecord
 from segrl.files import write_atomically
-from segrl.jobs.journal import Journal, check_settings, read_settings
+from segrl.jobs.journal import Journal, Row, check_settings, read_settings
 
 RESULTS, SETTINGS, LOCK = "results.jsonl", "segment.json", ".lock"
+
+LONGEST_NAME_BYTES = 200
+"""Of a part of a derived name: file systems take 255 bytes with a suffix, a number, and the folder's own needs."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is held in memory of a record."""
+
+    file_name: str
+    name: str
+    n_bytes: int | None
+    sha256: str | None
 
 
 class Records:
     """The records in `out/results.jsonl`, one per image (a later line takes an earlier one's place).
 
     settings: what every record was made with (`out/segment.json`, written by `begin`). A folder with records of
-    other settings raises SegrlError; one without any record belongs to nobody yet.
+    other settings raises SegrlError; one without any record belongs to nobody yet. queries, formats: what the folder
+    was asked and holds.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self._settings_path, self._settings = out / SETTINGS, dict(settings)
-        self._journal = Journal(
-            out / RESULTS, lambda row: row["image"], note=lambda row: (row["file_name"], row["name"])
-        )
+        self._journal = Journal(out / RESULTS, key=_key, note=_note, voids=_voids)
         self.names = Names()
-        for file_name, name in self._journal.notes.values():
-            self.names.keep(file_name, name)
-        self.queries = self._claim() if self._journal else []
+        for note in self.notes.values():
+            self.names.keep(note.file_name, note.name)
+        self.queries: list[str] = []
+        self.formats: list[str] | None = []
+        if self._journal:
+            self._claim()
 
-    def begin(self, queries: Sequence[str]) -> None:
+    @property
+    def notes(self) -> Mapping[str, Note]:
+        """A note for each image."""
+        return self._journal.notes
+
+    def begin(self, queries: Sequence[str], formats: Sequence[str]) -> None:
         """Writes what the records are made with. New queries go to the end, so that classes keep their numbers."""
-        self.queries = list(dict.fromkeys([*self.queries, *queries]))
-        content = self._settings | {"queries": self.queries}
+        self.queries, self.formats = list(queries), list(formats)
+        content = self._settings | {"queries": self.queries, "formats": self.formats}
         write_atomically(self._settings_path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
-    def get(self, image: Path) -> ImageRecord | None:
+    def get(self, image: Path | str) -> ImageRecord | None:
         """The image's record; None if it is not finished."""
-        return self._record(str(image)) if str(image) in self._journal else None
-
-    def add(self, record: ImageRecord) -> None:
-        """Appends a record."""
-        self._journal.add(record.to_json())
-
-    def __iter__(self) -> Iterator[ImageRecord]:
-        """The records by file name, so that no export depends on what was finished when."""
-        for image in sorted(self._journal, key=lambda image: (self._journal.notes[image], image)):
-            yield self._record(image)
-
-    def _record(self, image: str) -> ImageRecord:
+        row = self._journal.get(str(image))
+        if row is None:
+            return None
         try:
-            return ImageRecord.from_json(self._journal.get(image) or {})
+            return ImageRecord.from_json(row)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self._journal.path} holds a line that is no record: {error!r}") from error
 
-    def _claim(self) -> list[str]:
-        """The queries that the folder was asked."""
+    def add(self, record: ImageRecord, was: str | None = None) -> None:
+        """Appends a record. was: where its image lay before; that record is void."""
+        self._free(was)
+        self._journal.add(record.to_json() | ({} if was is None else {"was": was}))
+        self.names.keep(record.file_name, record.name)
+
+    def remove(self, image: str) -> None:
+        """Makes a record void."""
+        self._free(image)
+        self._journal.add({"gone": image})
+
+    def _free(self, image: str | None) -> None:
+        if image is not None and image in self.notes:
+            self.names.free(self.notes[image].file_name, self.notes[image].name)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        """The records by file name, so that no export depends on what was finished when."""
+        for image in sorted(self._journal, key=lambda image: (self.notes[image].file_name, image)):
+            found = self.get(image)
+            assert found is not None  # it is in the journal
+            yield found
+
+    def _claim(self) -> None:
         there = read_settings(self._settings_path)
-        queries = there.pop("queries", None)
+        queries, self.formats = there.pop("queries", None), there.pop("formats", None)
         if not isinstance(queries, list):
             raise DataError(f"{self._settings_path} says no queries")
         check_settings(self._settings_path.parent, there, self._settings, "masks made")
-        return queries
+        self.queries = queries
+
+
+def _key(row: Row) -> str | None:
+    return None if "gone" in row else row["image"]
+
+
+def _note(row: Row) -> Note:
+    file = row.get("file", {})
+    return Note(row["file_name"], row["name"], file.get("bytes"), file.get("sha256"))
+
+
+def _voids(row: Row) -> list[str]:
+    return [row[key] for key in ("gone", "was") if key in row]
 
 
 class Names:
-    """File names, and names of files made of them, that no two images share, whatever the letters' case."""
+    """File names of images, and names of files made of them, that no two images share."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._files: set[str] = set()
+        self._names: set[str] = set()
 
     def keep(self, file_name: str, name: str) -> None:
         """Marks both as taken."""
-        self._taken |= {self._key(file_name, "file"), self._key(name, "name")}
+        self._files.add(file_name)
+        self._names.add(name.casefold())
 
-    def take(self, wanted: str) -> tuple[str, str]:
-        """(file name, name without suffix), `wanted` itself or with `-2`, `-3`, … before the suffix.
+    def free(self, file_name: str, name: str) -> None:
+        """Marks both as free again."""
+        self._files.discard(file_name)
+        self._names.discard(name.casefold())
 
-        Neither leads out of the folder it is used in.
+    def take(self, wanted: str, image: Path) -> tuple[str, str]:
+        """(file name, name of what is made of it) of an image that is called `wanted` under what was named.
+
+        The file name is the end of a path that is there: `wanted`, or as much more of the image's path as sets it
+        apart. The name has no suffix, no part that is too long for a file system, and where another image has it,
+        whatever the letters' case, `-2`, `-3`, … at its end. Neither leads out of the folder it is used in.
         """
-        path = PurePosixPath(*(part for part in PurePosixPath(wanted).parts if part not in ("..", "/")))
-        chosen, number = path, 1
-        while {self._key(str(chosen), "file"), self._key(str(chosen.with_suffix("")), "name")} & self._taken:
+        inside = PurePosixPath(*(part for part in PurePosixPath(wanted).parts if part not in ("..", "/")))
+        parts = image.parts[1:]
+        longer = (PurePosixPath(*parts[-n:]) for n in range(len(inside.parts) + 1, len(parts) + 1))
+        file_name = next((str(path) for path in (inside, *longer) if str(path) not in self._files), str(image))
+        base = PurePosixPath(*map(_short, inside.with_suffix("").parts))
+        name, number = str(base), 1
+        while name.casefold() in self._names:
             number += 1
-            chosen = path.with_stem(f"{path.stem}-{number}")
-        self.keep(str(chosen), str(chosen.with_suffix("")))
-        return str(chosen), str(chosen.with_suffix(""))
+            name = str(base.with_name(f"{base.name}-{number}"))
+        self.keep(file_name, name)
+        return file_name, name
 
-    @staticmethod
-    def _key(name: str, kind: str) -> str:
-        return f"{kind} {name.casefold()}"
+
+def _short(part: str) -> str:
+    """A part of a path, cut to a length that leaves room for what is put behind it."""
+    while len(part.encode(errors="surrogateescape")) > LONGEST_NAME_BYTES:
+        part = part[:-1]
+    return part

@@ -6,68 +6,97 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from segrl import exports
 from segrl.exports import Export, ImageRecord
 from segrl.files import make_directory
 from segrl.folder_job.inputs import Job
+from segrl.folder_job.moved import follow_moved
+from segrl.folder_job.prune import prune
 from segrl.folder_job.records import LOCK, Records
 from segrl.folder_job.summary import Summary, count
 from segrl.folder_job.work import Plan, Task, about, answered, write
 from segrl.jobs import Executor, Here, Lost, Processes, locked
+from segrl.jobs.workers import Work
 
 OnImage = Callable[[int, int], None]
 """Called with the number of images that are through and that there are to do in this run."""
 
 
 def segment_photos(
-    jobs: Sequence[Job], plan: Plan, *, executor: Executor | None = None, on_image: OnImage | None = None
+    jobs: Sequence[Job],
+    plan: Plan,
+    *,
+    executor: Executor | None = None,
+    on_image: OnImage | None = None,
+    prunes: bool = False,
 ) -> Summary:
     """Answer every job's queries and write the plan's formats to its folder, one batch in memory at a time.
 
     An image is finished when its files are written and its line stands in the journal; finished ones
-    are not answered again, also for a format or a query that is new. A folder that holds masks of
-    another policy is refused. An image that cannot be used is left out and stands in
-    `Summary.broken`. Exports and tallies hold all that the folder has, from earlier runs too. The
-    plan's `queries` are filled in here. executor: who answers, without it this process. Raises SegrlError
+    are not answered again, also for a format or a query that is new, nor when they lie elsewhere now. Another
+    picture under the same name is. A folder that holds masks of another policy is refused. An image that cannot be
+    used is left out and stands in `Summary.broken`. Exports and tallies hold all that the folder has, from earlier
+    runs too, in every format that it has. The plan's `queries` are filled in here. executor: who answers, without it
+    this process. prunes: images that are gone and queries that no job asks leave the folder first. Raises SegrlError
     for a format that there is not, and for a folder that another process writes to.
     """
     plan.writers()  # a wrong format is told before anything is written
     make_directory(plan.out)
     busy = f"{plan.out} is being written by another process: wait for it, or choose another --out"
     with locked(plan.out / LOCK, busy):
-        return _segment(jobs, plan, executor or Here(), on_image or (lambda done, total: None))
+        return _segment(jobs, plan, executor or Here(), on_image or (lambda done, total: None), prunes)
 
 
-def _segment(jobs: Sequence[Job], plan: Plan, executor: Executor, on_image: OnImage) -> Summary:
-    records = Records(plan.out, {key: value for key, value in plan.policy.items() if key != "device"})
-    asked = [query for job in jobs for query in job.queries]
-    plan = dataclasses.replace(plan, queries=tuple(dict.fromkeys([*records.queries, *asked])))
-    writers, summary = plan.writers(), Summary()
+def _segment(jobs: Sequence[Job], plan: Plan, executor: Executor, on_image: OnImage, prunes: bool) -> Summary:
+    records, summary = Records(plan.out, plan.made_with()), Summary()
+    formats = dict.fromkeys([*_formats(records, plan), *plan.formats])
+    asked = list(dict.fromkeys(query for job in jobs for query in job.queries))
+    plan = dataclasses.replace(plan, formats=tuple(formats), queries=tuple(dict.fromkeys([*records.queries, *asked])))
+    follow_moved(jobs, records, plan.writers())
+    if prunes:
+        plan = prune(records, plan, asked, summary)
+    writers = plan.writers()
     tasks, incomplete = _left_to_do(jobs, records, writers)
-    summary.skipped = len(jobs) - len(tasks)
-    total = len(tasks) + len(incomplete)
+    summary.skipped, total = len(jobs) - len(tasks), len(tasks) + len(incomplete)
     if not tasks:
-        records.begin(asked)
+        records.begin(plan.queries, plan.formats)
     for number, (record, lacking) in enumerate(incomplete, 1):
-        if problem := _complete(record, lacking, records):
-            summary.broken.append(problem)
+        summary.broken += [problem] if (problem := write(record, lacking)) else []
         on_image(number, total)
-    outcomes = _answered(tasks, plan, executor, lambda: records.begin(asked))
-    for number, outcome in enumerate(outcomes, len(incomplete) + 1):
-        if isinstance(outcome, ImageRecord):
-            records.add(outcome)
-            summary.new += 1
-        else:
-            summary.broken.append(outcome)
+    begin = partial(records.begin, plan.queries, plan.formats)
+    for number, (task, outcome) in enumerate(_answered(tasks, plan, executor, begin), len(incomplete) + 1):
+        _note(task, outcome, records, writers, summary)
         on_image(number, total)
     summary.files = {writer.name: writer.finish(records) for writer in writers}
     summary.tallies = count(records)
     return summary
 
 
+def _formats(records: Records, plan: Plan) -> list[str]:
+    """The formats that the folder has."""
+    if records.formats is not None:
+        return records.formats
+    return [name for name in exports.names() if exports.get(name)(plan.out, records.queries).place.exists()]
+
+
+def _note(
+    task: Task, outcome: ImageRecord | str, records: Records, writers: Sequence[Export], summary: Summary
+) -> None:
+    if isinstance(outcome, ImageRecord):
+        records.add(outcome)
+        summary.new += 1
+        return
+    summary.broken.append(outcome)
+    if task.replaced is not None:  # its answers are about another picture
+        records.remove(task.replaced.image)
+        for writer in writers:
+            writer.remove(task.replaced)
+
+
 def _answered(
     tasks: Sequence[Task], plan: Plan, executor: Executor, begin: Callable[[], None]
-) -> Iterator[ImageRecord | str]:
-    """A record for each task, or what is wrong with its image. begin: called once a model is loaded."""
+) -> Iterator[tuple[Task, ImageRecord | str]]:
+    """Each task with its record, or with what is wrong with its image. begin: called once a model is loaded."""
     if not tasks:
         return
 
@@ -77,36 +106,38 @@ def _answered(
 
     if isinstance(executor, Processes):
         executor = Processes(min(executor.count, len(tasks)))
-    for task, outcome in executor.run(begun(), partial(answered, plan=plan)):
-        yield about(task.image, outcome.why) if isinstance(outcome, Lost) else outcome
+    work: Work[Task, ImageRecord | str] = partial(answered, plan=plan)
+    for task, outcome in executor.run(begun(), work):
+        yield task, about(task.image, outcome.why) if isinstance(outcome, Lost) else outcome
 
 
 def _left_to_do(
     jobs: Sequence[Job], records: Records, writers: Sequence[Export]
 ) -> tuple[list[Task], list[tuple[ImageRecord, list[Export]]]]:
-    """Tasks for what is not answered, and records with the formats whose files are missing or lack answers."""
+    """Tasks for what is not answered, and records with the formats whose files are missing."""
     tasks, incomplete = [], []
     for job in jobs:
-        old = records.get(job.image)
-        done = {found.query for found in old.answers} if old else set()
-        missing = tuple(query for query in job.queries if query not in done)
-        if missing:
-            names = (old.file_name, old.name) if old else records.names.take(job.file_name)
-            tasks.append(Task(job.image, *names, missing, old))
-        elif old and (lacking := [writer for writer in writers if _lacks(writer, old)]):
+        task, old = _task(job, records)
+        if task is not None:
+            tasks.append(task)
+        elif old is not None and (lacking := [writer for writer in writers if not writer.is_there(old)]):
             incomplete.append((old, lacking))
     return tasks, incomplete
 
 
-def _lacks(writer: Export, record: ImageRecord) -> bool:
-    return writer.name in record.stale or not writer.is_there(record)
+def _task(job: Job, records: Records) -> tuple[Task | None, ImageRecord | None]:
+    """What is left to do about an image, or None; and its record, if there is one."""
+    old = records.get(job.image)
+    if old is None:
+        names = records.names.take(job.file_name, job.image)
+        return Task(job.image, *names, job.queries, prompts=job.prompts), None
+    if _is_replaced(job, old):
+        every = tuple(dict.fromkeys([*old.queries, *job.queries])) if job.prompts is None else job.queries
+        return Task(job.image, old.file_name, old.name, every, replaced=old, prompts=job.prompts), old
+    missing = tuple(query for query in job.queries if query not in old.queries)
+    return (Task(job.image, old.file_name, old.name, missing, old, prompts=job.prompts) if missing else None), old
 
 
-def _complete(record: ImageRecord, lacking: Sequence[Export], records: Records) -> str | None:
-    """Writes the files that a finished image lacks; what is wrong with the image, or None."""
-    if problem := write(record, lacking):
-        return problem
-    still = tuple(name for name in record.stale if name not in {writer.name for writer in lacking})
-    if still != record.stale:
-        records.add(dataclasses.replace(record, stale=still))
-    return None
+def _is_replaced(job: Job, old: ImageRecord) -> bool:
+    """Whether another picture lies there now. One that is not there is no other one: reading it says what is wrong."""
+    return old.file is not None and job.image.exists() and not old.file.is_still(job.image)

@@ -12,16 +12,21 @@ from typing import Any
 from segrl import exports
 from segrl.batching import BatchSize
 from segrl.errors import DataError, SegrlError
-from segrl.exports import Export, ImageRecord
+from segrl.exports import Export, FileState, Found, ImageRecord, Style
+from segrl.images import read_image
 from segrl.jobs import Seat
+from segrl.masks import from_rle
 from segrl.pipeline import Result
+from segrl.types import Answer, MaskPrompt, Status
 
 
 @dataclass(frozen=True)
 class Plan:
     """What all images have in common, in plain values that can be sent to another process.
 
-    policy: options of `pipeline.load`. formats: of `exports`. queries: every query, by class.
+    policy: options of `pipeline.load`; where the tasks bring their own prompts only segmenter and device count.
+    formats: of `exports`. queries: every query, by class. min_area: objects of fewer pixels are left out. prompts:
+    what tells the file of the tasks' own prompts from others; None where a policy is asked.
     """
 
     out: Path
@@ -29,22 +34,26 @@ class Plan:
     policy: Mapping[str, Any] = field(default_factory=dict)
     batch_size: BatchSize = "auto"
     queries: tuple[str, ...] = ()
+    style: Style = field(default_factory=Style)
+    min_area: int = 0
+    prompts: str | None = None
 
     def writers(self) -> list[Export]:
         """One export per format. Raises SegrlError for a format that there is not."""
-        return [exports.get(name)(self.out, self.queries) for name in dict.fromkeys(self.formats)]
+        return [exports.get(name)(self.out, self.queries, self.style) for name in dict.fromkeys(self.formats)]
 
-    def left_behind(self, old: ImageRecord, new: ImageRecord) -> tuple[str, ...]:
-        """Formats that are not written now, and whose one file for all answers of an image has only the old ones."""
-        others = [exports.get(name)(self.out, self.queries) for name in exports.names() if name not in self.formats]
-        return tuple(one.name for one in others if one.files(old) == one.files(new) != [] and one.is_there(old))
+    def made_with(self) -> dict[str, Any]:
+        """What the masks depend on."""
+        model = {key: value for key, value in self.policy.items() if key != "device"}
+        return model | {key: value for key in ("min_area", "prompts") if (value := getattr(self, key))}
 
 
 @dataclass(frozen=True)
 class Task:
     """An image and the queries that are still to be asked about it, at least one.
 
-    file_name, name: see ImageRecord. old: its record with the answers that are there.
+    file_name, name: see ImageRecord. old: its record with the answers that are there. replaced: the record of another
+    picture that lay there before. prompts: of each query, where boxes and points are given and no policy is asked.
     """
 
     image: Path
@@ -52,6 +61,8 @@ class Task:
     name: str
     queries: tuple[str, ...]
     old: ImageRecord | None = None
+    replaced: ImageRecord | None = None
+    prompts: Mapping[str, tuple[MaskPrompt, ...]] | None = None
 
 
 def answered(tasks: Iterable[Task], seat: Seat, plan: Plan) -> Iterator[ImageRecord | str]:
@@ -61,44 +72,100 @@ def answered(tasks: Iterable[Task], seat: Seat, plan: Plan) -> Iterator[ImageRec
     `tasks` is read no further ahead, first when the model is loaded. Raises SegrlError where no image can be
     answered.
     """
+    open_tasks: deque[tuple[Task, FileState | None]] = deque()
+
+    def begun() -> Iterator[Task]:
+        for task in tasks:
+            open_tasks.append((task, _state(task.image)))
+            yield task
+
+    device = plan.policy.get("device") or seat.device
+    results = _segmented(begun(), plan, device) if plan.prompts else _asked(begun(), plan, device)
+    writers = plan.writers()
+    for first in results:
+        task, state = open_tasks.popleft()
+        yield _written(task, [first, *(next(results) for _ in task.queries[1:])], state, plan, writers)
+
+
+def _asked(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Result | SegrlError]:
+    """A policy's answer to every query of every task."""
     from segrl import pipeline
 
-    model = pipeline.load(**{**plan.policy, "device": plan.policy.get("device") or seat.device})
-    writers = plan.writers()
-    open_tasks: deque[Task] = deque()
-
-    def pairs() -> Iterator[tuple[Path, str]]:
-        for task in tasks:
-            open_tasks.append(task)
-            yield from ((task.image, query) for query in task.queries)
-
-    results = model.try_many(pairs(), batch_size=plan.batch_size)
-    for first in results:
-        task = open_tasks.popleft()
-        record = _record(task, [first, *(next(results) for _ in task.queries[1:])], plan)
-        yield record if isinstance(record, str) else write(record, writers) or record
+    model = pipeline.load(**{**plan.policy, "device": device})
+    pairs = ((task.image, query) for task in tasks for query in task.queries)
+    yield from model.try_many(pairs, batch_size=plan.batch_size)
 
 
-def _record(task: Task, results: Sequence[Result | SegrlError], plan: Plan) -> ImageRecord | str:
-    for result in results:
-        if isinstance(result, SegrlError):
-            return about(task.image, str(result))
+def _segmented(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Result | SegrlError]:
+    """The masks of every task's own boxes and points."""
+    from segrl import segmenters
+    from segrl.pipeline import takes_device
+    from segrl.segmenters.protocol import ImageTooLarge
+
+    name = plan.policy["segmenter"]
+    segmenter = segmenters.load(name, **({"device": device} if device and takes_device(name) else {}))
+    for task in tasks:
+        answers = [Answer(Status.OK, (task.prompts or {})[query]) for query in task.queries]
+        try:
+            image = read_image(task.image)
+            found = segmenters.segment(segmenter, [image] * len(answers), answers)
+        except (DataError, ImageTooLarge) as error:
+            yield from [error] * len(task.queries)
+            continue
+        for query, one in zip(task.queries, found, strict=True):
+            yield Result.of(image, query, "", one)
+
+
+def _state(image: Path) -> FileState | None:
+    """Of the file before it is read; None where the reader will say what is wrong."""
+    try:
+        return FileState.of(image)
+    except OSError:
+        return None
+
+
+def _written(
+    task: Task, results: Sequence[Result | SegrlError], state: FileState | None, plan: Plan, writers: Sequence[Export]
+) -> ImageRecord | str:
+    """The record of a task whose files are written, or what is wrong with its image."""
     found = [result for result in results if isinstance(result, Result)]
-    record = exports.record(str(task.image), found, file_name=task.file_name, name=task.name)
-    if task.old is not None:
-        record = dataclasses.replace(record, answers=task.old.answers + record.answers)
-        record = dataclasses.replace(record, stale=plan.left_behind(task.old, record))
-    return record
+    if len(found) < len(results):
+        return about(task.image, str(next(error for error in results if isinstance(error, SegrlError))))
+    record = exports.record(str(task.image), found, file_name=task.file_name, name=task.name, file=state)
+    record = dataclasses.replace(record, answers=tuple(_large(one, plan.min_area) for one in record.answers))
+    old = task.old
+    if old is not None:
+        record = dataclasses.replace(record, answers=old.answers + record.answers)
+    new = {writer.name: task.queries if old is not None and writer.is_there(old) else None for writer in writers}
+    return write(record, writers, new) or record
 
 
-def write(record: ImageRecord, writers: Iterable[Export]) -> str | None:
+def _large(found: Found, min_area: int) -> Found:
+    """The answer without objects of fewer pixels than that."""
+    kept = [i for i, rle in enumerate(found.masks) if not min_area or from_rle(rle).sum() >= min_area]
+    if len(kept) == len(found.masks):
+        return found
+    said = f"{len(found.masks) - len(kept)} of {len(found.masks)} objects have fewer than {min_area} pixels: left out"
+    return dataclasses.replace(
+        found,
+        masks=tuple(found.masks[i] for i in kept),
+        prompts=tuple(found.prompts[i] for i in kept),
+        scores=None if found.scores is None else tuple(found.scores[i] for i in kept),
+        repairs=(*found.repairs, said),
+    )
+
+
+def write(
+    record: ImageRecord, writers: Iterable[Export], new: Mapping[str, Sequence[str] | None] | None = None
+) -> str | None:
     """Writes what belongs to one image; what is wrong with the image, or None.
 
-    Raises SegrlError where nothing can be written, for instance on a full disk.
+    new: of a format, the queries whose answers its files lack; without it, or for None, they are written anew. Raises
+    SegrlError where nothing can be written, for instance on a full disk.
     """
     try:
         for writer in writers:
-            writer.add(record)
+            writer.add(record, (new or {}).get(writer.name))
     except DataError as error:
         return about(Path(record.image), str(error))
     return None

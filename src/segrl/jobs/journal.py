@@ -28,8 +28,9 @@ PATIENCE_S = 2.0
 class Journal:
     """The rows of a JSON Lines file by key; a later row takes an earlier one's place.
 
-    Holds the places of the lines, not the rows. key: of a row. note: what else is held of a row
-    (`notes`). others: files that are read as well, not written. Raises DataError for a line that is no row.
+    Holds the places of the lines, not the rows. key: of a row; None for one that only makes others void. note: what
+    else is held of a row (`notes`). voids: keys of the rows before it that a row makes void. others: files that are
+    read as well, not written. Raises DataError for a line that is no row.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Journal:
         path: Path,
         key: Callable[[Row], Any],
         note: Callable[[Row], Any] = lambda row: None,
+        voids: Callable[[Row], Iterable[Any]] = lambda row: (),
         others: Iterable[Path] = (),
     ) -> None:
-        self.path, self._key, self._note = path, key, note
+        self.path, self._key, self._note, self._voids = path, key, note, voids
         self._places: dict[Any, tuple[Path, int]] = {}
         self.notes: dict[Any, Any] = {}
         cut_partial_line(path)
@@ -71,19 +73,19 @@ class Journal:
         append_rows(self.path, rows)
         self._index(self.path, place)
 
-    def drop(self, key: Any) -> None:
-        """Forgets a row that another one has made void; it stays in the file."""
-        self._places.pop(key, None)
-        self.notes.pop(key, None)
-
     def _index(self, file: Path, start: int = 0) -> None:
         """Notes the places of the rows from byte `start` on."""
         for place, row in _lines(file, start):
             try:
-                key, note = self._key(row), self._note(row)
+                for gone in self._voids(row):
+                    self._places.pop(gone, None)
+                    self.notes.pop(gone, None)
+                key = self._key(row)
+                if key is not None:
+                    self.notes[key] = self._note(row)
+                    self._places[key] = (file, place)
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(f"{file} holds a line that is no record: {error!r}") from error
-            self._places[key], self.notes[key] = (file, place), note
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, Row]]:
