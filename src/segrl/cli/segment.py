@@ -48,6 +48,9 @@ Prompts = Annotated[
     ),
 ]
 AnswerFormat = Annotated[str | None, typer.Option(metavar="A", help="Default: the policy's own.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Read answers to the letter, as training pays for them; nothing is repaired.")
+]
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
 ]
@@ -76,6 +79,7 @@ def segment(
     segmenter: SegmenterName = None,
     prompts: Prompts = None,
     answer_format: AnswerFormat = None,
+    strict: Strict = False,
     max_new_tokens: MaxNewTokens = None,
     limit: Limit = None,
     min_area: MinArea = 0,
@@ -94,6 +98,7 @@ def segment(
     model: dict[str, Any] = {"segmenter": segmenter or fitting_segmenter(policy)}
     if prompts is None:
         model |= {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens}
+        model["reading"] = "strict" if strict else "lenient"
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         from segrl.cli.segment_pipe import pipe

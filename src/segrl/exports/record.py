@@ -48,7 +48,7 @@ class Found:
         masks = tuple(to_rle(mask) for mask in result.masks)
         scores = None if result.scores is None else tuple(round(float(score), 4) for score in result.scores)
         texts = (result.text, answer.reasoning, answer.detail)
-        return cls(result.query, answer.status, *texts, answer.prompts, masks, scores, getattr(answer, "repairs", ()))
+        return cls(result.query, answer.status, *texts, answer.prompts, masks, scores, answer.repairs)
 
     def objects(self) -> Iterator[tuple[Rle, float | None]]:
         """Each mask with its score."""
