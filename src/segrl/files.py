@@ -133,15 +133,16 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Adds rows in one write, and puts them on the disk. Raises SegrlError where that fails."""
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
+    """Adds rows in one write, and (sync) puts them on the disk. Raises SegrlError where that fails."""
     data = memoryview("".join(map(json_line, rows)).encode(errors=ESCAPED))
     with _told(path):
         is_new = not path.exists()
         with path.open("ab", buffering=0) as file:
             while data:
                 data = data[file.write(data) :]
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         if is_new:
             _sync_directory(path.parent)
 

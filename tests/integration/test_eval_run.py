@@ -92,18 +92,10 @@ def test_a_foreign_line_is_named(tmp_path):
         journals.lines(tmp_path)
 
 
-def test_two_writers_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "lock", lambda file, message, patience_s=0.0: _lock(file, message))
+def test_two_writers_are_refused(tmp_path):
     path = tmp_path / "run" / "journal" / "0.lines"
-    with journals.writing(path), pytest.raises(SegrlError, match="another process"), journals.writing(path):
+    with journals.writing(path), pytest.raises(SegrlError, match="another process"), journals.writing(path, 0.0):
         raise AssertionError("the second one got in")
-
-
-_LOCK = journals.lock
-
-
-def _lock(file, message):
-    return _LOCK(file, message, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +309,7 @@ def test_killed_at_random_it_ends_as_if_undisturbed(whole, tmp_path):
 def test_two_processes_give_what_one_gives(whole, tmp_path):
     settings, directory = whole
     told: list[int] = []
-    assert run_on_processes(settings, tmp_path, 2, told.append)
+    assert run_on_processes(settings, tmp_path, 2, lambda records, finished, total: told.append(finished))
     assert same_result(EvalDir(tmp_path), directory)
     assert told[-1] == N
     assert json.loads((tmp_path / "summary.json").read_text())["speed"]["processes"] == 2

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from scripted import ScriptedPolicy
+from folder_runs import fixed_answers, save, segment
 from typer.testing import CliRunner
 
-from segrl import datasets, exports, pipeline, segmenters
+from segrl import datasets, exports
 from segrl.cli.app import app
 from segrl.cli.segment_view import MOST_QUERIES
 from segrl.errors import DataError
@@ -23,40 +22,18 @@ from segrl.jobs.progress import Estimate, counted
 from segrl.masks import read_mask
 from segrl.text import duration
 
-TEXTS = {
-    "box": "<think>there</think> <bbox>[250,250,750,750]</bbox>",
-    "ghost": "<think>no</think> <bbox>[]</bbox>, <points>[]</points>, <labels>[]</labels>",
-}
-
 
 @pytest.fixture
 def photos(tmp_path):
     for i, name in enumerate(("a/x.png", "b/x.png", "y.jpg")):
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 20), (i * 50, 9, 9)).save(path)
+        save(tmp_path / "photos" / name, (i * 50, 9, 9))
     return tmp_path / "photos"
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """The queries that the policy was asked, one for each image."""
-    seen = []
-
-    def key(image, prompt):
-        seen.append(next(word for word in TEXTS if word in prompt))
-        return seen[-1]
-
-    def load(policy, **options):
-        scripted = ScriptedPolicy(TEXTS, key=key)
-        return pipeline.Pipeline(scripted, pipeline.make_text_to_masks(scripted, segmenters.load("box")))
-
-    monkeypatch.setattr(pipeline, "load", load)
-    return seen
-
-
-def segment(*arguments):
-    return CliRunner().invoke(app, ["segment", *map(str, arguments)])
+    return fixed_answers(monkeypatch)
 
 
 def test_a_folder_is_answered_once(photos, asked):

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 from PIL import Image
+from scripted import ScriptedPolicy
 from typer.testing import CliRunner
 
-from segrl import pipeline, policies, segmenters
+from segrl import pipeline, segmenters
 from segrl.cli.app import app
 
 TEXTS = {
@@ -35,7 +36,7 @@ def fixed_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return seen[-1]
 
     def load(policy: str, **options: Any) -> pipeline.Pipeline:
-        scripted = policies.ScriptedPolicy(TEXTS, key=key)
+        scripted = ScriptedPolicy(TEXTS, key=key)
         return pipeline.Pipeline(scripted, pipeline.make_text_to_masks(scripted, segmenters.load("box")))
 
     monkeypatch.setattr(pipeline, "load", load)

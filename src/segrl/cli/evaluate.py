@@ -122,7 +122,7 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
     quieten()
     share = Share.of_environment()
     if processes > 1 and share.world == 1:
-        finished = run_on_processes(settings, out, processes, _Counting().on_done)
+        finished = run_on_processes(settings, out, processes, _Counting().on_window)
     else:
         finished = run(settings, out, share=share, on_window=_Counting().on_window)
     if not finished:
@@ -165,15 +165,10 @@ class _Counting:
         self._done, self._overlap = 0, 0.0
 
     def on_window(self, records: Sequence[EvalRecord], finished: int, total: int) -> None:
-        """After each window of a process that works alone, or on its share."""
+        """After each window."""
         self._done += len(records)
         self._overlap += sum(record.iou for record in records)
         self._say(f"{finished}/{total}, gIoU so far {self._overlap / self._done:.3f}", finished == total)
-
-    def on_done(self, done: int) -> None:
-        """Where several processes work: how many they have answered together."""
-        self._done = done
-        self._say(f"{done} answered", False)
 
     def _say(self, text: str, is_last: bool) -> None:
         if self._now_and_then.is_due(is_last):

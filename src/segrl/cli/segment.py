@@ -110,6 +110,7 @@ def segment(
     from segrl.exports import Style
     from segrl.folder_job import Plan, fingerprint
 
+    inputs = _inputs(photos, query or [], out, limit, prompts)
     plan = Plan(
         out,
         tuple(chosen if formats else ["coco", "png", *chosen]),
@@ -119,7 +120,7 @@ def segment(
         min_area=min_area,
         prompts=None if prompts is None else fingerprint(prompts),
     )
-    _segment(_inputs(photos, query or [], out, limit, prompts), plan, model, _processes(processes), prune)
+    _segment(inputs, plan, model, _processes(processes), prune)
 
 
 def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: int, prunes: bool) -> None:

@@ -14,9 +14,8 @@ from segrl.evaluation.catalogue import CATALOGUE
 from segrl.evaluation.compare import best_of_checkpoints, compare_runs
 from segrl.evaluation.inference import Decoding
 from segrl.evaluation.pointing import pointing
-from segrl.evaluation.processes import run_on_processes
 from segrl.evaluation.records import EvalRecord, read_jsonl, write_jsonl
-from segrl.evaluation.run import OnWindow, Share, evaluate, run, write_evaluation
+from segrl.evaluation.run import OnWindow, Share, evaluate, run, run_on_processes, write_evaluation
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 

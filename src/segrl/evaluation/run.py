@@ -11,12 +11,16 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segrl.evaluation import journal
+from segrl.errors import SegrlError
+from segrl.evaluation import journal as journals
 from segrl.evaluation.inference import Decoding, Look, look, window_size
 from segrl.evaluation.measures import measures
 from segrl.evaluation.records import EvalRecord, write_jsonl
@@ -24,6 +28,8 @@ from segrl.evaluation.result import write_result
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 from segrl.files import append_rows
+from segrl.jobs import Executor, Here, Journal, Lost, Processes, Seat, locked
+from segrl.jobs.workers import Work
 from segrl.masks import to_rle
 from segrl.policies import MAX_NEW_TOKENS
 from segrl.types import Example, Score
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from segrl.text_to_masks import TextToMasks
 
 OnWindow = Callable[[Sequence[EvalRecord], int, int], None]
-"""Called after each window with its records, how many examples of this process are finished, and how many it has."""
+"""Called after each window with its records, how many examples of this share are finished, and how many it has."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +67,24 @@ def run(
     evaluation: the settings, or what they name, loaded already. share: without it as the environment says. Raises
     SegrlError for what the user can put right, also where `out` holds another evaluation.
     """
-    run_share(evaluation, out, share or Share.of_environment(), on_window)
-    return finish(EvalDir(Path(out)))
+    directory, share = EvalDir(Path(out)), share or Share.of_environment()
+    _answer(
+        directory, share, Here(), partial(_answered, evaluation=evaluation, out=directory.path, share=share), on_window
+    )
+    return finish(directory)
 
 
-def run_share(
-    evaluation: EvalSettings | Loaded, out: Path | str, share: Share, on_window: OnWindow | None = None
-) -> None:
-    """As `run`, without writing the result."""
+def run_on_processes(
+    settings: EvalSettings, out: Path | str, processes: int, on_window: OnWindow | None = None
+) -> bool:
+    """`run` by that many processes, each on its own GPU where there are several; the result is that of one.
+
+    Raises SegrlError with what the first process that failed says. If this process dies, so do they.
+    """
     directory = EvalDir(Path(out))
-    if isinstance(evaluation, EvalSettings):
-        _fix_threads(evaluation.threads)
-    loaded = load(evaluation) if isinstance(evaluation, EvalSettings) else evaluation
-    directory.claim(describe(loaded))
-    if not directory.records.exists():
-        _answer(loaded, directory, share, on_window)
+    work = partial(_answered, evaluation=settings, out=directory.path, share=None)
+    _answer(directory, Share(), Processes(processes), work, on_window)
+    return finish(directory)
 
 
 def write_evaluation(description: Mapping[str, Any], records: Sequence[EvalRecord], out: Path | str) -> dict[str, Any]:
@@ -113,10 +122,10 @@ def finish(directory: EvalDir) -> bool:
     """Writes records, metrics and summary if all examples are there; False, and nothing, if some are missing."""
     n = int(directory.description()["dataset"]["examples"])
     message = f"the result in {directory.path} is being written by another process: it will be there in a moment"
-    with journal.locked(directory.lock, message, journal.LONG_PATIENCE_S):
-        if not directory.records.exists() and not journal.merge(directory.journal, n, directory.records):
+    with locked(directory.lock, message, journals.LONG_PATIENCE_S):
+        if not directory.records.exists() and not journals.merge(directory.journal, n, directory.records):
             return False
-        journal.remove(directory.journal)
+        journals.remove(directory.journal)
         if not directory.summary.exists():
             write_result(directory)
         return True
@@ -130,23 +139,76 @@ def _fix_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _answer(loaded: Loaded, directory: EvalDir, share: Share, on_window: OnWindow | None) -> None:
-    """Answers the windows of this share that are not in the journal yet."""
-    windows = _windows(len(loaded.examples), loaded.window)[share.rank :: share.world]
-    total, begun, answered = sum(map(len, windows)), time.time(), 0
-    with journal.writing(directory.journal / f"{share.rank}.lines") as writer:
-        done = journal.lines(directory.journal).keys()
-        finished = 0
-        for places in windows:
-            if not all(place in done for place in places):
-                records = _answer_window(loaded, places)
-                writer.add(places, records)
-                answered += len(records)
-                if on_window is not None:
-                    on_window(records, finished + len(places), total)
-            finished += len(places)
+def _answer(
+    directory: EvalDir,
+    share: Share,
+    executor: Executor,
+    work: Work[range, list[EvalRecord]],
+    on_window: OnWindow | None,
+) -> None:
+    """Answers the windows of this share that are not in the journal yet. work: claims the directory first."""
+    with ExitStack() as stack:
+        share_of = _ShareOf(directory, share)
+        for places, records in executor.run(share_of.left(stack), work):
+            if isinstance(records, Lost):
+                raise SegrlError(f"{records.why}; what is finished is kept, and the same command goes on")
+            share_of.add(places, records)
+            if on_window is not None:
+                on_window(records, share_of.finished, share_of.total)
+
+
+class _ShareOf:
+    """The windows of one share, and its journal, which is opened when the first of them is asked for.
+
+    finished, total: examples.
+    """
+
+    def __init__(self, directory: EvalDir, share: Share) -> None:
+        self._directory, self._share = directory, share
+        self._journal: Journal | None = None
+        self.finished = self.total = 0
+
+    def left(self, stack: ExitStack) -> Iterator[range]:
+        """Windows of which any example is missing. stack: holds the journal until the last one is answered."""
+        if self._directory.records.exists():
+            return
+        said = self._directory.description()
+        size = window_size(int(said["decoding"]["batch_size"]))
+        windows = _windows(int(said["dataset"]["examples"]), size)[self._share.rank :: self._share.world]
+        path = self._directory.journal / f"{self._share.rank}.lines"
+        self._journal = journal = stack.enter_context(journals.writing(path))
+        missing = [places for places in windows if not all(place in journal for place in places)]
+        self.total = sum(map(len, windows))
+        self.finished = self.total - sum(map(len, missing))
+        yield from missing
+
+    def add(self, places: range, records: Sequence[EvalRecord]) -> None:
+        """Writes a window's records."""
+        assert self._journal is not None  # no window was given before it was opened
+        rows = ({"place": place, **record.to_json()} for place, record in zip(places, records, strict=True))
+        self._journal.add(*rows, remember=False)
+        self.finished += len(places)
+
+
+def _answered(
+    windows: Iterable[range], seat: Seat, evaluation: EvalSettings | Loaded, out: Path, share: Share | None
+) -> Iterator[list[EvalRecord]]:
+    """The records of each window, by one process. share: what the session says; None for what the seat is."""
+    directory = EvalDir(out)
+    if seat.count > 1:
+        os.environ["LOCAL_RANK"] = str(seat.number)
+    if isinstance(evaluation, EvalSettings):
+        _fix_threads(evaluation.threads)
+    loaded = load(evaluation) if isinstance(evaluation, EvalSettings) else evaluation
+    directory.claim(describe(loaded))
+    begun, answered, waiting = time.time(), 0, iter(windows)
+    together = max(1, loaded.window // window_size(loaded.settings.decoding.batch_size))
+    while group := list(islice(waiting, together)):
+        records = iter(_answer_window(loaded, [place for places in group for place in places]))
+        yield from (list(islice(records, len(places))) for places in group)
+        answered += sum(map(len, group))
     if answered:
-        append_rows(directory.sessions, [_session(share, begun, answered)])
+        append_rows(directory.sessions, [_session(share or Share(seat.number, seat.count), begun, answered)])
 
 
 def answers_to(loaded: Loaded, places: Sequence[int]) -> list[EvalRecord]:

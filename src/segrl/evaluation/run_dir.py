@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from segrl.errors import DataError
-from segrl.evaluation.journal import locked
+from segrl.evaluation.journal import PATIENCE_S
 from segrl.files import make_directory, write_atomically
+from segrl.jobs.journal import locked
 from segrl.options import differences
 
 
@@ -79,7 +80,8 @@ class EvalDir:
         cannot be written.
         """
         make_directory(self.path)
-        with locked(self.lock, f"{self.path} is held by another process: wait for it, or choose another --out"):
+        busy = f"{self.path} is held by another process: wait for it, or choose another --out"
+        with locked(self.lock, busy, PATIENCE_S):
             if not self.run.exists():
                 self.describe(description)
         if differing := self.differences(description):

@@ -38,8 +38,8 @@ class Records:
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        self._settings_path, self._settings = out / SETTINGS, dict(settings)
-        self._journal = Journal(out / RESULTS, key=_key, note=_note, voids=_voids)
+        self._path, self._settings_path, self._settings = out / RESULTS, out / SETTINGS, dict(settings)
+        self._journal = Journal(self._path, key=_key, note=_note, voids=_voids)
         self.names = Names()
         for note in self.notes.values():
             self.names.keep(note.file_name, note.name)
@@ -67,7 +67,7 @@ class Records:
         try:
             return ImageRecord.from_json(row)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{self._journal.path} holds a line that is no record: {error!r}") from error
+            raise DataError(f"{self._path} holds a line that is no record: {error!r}") from error
 
     def add(self, record: ImageRecord, was: str | None = None) -> None:
         """Appends a record. was: where its image lay before; that record is void."""

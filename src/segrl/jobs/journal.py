@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,24 +28,29 @@ PATIENCE_S = 2.0
 class Journal:
     """The rows of a JSON Lines file by key; a later row takes an earlier one's place.
 
-    Holds the places of the lines, not the rows. key: of a row; None for one that only makes others void. note: what
-    else is held of a row (`notes`). voids: keys of the rows before it that a row makes void. others: files that are
-    read as well, not written. Raises DataError for a line that is no row.
+    Holds the places of the lines, not the rows. path: where rows are added; None reads `others` alone. key: of a row;
+    None for one that only makes others void. note: what else is held of a row (`notes`). voids: keys of the rows
+    before it that a row makes void. others: files that are read as well. sync_s: seconds that may pass until rows are
+    on the disk; rows that are lost with the power are done again. Raises DataError for a line that is no row.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         key: Callable[[Row], Any],
-        note: Callable[[Row], Any] = lambda row: None,
+        *,
+        note: Callable[[Row], Any] | None = None,
         voids: Callable[[Row], Iterable[Any]] = lambda row: (),
         others: Iterable[Path] = (),
+        sync_s: float = 0.0,
     ) -> None:
-        self.path, self._key, self._note, self._voids = path, key, note, voids
+        self._path, self._key, self._note, self._voids = path, key, note, voids
         self._places: dict[Any, tuple[Path, int]] = {}
         self.notes: dict[Any, Any] = {}
-        cut_partial_line(path)
-        for file in (*others, path):
+        self._sync_s, self._synced = sync_s, time.monotonic()
+        if path is not None:
+            cut_partial_line(path)
+        for file in others if path is None else (*others, path):
             self._index(file)
 
     def __len__(self) -> int:
@@ -60,18 +65,28 @@ class Journal:
 
     def get(self, key: Any) -> Row | None:
         """The row of that key; None if it is not finished."""
-        if key not in self._places:
-            return None
-        file, place = self._places[key]
-        with file.open("rb") as lines:
-            lines.seek(place)
-            return _row(lines.readline(), file)
+        return next(self.rows([key])) if key in self._places else None
 
-    def add(self, *rows: Row) -> None:
-        """Appends rows in one write. Raises SegrlError where the disk does not take them."""
-        place = self.path.stat().st_size if self.path.exists() else 0
-        append_rows(self.path, rows)
-        self._index(self.path, place)
+    def rows(self, keys: Iterable[Any]) -> Iterator[Row]:
+        """The rows of keys that are finished; each file is opened once. Raises KeyError for one that is not."""
+        with ExitStack() as stack:
+            files: dict[Path, BinaryIO] = {}
+            for key in keys:
+                path, place = self._places[key]
+                if path not in files:
+                    files[path] = stack.enter_context(path.open("rb"))
+                files[path].seek(place)
+                yield _row(files[path].readline(), path)
+
+    def add(self, *rows: Row, remember: bool = True) -> None:
+        """Appends rows in one write. remember: whether they can be asked for. Raises SegrlError for a full disk."""
+        assert self._path is not None, "a journal without a path is read"
+        place = self._path.stat().st_size if self._path.exists() else 0
+        is_due = time.monotonic() - self._synced >= self._sync_s
+        append_rows(self._path, rows, sync=is_due)
+        self._synced = time.monotonic() if is_due else self._synced
+        if remember:
+            self._index(self._path, place)
 
     def _index(self, file: Path, start: int = 0) -> None:
         """Notes the places of the rows from byte `start` on."""
@@ -82,8 +97,9 @@ class Journal:
                     self.notes.pop(gone, None)
                 key = self._key(row)
                 if key is not None:
-                    self.notes[key] = self._note(row)
                     self._places[key] = (file, place)
+                    if self._note is not None:
+                        self.notes[key] = self._note(row)
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(f"{file} holds a line that is no record: {error!r}") from error
 
