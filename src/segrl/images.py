@@ -160,6 +160,18 @@ def read_picture(file: Path | str | BinaryIO, name: str | None = None, reading: 
         return Picture(_upright(pixels, image), orientation, name)
 
 
+def is_turned_in_place(file: Path) -> bool:
+    """Whether EXIF turns or mirrors a photograph without changing its sides, so that no size can tell of it.
+
+    Reads the beginning of the file only. Raises DataError as `read_picture`.
+    """
+    with open_image(file, str(file)) as image:
+        if image.format == "PNG" and "exif" not in image.info:
+            return False  # which Pillow would decode to be sure
+        orientation = _orientation(image)
+        return orientation != 1 and (orientation not in SWAPS_SIDES or image.width == image.height)
+
+
 def as_image(image: Image.Image | Path | str | bytes | np.ndarray, reading: Reading = AS_IT_IS) -> Image.Image:
     """Whatever a user holds, as RGB with its EXIF orientation applied.
 

@@ -52,7 +52,7 @@ def _shrink_data(section: dict[str, Any], data: Path) -> None:
     if name.startswith("tiny"):
         section["n"] = 64
         return
-    section["root"] = str(data / {"folder": "people", "fcot": "FCoT"}.get(name, ""))
+    section["root"] = str(data / {"folder": "people", "fcot": "FCoT", "labelme": "labelme"}.get(name, ""))
     if "sample" in section:
         section["sample"]["n"] = 4
     if "split" in section and isinstance(section["split"], dict):

@@ -58,6 +58,11 @@ def save_data(root: Path, n: int = 6) -> Path:
         for i in range(n):
             save_image(root / folder / images / f"{stem.format(i)}.jpg", WH)
             save_mask(root / folder / masks / f"{stem.format(i)}.png", MASK)
+    for i in range(n):
+        image = save_image(root / "labelme" / f"{i}.jpg", WH)
+        corners = [[6.5, 4.5], [17.5, 4.5], [17.5, 11.5], [6.5, 11.5]]  # MASK
+        about = {"imagePath": image.name, "imageWidth": WH[0], "imageHeight": WH[1]}
+        save_json(root / "labelme" / f"{i}.json", about | {"shapes": [{"label": "the box", "points": corners}]})
     _fcot(root, n)
     return root
 

@@ -301,3 +301,51 @@ def test_sizes_that_contradict_the_image_are_refused_before_anything_is_drawn(tm
     )
     with pytest.raises(DataError, match="12582912×8388608 pixels but its image"):
         datasets.load("coco", root=tmp_path, annotations="a.json")[0]
+
+
+@pytest.mark.parametrize(("orientation", "size_wh"), [(3, (12, 8)), (2, (12, 8)), (6, (8, 8)), (6, (12, 8))])
+def test_masks_on_stored_pixels_are_asked_for_and_named_by_the_check(tmp_path, orientation, size_wh):
+    from PIL import Image, ImageOps
+
+    from segrl.datasets.check import check
+
+    save_image(tmp_path / "a.jpg", size_wh, orientation=orientation)
+    drawn = box_mask((0, 0, 4, 3), size_wh[::-1])
+    save_mask(tmp_path / "m.png", drawn)
+    ways = ["m.png", [rectangle(0, 0, 4, 3)], dict(to_rle(drawn))]
+    lines = [{"image": "a.jpg", "query": "x", "mask": mask} for mask in ways]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(drawn)
+    stored.getexif()[0x0112] = orientation
+    wanted = np.asarray(ImageOps.exif_transpose(stored))
+    for example in datasets.load("jsonl", root=tmp_path, reading={"masks": "stored"}):
+        assert np.array_equal(example.truth, wanted)
+    if size_wh[0] != size_wh[1] and orientation == 6:
+        return  # the sides tell
+    for example in datasets.load("jsonl", root=tmp_path):
+        assert np.array_equal(example.truth, drawn)  # as the photograph is shown, never guessed
+    (found,) = check("jsonl", str(tmp_path))
+    assert "1 photographs are turned by EXIF and keep their sides" in found.notes[0]
+    assert not found.faults
+    (found,) = check("jsonl", str(tmp_path), options={"reading": {"masks": "stored"}})
+    assert not found.notes
+
+
+def test_reading_is_an_option_of_every_set_of_files(tmp_path):
+    write_coco(tmp_path, [coco_image(7, file_name="7.png")], [annotation(1, 7, [rectangle(*A)])])
+    options = {"root": tmp_path, "annotations": "a.json"}
+    small = {"reading": {"max_megapixels": 0.00001}}
+    joined = {"sets": [{"name": "coco", "annotations": "a.json"}], "root": tmp_path}
+    for examples in (
+        datasets.load("coco", **options, **small),
+        datasets.load("joined", **joined, **small),
+        datasets.load("coco", augment={"views": 2}, **options, **small),
+    ):
+        with pytest.raises(DataError, match="max_megapixels"):
+            examples[0]
+    with pytest.raises(DataError, match="no option 'maxmegapixels'"):
+        datasets.load("coco", **options, reading={"maxmegapixels": 1})
+    with pytest.raises(DataError, match="reads no picture files"):
+        datasets.load("tiny", n=3, seed=0, reading={"page": 1})

@@ -149,4 +149,6 @@ def describe(one: SplitCheck) -> str:
     counted = [n for n in (one.published.images, one.published.examples) if n is not None]
     known = "" if one.faults else ", as published" if counted else ", no published count to compare with"
     gold = "" if one.gold_iou is None else f", gold prompts reach IoU {one.gold_iou:.3f}"
-    return "\n".join([f"{one.name} {one.split}: {counts}{known}{gold}", *(f"  {fault}" for fault in one.faults)])
+    return "\n".join(
+        [f"{one.name} {one.split}: {counts}{known}{gold}", *(f"  {line}" for line in (*one.faults, *one.notes))]
+    )

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from segrl import datasets
 from segrl.datasets.gold import gold_answer
 from segrl.datasets.published import BENCHMARKS, Size
+from segrl.datasets.rows import Rows
 from segrl.errors import DataError
+from segrl.images import is_turned_in_place
 from segrl.types import Answer, Example, Status
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class SplitCheck:
 
     images, examples: numbers found; None where the split cannot be read, and `problem` says why; images
     also where the reader does not count them. published: what its authors count. gold_iou: mean IoU of
-    gold mask prompts, None if not asked for; it must reach `gold_floor`.
+    gold mask prompts, None if not asked for; it must reach `gold_floor`. notes: what is no fault and worth a look.
     """
 
     name: str
@@ -41,6 +43,7 @@ class SplitCheck:
     problem: str | None = None
     gold_iou: float | None = None
     gold_floor: float = GOLD_FLOOR
+    notes: tuple[str, ...] = ()
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -109,7 +112,28 @@ def _check_split(
     except DataError as error:
         return SplitCheck(name, split, published, problem=str(error))
     images = getattr(examples, "n_images", None)
-    return SplitCheck(name, split, published, images, len(examples), gold_iou=gold)
+    try:
+        notes = turned_photographs(examples)
+    except DataError as error:
+        return SplitCheck(name, split, published, problem=str(error))
+    return SplitCheck(name, split, published, images, len(examples), gold_iou=gold, notes=notes)
+
+
+def turned_photographs(examples: Sequence[Example]) -> tuple[str, ...]:
+    """A line that counts photographs which EXIF turns without changing their sides; none where there are none.
+
+    Masks drawn on their stored pixels fit in size and lie in the wrong place; nothing in the files can tell.
+    Raises DataError for an image that cannot be read.
+    """
+    if not isinstance(examples, Rows) or examples.reading.masks == "stored":
+        return ()
+    turned = [path for path in sorted({row.image for row in examples.rows}) if is_turned_in_place(path)]
+    if not turned:
+        return ()
+    return (
+        f"{len(turned)} photographs are turned by EXIF and keep their sides, the first is {turned[0]}: "
+        "if masks were drawn on the stored pixels, say reading: {masks: stored}",
+    )
 
 
 def spread(examples: Sequence[Example], n: int) -> list[Example]:
