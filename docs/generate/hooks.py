@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import answers_page
+import api_page
 import commands_page
+import modules_page
 import recipe_page
 from latex2mathml.converter import convert
 from menu import menu
@@ -17,7 +19,9 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 GENERATED = {
     "reference/answers.md": answers_page.page,
+    "reference/api.md": api_page.page,
     "reference/commands.md": commands_page.page,
+    "reference/modules.md": modules_page.page,
     "reference/recipe.md": recipe_page.page,
 }
 """Pages that are made from the code, by path in the site."""
