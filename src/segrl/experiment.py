@@ -11,11 +11,12 @@ from typing import Any
 
 from segrl.evaluation import EvalDir, OnWindow, Share, describe, load
 from segrl.evaluation import run as run_evaluation
-from segrl.files import make_directory
+from segrl.files import make_directory, write_atomically
 from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, TrainResult, train
 from segrl.training.checkpoints import RunDir
 from segrl.training.distributed import launch
+from segrl.training.held_out import seen_in_training
 from segrl.training.parts import Parts
 from segrl.training.recipe import eval_settings
 from segrl.training.reward_check import ensure_reward
@@ -62,6 +63,7 @@ class Experiment:
         self._claim()
         run = EvaluatedRun(self.directory.root)
         ensure_reward(self.parts, self.directory, self._say)
+        self._compare_splits()
         self._measure(self.recipe.policy.path, run.before_dir, "before")
         trained = self._train()
         self._measure(str(trained.model_dir), run.after_dir, "after")
@@ -80,6 +82,19 @@ class Experiment:
         self.directory.claim(self.recipe)
         if self.processes == 1 and not self.directory.finished.exists():  # batch sizes for several may not fit one
             build_config(self.recipe, self.directory.checkpoints, say=lambda line: None)
+
+    def _compare_splits(self) -> None:
+        """Writes down, and says, if held-out examples are training examples too."""
+        path = self.directory.seen_in_training
+        if self.recipe.evaluation is None or path.exists():
+            return
+        found = seen_in_training(self.parts)
+        write_atomically(path, json.dumps(found) + "\n")
+        if found["seen"]:
+            self._say(
+                f"NOT HELD OUT: {found['seen']} of {found['compared']} examples that are measured are trained on too; "
+                "the figures say how well they are learned, not how well others are answered (evaluation.dataset)"
+            )
 
     def _train(self) -> TrainResult:
         if self.processes == 1:

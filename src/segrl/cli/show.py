@@ -61,5 +61,9 @@ def _watch(console: Console, name: str) -> OnWindow:
 
 def before_after_table(summary: Mapping[str, Any]) -> Table:
     """gIoU by kind of query before and after training, as `segrl compare` shows it."""
-    title = f"gIoU on held-out examples, {summary['steps']} steps, {summary['seconds']:.0f} s"
+    from segrl.report.story import measured_on
+
+    seen = summary.get("seen_in_training")
+    examples = "held-out examples" if seen and not seen["seen"] else measured_on(seen)
+    title = f"gIoU on {examples}, {summary['steps']} steps, {summary['seconds']:.0f} s"
     return change_table(summary["comparison"], title, ("before", "after"), ["kind"])

@@ -93,6 +93,12 @@ class EvaluatedRun:
             found[stage] = summary_of(directory)["speed"]["seconds"] if directory.is_finished else 0.0
         return {stage: round(found[stage], 3) for stage in ("before", "training", "after") if found[stage]}
 
+    @cached_property
+    def seen_in_training(self) -> dict[str, int] | None:
+        """`compared` and `seen`: how many of the measured examples are trained on too; None where nobody looked."""
+        path = self._training.seen_in_training
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
     @property
     def pictures(self) -> Pictures:
         """Pictures of the held-out examples that the page shows."""

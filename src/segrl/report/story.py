@@ -16,8 +16,26 @@ def introduction(recipe: Numbers, steps: int, summary: Numbers) -> list[str]:
     sentences = [_what_was_done(recipe, steps)] if recipe or steps else []
     if "comparison" in summary:
         kinds = summary["comparison"]["slices"].get("kind", {})
-        sentences += [_overall(summary["comparison"]), _kinds(kinds), _pointing(summary), _reading(summary)]
+        sentences += [
+            _overall(summary["comparison"], summary.get("seen_in_training")),
+            _kinds(kinds),
+            _pointing(summary),
+            _reading(summary),
+        ]
     return [sentence for sentence in sentences if sentence]
+
+
+def measured_on(seen: Numbers | None) -> str:
+    """What the measured examples are to the training, in a word or two for a table."""
+    if seen is None:
+        return "measured examples"
+    return (
+        "held out"
+        if not seen["seen"]
+        else "training examples"
+        if seen["seen"] == seen["compared"]
+        else "partly trained on"
+    )
 
 
 def facts(recipe: Numbers, summary: Numbers) -> list[str]:
@@ -62,7 +80,7 @@ def _what_was_done(recipe: Numbers, steps: int) -> str:
     )
 
 
-def _overall(comparison: Numbers) -> str:
+def _overall(comparison: Numbers, seen: Numbers | None) -> str:
     giou = comparison["metrics"]["giou"]
     if giou["difference"] is None:
         return ""
@@ -73,10 +91,19 @@ def _overall(comparison: Numbers) -> str:
         "unclear": "No change was shown, for the interval holds 0",
     }[found]
     return (
-        f"On {comparison['n']} requests that it never trained on, the overlap with the true mask (gIoU) went from "
+        f"On {comparison['n']} requests{_whose(seen)}, the overlap with the true mask (gIoU) went from "
         f"{giou['a']:.2f} to {giou['b']:.2f}, a change of {signed(giou['difference'])} "
         f"(95% interval {interval(giou['ci95'])}). {words}."
     )
+
+
+def _whose(seen: Numbers | None) -> str:
+    """What the measured requests are to the training; empty where nobody compared them."""
+    if seen is None:
+        return ""
+    if not seen["seen"]:
+        return " that it never trained on"
+    return f", of which {seen['seen']} of {seen['compared']} are trained on too, so that this is no held-out figure"
 
 
 def _kinds(parts: Mapping[str, Numbers]) -> str:

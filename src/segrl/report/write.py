@@ -39,8 +39,9 @@ def summary_of(run: EvaluatedRun) -> dict[str, Any]:
     """The numbers of a run as JSON holds them.
 
     `before`, `after`: metrics.json of either; `comparison`: `segrl.evaluation.compare_runs` of the two; `pointing`
-    before and after; `steps`; `seconds`, and `seconds_of` each stage; `diagnosis`: findings with the steps between
-    which they held (`segrl.training.diagnosis`). What was not measured is not there.
+    before and after; `seen_in_training`: how many of the measured examples are trained on too; `steps`; `seconds`,
+    and `seconds_of` each stage; `diagnosis`: findings with the steps between which they held
+    (`segrl.training.diagnosis`). What was not measured is not there.
     """
     numbers: dict[str, Any] = {}
     for name, directory in (("before", run.before_dir), ("after", run.after_dir)):
@@ -49,6 +50,8 @@ def summary_of(run: EvaluatedRun) -> dict[str, Any]:
     if run.before and run.after:
         numbers["comparison"] = compare_runs(run.before_dir.path, run.after_dir.path)
         numbers["pointing"] = {"before": pointing(run.before), "after": pointing(run.after)}
+    if run.seen_in_training is not None:
+        numbers["seen_in_training"] = run.seen_in_training
     numbers["steps"] = _last_step(run)
     numbers["diagnosis"] = [
         {**asdict(spell.finding), "first": spell.first, "last": spell.last}
@@ -75,6 +78,7 @@ def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
         about=run.recipe.get("about") or "",
         introduction=story.introduction(run.recipe, summary["steps"], summary),
         summary=summary,
+        measured_on=story.measured_on(run.seen_in_training),
         shown=_without_slices(summary),
         axis=_axis(summary),
         charts=curve_charts(run.steps, _held_out(run, summary)),

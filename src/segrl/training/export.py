@@ -161,14 +161,17 @@ def _segmenter(recipe: Recipe) -> str:
 
 
 def _measured(run: RunDir) -> list[str]:
-    """gIoU on the recipe's held-out data before and after, where the run measured it."""
+    """gIoU on the recipe's evaluation data before and after, where the run measured it."""
     path = run.root / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     giou = summary.get("comparison", {}).get("metrics", {}).get("giou", {})
     if giou.get("difference") is None:
         return []
     figures = f"gIoU {giou['a']:.3f} before training and {giou['b']:.3f} after it"
-    return [f"On {summary['comparison']['n']} held-out examples: {figures}.", ""]
+    seen = summary.get("seen_in_training")
+    examples = "held-out examples" if seen and not seen["seen"] else "examples"
+    among = f" ({seen['seen']} of {seen['compared']} of them are training examples)" if seen and seen["seen"] else ""
+    return [f"On {summary['comparison']['n']} {examples}{among}: {figures}.", ""]
 
 
 def _push(directory: Path, repository: str, say: Say) -> None:
