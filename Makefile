@@ -10,13 +10,15 @@ PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USAB
 PYTEST := $(VENV)/bin/python -m pytest
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart unit test test-long check proof bench docs clean
+.PHONY: help install quickstart unit test test-long check attack audit proof bench docs clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
 	@echo 'make unit         the tests that train nothing and start nothing: a minute'
 	@echo 'make test         install, then every check that needs no GPU'
 	@echo 'make test-long    the full forms of what make test shortens'
+	@echo 'make attack       hostile requests to the servers, with good clients beside'
+	@echo 'make audit        known vulnerabilities of the tested versions; needs a network'
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
 	@echo 'make bench        the speed of the mask reward beside the plain path: writes bench/results.json'
 	@echo 'make docs         the documentation as a site in site/, for any browser, without a network'
@@ -44,6 +46,15 @@ unit: install
 
 test: check
 	$(PYTEST)
+
+# Hostile requests to the three servers on loopback, good clients beside; a few minutes. Its short form is in make test.
+attack: install
+	$(PYTEST) -s tests/e2e/test_attack.py -m 'long or not long' --timeout 3600
+
+# The tested versions beside the published vulnerabilities; needs a network.
+audit: install
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
+	$(VENV)/bin/python -m pip_audit --requirement requirements/tested.txt --no-deps --disable-pip
 
 test-long: check
 	$(PYTEST) -m 'not gpu' --timeout 7200
