@@ -127,7 +127,7 @@ def save_policy(directory: Path, size: PolicyModel) -> None:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(directory)
-    pictures = t.Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280})
+    pictures = t.Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 2048})
     videos = t.Qwen2VLVideoProcessor()
     template = tokenizer.chat_template
     t.Qwen2_5_VLProcessor(pictures, tokenizer, videos, chat_template=template).save_pretrained(directory)

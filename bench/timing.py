@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
@@ -53,8 +54,23 @@ def peak_megabytes(work: Callable[[], Any]) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     work()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return int(status["VmHWM"].split()[0]) / 2**10
+    return _status_megabytes("VmHWM")
+
+
+def memory_growth_megabytes(work: Callable[[], Any]) -> float:
+    """By how much memory grows at most during one call: the device's where there is one, else this process's."""
+    gc.collect()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated() / 2**20
+    else:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free is not counted as used before
+        before = _status_megabytes("VmRSS")
+    return peak_megabytes(work) - before
+
+
+def _status_megabytes(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(dict(line.split(":", 1) for line in lines if ":" in line)[key].split()[0]) / 2**10
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:

@@ -1,0 +1,238 @@
+"""GRPO's update, forward and backward pass, of ours beside plain trl.GRPOTrainer: the same model, completions and rewards.
+
+python bench/update.py                       (what `make bench` runs after run.py: two cores, no download)
+python bench/update.py --device cuda         (the same rows on a GPU)
+python bench/update.py --short --out DIR     (tiny sizes, for the tests: the numbers mean nothing)
+
+Prints a table and writes update.json beside this file. The model is a Qwen2.5-VL with random weights whose parts stand in
+the proportions of the 3B (`MODEL`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from step import save_policy
+from timing import memory_growth_megabytes, seconds
+from workload import photograph
+
+from segrl.devices import core_count, device_name
+from segrl.files import write_atomically
+from segrl.memory_estimate.models import PolicyModel, Vision
+
+HERE = Path(__file__).parent
+MODEL = PolicyModel("qwen2_5_vl", 384, 4, 6, 2, 64, 1152, 2048, True, Vision(192, 3, 512, patch=14))
+SHORT_MODEL = PolicyModel("qwen2_5_vl", 64, 1, 2, 1, 32, 128, 1024, True, Vision(64, 1, 64, patch=14))
+GROUPS, SIDES, COMPLETION = (4, 8, 16), (560, 840, 1036), 150
+GOAL = {"group": 8, "side": 840, "seconds": 0.3, "memory": 0.45}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One update. seconds: the median. megabytes: by how much memory grew during it. tokens: read by the language model.
+
+    difference: the largest of a log-probability, ours to plain.
+    """
+
+    dtype: str
+    group: int
+    side: int
+    seconds: dict[str, float]
+    megabytes: dict[str, float]
+    tokens: dict[str, int]
+    difference: float
+
+    def ratio(self, of: str) -> float:
+        """Ours over plain."""
+        values = getattr(self, of)
+        return float(values["ours"] / values["plain"])
+
+
+def main() -> None:
+    """Run everything."""
+    options = read_options()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    rows = []
+    print(HEAD + "\n" + "|---" * HEAD.count(" |") + "|", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        save_policy(Path(scratch) / "policy", SHORT_MODEL if options.short else MODEL)
+        for row in table(Path(scratch), options):
+            rows.append(row)
+            show(row)
+    machine = {"device": device_name(), "threads": options.threads, "torch": torch.__version__}
+    met = [goal_met(row) for row in rows if (row.group, row.side) == (GOAL["group"], GOAL["side"])]
+    content = {"machine": machine, "goal": GOAL, "met": met, "rows": [asdict(row) for row in rows]}
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.out / "update.json", json.dumps(content, indent=1) + "\n")
+
+
+def goal_met(row: Row) -> bool:
+    """Whether both ratios are within the goal."""
+    return row.ratio("seconds") <= GOAL["seconds"] and row.ratio("megabytes") <= GOAL["memory"]
+
+
+def show(row: Row) -> None:
+    """One line, as docs/performance.md has them."""
+    cells = [row.dtype, f"{row.side}²", row.group]
+    for of, form in (("seconds", ".2f"), ("megabytes", ",.0f"), ("tokens", ",")):
+        values = getattr(row, of)
+        cells += [f"{values['plain']:{form}}", f"{values['ours']:{form}}"]
+    cells += [f"{row.ratio('seconds'):.2f}", f"{row.ratio('megabytes'):.2f}", f"{row.difference:.0e}"]
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+HEAD = (
+    "| compute type | picture | G | plain s | ours s | plain MB | ours MB | plain tokens | ours | time | memory | log p |"
+)
+
+
+def read_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--groups", type=int, nargs="+", default=GROUPS)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=core_count())
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--short", action="store_true")
+    options = parser.parse_args()
+    if options.short:
+        options.groups, options.sides, options.repeats = (4,), (112,), 1
+    return options
+
+
+def table(scratch: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """Every group size at every picture in every compute type."""
+    completion = 16 if options.short else COMPLETION
+    for dtype in options.dtypes:
+        for side in options.sides:
+            for group in options.groups:
+                yield one(scratch, options, dtype, side, group, completion)
+
+
+def one(scratch: Path, options: argparse.Namespace, dtype: str, side: int, group: int, completion: int) -> Row:
+    """One update of each, alternating."""
+    trainers = {name: trainer_of(name, scratch, options, dtype, side, group, completion) for name in ("plain", "ours")}
+    updates = {name: update_of(trainer) for name, trainer in trainers.items()}
+    tokens = {name: tokens_read(trainers[name], update) for name, update in updates.items()}  # also the unmeasured round
+    measured: dict[str, list[float]] = {name: [] for name in updates}
+    for _ in range(options.repeats):
+        for name, update in updates.items():
+            measured[name].append(seconds(update))
+    megabytes = {name: memory_growth_megabytes(update) for name, update in updates.items()}
+    plain, ours = (log_probabilities(trainers[name]) for name in ("plain", "ours"))
+    return Row(
+        dtype,
+        group,
+        side,
+        {name: statistics.median(times) for name, times in measured.items()},
+        megabytes,
+        tokens,
+        float((ours - plain).abs().max()),
+    )
+
+
+def trainer_of(
+    name: str, scratch: Path, options: argparse.Namespace, dtype: str, side: int, group: int, completion: int
+) -> Any:
+    """TRL's trainer, or ours, with a rollout of one group of completions of that many tokens."""
+    from datasets import Dataset
+    from transformers import AutoProcessor
+    from trl import GRPOConfig, GRPOTrainer
+
+    from segrl.training.shared_prefix import SharedPrefixTrainer
+    from segrl.training.speed import share_images
+
+    config = GRPOConfig(
+        output_dir=str(scratch / "run"),
+        use_cpu=options.device == "cpu",
+        bf16=dtype == "bfloat16",
+        gradient_checkpointing=False,
+        per_device_train_batch_size=group,
+        num_generations=group,
+        max_completion_length=completion,
+        report_to=[],
+        model_init_kwargs={"dtype": "float32"},
+    )
+    question = "Identify and segment the leftmost person on the right of the large red object. " * 2
+    row = {"prompt": [{"role": "user", "content": question}], "image": photograph(side, side)}
+    cls = SharedPrefixTrainer if name == "ours" else GRPOTrainer
+    trainer = cls(
+        model=str(scratch / "policy"),
+        args=config,
+        reward_funcs=lambda completions, **kwargs: [float(i) for i in range(len(completions))],
+        train_dataset=Dataset.from_list([row]),
+        processing_class=AutoProcessor.from_pretrained(str(scratch / "policy"), padding_side="left"),
+        rollout_func=rollout(completion),
+    )
+    if name == "ours":
+        share_images(trainer.model)
+        trainer.share_prefixes(lambda line: None)
+    trainer.current_gradient_accumulation_steps = 1
+    return trainer
+
+
+def rollout(tokens: int) -> Callable[[list[Any], Any], dict[str, Any]]:
+    """Completions of random words, the same for everyone who asks; the last of `tokens`, the others a little shorter."""
+
+    def sample(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        rng = torch.Generator().manual_seed(0)
+        lengths = [tokens - (len(prompts) - 1 - i) % 3 for i in range(len(prompts))]
+        words = [torch.randint(300, 600, (length,), generator=rng).tolist() for length in lengths]
+        return {"prompt_ids": trainer._tokenize_prompts(prompts)[0], "completion_ids": words, "logprobs": None}
+
+    return sample
+
+
+def update_of(trainer: Any) -> Callable[[], None]:
+    """The forward and the backward pass of the loss; gradients are kept where they are, so that weights stay equal."""
+    trainer.model.train()
+    torch.manual_seed(0)  # TRL shuffles the completions
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.bench_inputs = inputs
+
+    def update() -> None:
+        trainer.model.zero_grad(set_to_none=False)
+        trainer.accelerator.backward(trainer.compute_loss(trainer.model, inputs))
+
+    return update
+
+
+def tokens_read(trainer: Any, update: Callable[[], None]) -> int:
+    """Tokens that go through the layers of the language model in an update, padding included."""
+    read = []
+    text = trainer.model.model.language_model
+    handle = text.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    update()
+    handle.remove()
+    return sum(read)
+
+
+def log_probabilities(trainer: Any) -> torch.Tensor:
+    """Of all completions, `(G, C)`."""
+    inputs = trainer.bench_inputs
+    ids, mask = (torch.cat([inputs[f"prompt_{part}"], inputs[f"completion_{part}"]], 1) for part in ("ids", "mask"))
+    images = {key: inputs[key] for key in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    with torch.no_grad():
+        logps, _, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, inputs["completion_ids"].size(1), **images
+        )
+    return logps
+
+
+if __name__ == "__main__":
+    main()
