@@ -1,11 +1,11 @@
-"""GRPO's update, forward and backward pass, of ours beside plain trl.GRPOTrainer: the same model, completions and rewards.
+"""GRPO's update (forward and backward pass) beside plain trl.GRPOTrainer's: the same model, completions and rewards.
 
 python bench/update.py                       (what `make bench` runs after run.py: two cores, no download)
 python bench/update.py --device cuda         (the same rows on a GPU)
 python bench/update.py --short --out DIR     (tiny sizes, for the tests: the numbers mean nothing)
 
-Prints a table and writes update.json beside this file. The model is a Qwen2.5-VL with random weights whose parts stand in
-the proportions of the 3B (`MODEL`).
+Prints a table and writes update.json beside this file. The model is a Qwen2.5-VL with random weights; its parts are in
+the proportions of the 3B (`MODEL`): image encoder and head weigh a quarter and a tenth of the layers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from segrl.files import write_atomically
 from segrl.memory_estimate.models import PolicyModel, Vision
 
 HERE = Path(__file__).parent
-MODEL = PolicyModel("qwen2_5_vl", 384, 4, 6, 2, 64, 1152, 2048, True, Vision(192, 3, 512, patch=14))
+MODEL = PolicyModel("qwen2_5_vl", 384, 2, 6, 2, 64, 1152, 1024, True, Vision(192, 2, 512, patch=14))
 SHORT_MODEL = PolicyModel("qwen2_5_vl", 64, 1, 2, 1, 32, 128, 1024, True, Vision(64, 1, 64, patch=14))
 GROUPS, SIDES, COMPLETION = (4, 8, 16), (560, 840, 1036), 150
 GOAL = {"group": 8, "side": 840, "seconds": 0.3, "memory": 0.45}
@@ -38,9 +38,10 @@ GOAL = {"group": 8, "side": 840, "seconds": 0.3, "memory": 0.45}
 
 @dataclass(frozen=True)
 class Row:
-    """One update. seconds: the median. megabytes: by how much memory grew during it. tokens: read by the language model.
+    """One update.
 
-    difference: the largest of a log-probability, ours to plain.
+    seconds: the median. megabytes: by how much memory grew during it. tokens: those that the language model
+    read. difference: the largest of a log-probability, ours to plain.
     """
 
     dtype: str
@@ -63,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     rows = []
-    print(HEAD + "\n" + "|---" * HEAD.count(" |") + "|", flush=True)
+    print(HEAD + "\n" + "|---" * HEAD.count(" | ") + "|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         save_policy(Path(scratch) / "policy", SHORT_MODEL if options.short else MODEL)
         for row in table(Path(scratch), options):
@@ -91,9 +92,8 @@ def show(row: Row) -> None:
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
-HEAD = (
-    "| compute type | picture | G | plain s | ours s | plain MB | ours MB | plain tokens | ours | time | memory | log p |"
-)
+COLUMNS = ("compute type", "picture", "G", "TRL, s", "ours", "TRL, MB", "ours", "TRL, tokens", "ours")
+HEAD = "| " + " | ".join((*COLUMNS, "time", "memory", "log p")) + " |"
 
 
 def read_options() -> argparse.Namespace:
@@ -126,12 +126,14 @@ def one(scratch: Path, options: argparse.Namespace, dtype: str, side: int, group
     """One update of each, alternating."""
     trainers = {name: trainer_of(name, scratch, options, dtype, side, group, completion) for name in ("plain", "ours")}
     updates = {name: update_of(trainer) for name, trainer in trainers.items()}
-    tokens = {name: tokens_read(trainers[name], update) for name, update in updates.items()}  # also the unmeasured round
+    tokens = {
+        name: tokens_read(trainers[name], update) for name, update in updates.items()
+    }  # also the unmeasured round
     measured: dict[str, list[float]] = {name: [] for name in updates}
+    megabytes: dict[str, float] = {}
     for _ in range(options.repeats):
         for name, update in updates.items():
-            measured[name].append(seconds(update))
-    megabytes = {name: memory_growth_megabytes(update) for name, update in updates.items()}
+            megabytes[name] = memory_growth_megabytes(lambda: measured[name].append(seconds(update)))  # noqa: B023
     plain, ours = (log_probabilities(trainers[name]) for name in ("plain", "ours"))
     return Row(
         dtype,
@@ -185,7 +187,7 @@ def trainer_of(
 
 
 def rollout(tokens: int) -> Callable[[list[Any], Any], dict[str, Any]]:
-    """Completions of random words, the same for everyone who asks; the last of `tokens`, the others a little shorter."""
+    """Completions of random words, the same for everyone who asks, of `tokens` or one or two fewer."""
 
     def sample(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         rng = torch.Generator().manual_seed(0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.memory_estimate.models import PolicyModel, SegmenterModel, policy_model, segmenter_model
+from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
 from segrl.training.recipe import Recipe
 from segrl.training.stages import Stage
 
@@ -65,7 +66,8 @@ class Setting:
     frozen_vision: the image encoder is not trained.
     shards: over how many GPUs optimizer and gradients (`zero` 2) or weights too (`zero` 3) are divided.
     per_device, steps_per_generation, accumulation: micro-batch, how many of them a rollout fills, and how
-    many an update takes. rollouts: who generates, "transformers", "colocate" or "server".
+    many an update takes. rollouts: who generates, "transformers", "colocate" or "server". shared_prefix:
+    a prompt is read once per group.
     """
 
     policy: PolicyModel
@@ -90,12 +92,25 @@ class Setting:
     segmenter_bytes: int = 4
     rollouts: str = "transformers"
     vllm_share: float = 0.3
+    shared_prefix: bool = False
     changed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def prompt(self) -> int:
         """Tokens of a prompt, the image's included."""
         return TEXT_TOKENS + self.policy.image_tokens(self.image_wh)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Sequences of a micro-batch and the tokens of each: one per group where that is what the trainer does."""
+        plain = (self.per_device, self.prompt + self.completion)
+        groups = math.ceil(self.per_device / self.num_generations)
+        packed = (groups, self.prompt + math.ceil(self.per_device / groups) * self.completion)
+        model = self.policy
+        queries, keys = model.heads * model.head, model.kv_heads * model.head
+        cost = Cost.of_layers(model.layers, model.width, model.mlp, queries, keys)
+        has_room = mask_bytes(*packed) <= MASK_SHARE * self.memory
+        return packed if self.shared_prefix and has_room and cost.gains([packed], plain) else plain
 
     @property
     def trainable(self) -> int:
@@ -148,6 +163,9 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         segmenter_bytes=SIZES.get(dtype, 4),
         rollouts=trainer.get("vllm_mode", "colocate") if trainer.get("use_vllm") else "transformers",
         vllm_share=trainer["vllm_gpu_memory_utilization"],
+        shared_prefix=recipe.method == "grpo"
+        and recipe.training.shared_prefix
+        and "flash" not in str(init.get("attn_implementation")),
     )
 
 
@@ -262,12 +280,12 @@ def _autocast_copies(setting: Setting) -> float:
 
 
 def _update(setting: Setting) -> list[Need]:
-    policy, batch = setting.policy, setting.per_device
-    length, stream = setting.prompt + setting.completion, 4 if setting.weights == "float32" else 2
+    policy, batch, (rows, length) = setting.policy, setting.per_device, setting.rows
+    stream = 4 if setting.weights == "float32" else 2
     wide = 2 if setting.bf16 else 4
     see, checkpointing = policy.vision, setting.checkpointing
     attention = (policy.heads + 2 * policy.kv_heads) * policy.head
-    text = Block(policy.layers, policy.width, policy.mlp, attention).kept(batch * length, stream, wide, checkpointing)
+    text = Block(policy.layers, policy.width, policy.mlp, attention).kept(rows * length, stream, wide, checkpointing)
     images = batch if setting.method == "sft" else math.ceil(batch / setting.num_generations)
     grid = policy.image_tokens(setting.image_wh) * policy.vision.merge**2 * images
     encoder = Block(see.layers, see.width, see.mlp, 3 * see.width)
@@ -279,7 +297,8 @@ def _update(setting: Setting) -> list[Need]:
     return [
         Need("gradients", "update", (gradients + buckets) / _shared(setting, 2), f"of {_count(setting.trainable)}"),
         Need("autocast", "update", _autocast_copies(setting), "bfloat16 copies of float32 weights"),
-        Need("activations", "update", text + seen, f"{batch} × {length} tokens"),
+        Need("activations", "update", text + seen, f"{rows} × {length} tokens"),
+        Need("mask", "update", mask_bytes(rows, length) if rows < batch else 0, "each completion sees its prompt"),
         Need("logits", "update", logits, f"{batch} × {scored} × {policy.vocabulary}"),
     ]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from segrl.training.packing import Packed, block_mask, groups_of, lengths_of, pack, spread, visible
+from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
 
 Say = Callable[[str], None]
 
@@ -28,10 +28,6 @@ MASKED = ("sdpa", "eager", "flex_attention")
 """Attention implementations that take any mask. FlashAttention's kernels do not."""
 IMAGES = ("pixel_values", "image_grid_thw", "num_images", "num_tiles", "mm_token_type_ids")
 """What TRL hands on of a batch's images for these families."""
-MASK_SHARE = 0.05
-"""Of the device's memory, the most that a mask may take."""
-GAIN = 0.8
-"""A packed pass is taken where its operations are at most this share of the plain pass's; see docs/performance.md."""
 
 
 def refusal(model: Any) -> str | None:
@@ -54,24 +50,11 @@ def counts_repeats(model: nn.Module) -> bool:
     return any(isinstance(module, norms) and module.training for module in model.modules())
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Operations of a pass through the language model's layers: per token, and per pair of tokens in attention."""
-
-    per_token: float
-    per_pair: float
-
-    @classmethod
-    def of(cls, text: Any) -> Cost:
-        """Of a text configuration."""
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        queries, keys = text.num_attention_heads * head, text.num_key_value_heads * head
-        weights = text.hidden_size * (2 * queries + 2 * keys + 3 * text.intermediate_size)
-        return cls(2 * weights * text.num_hidden_layers, 4 * queries * text.num_hidden_layers)
-
-    def __call__(self, rows: int, length: int) -> float:
-        """Of `rows` sequences of `length` tokens under a mask, which every pair of tokens goes through."""
-        return rows * length * (self.per_token + length * self.per_pair)
+def cost_of(text: Any) -> Cost:
+    """Of the language model with this configuration."""
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    queries, keys = text.num_attention_heads * head, text.num_key_value_heads * head
+    return Cost.of_layers(text.num_hidden_layers, text.hidden_size, text.intermediate_size, queries, keys)
 
 
 def positions(backbone: Any, packed: Packed, first: dict[str, Any]) -> Tensor:
@@ -125,7 +108,7 @@ class SharedPrefixTrainer(GRPOTrainer):
     def share_prefixes(self, say: Say = print) -> None:
         """Switches it on for a model that allows it. say: where the lines go that tell which way was taken."""
         self._said: set[str] = set()
-        self._cost = Cost.of(self._bare(self.model).config.get_text_config())
+        self._cost = cost_of(self._bare(self.model).config.get_text_config())
         self._say = say
         why = "torch_compile would compile each length anew" if self.args.torch_compile else None
         why = why or refusal(self._bare(self.model))
@@ -211,31 +194,26 @@ class SharedPrefixTrainer(GRPOTrainer):
                 "encoded: every completion reads the prompt anew",
             )
             return False
-        rows, plain = [lengths_of(groups, batch.mask_MP, batch.mask_MC) for groups in chunks], batch.shape
-        if self._cost_of(rows) > GAIN * self._cost(*plain):
-            self._tell(
-                "short", "shared_prefix: the prompts are short: reading them anew for every completion is as fast"
-            )
+        lengths = [lengths_of(groups, batch.mask_MP, batch.mask_MC) for groups in chunks]
+        packed, plain = [(len(rows), max(rows)) for rows in lengths], batch.shape
+        if not self._cost.gains(packed, plain):
+            self._tell("short", "shared_prefix: short prompts: reading them anew for every completion is as fast")
             return False
-        if not self._has_room(max(len(lengths) * max(lengths) ** 2 for lengths in rows), batch.ids_MP.device):
+        if not self._has_room(max(mask_bytes(*shape) for shape in packed), batch.ids_MP.device):
             return False
-        packed = sum(map(sum, rows))
+        tokens = sum(map(sum, lengths))
         self._tell(
             "shared",
-            f"shared_prefix: each prompt is read once per group: {packed:,} tokens instead of {plain[0] * plain[1]:,}",
+            f"shared_prefix: each prompt is read once per group: {tokens:,} tokens instead of {plain[0] * plain[1]:,}",
         )
         return True
 
-    def _cost_of(self, rows: Sequence[Sequence[int]]) -> float:
-        return sum(self._cost(len(lengths), max(lengths)) for lengths in rows)
-
-    def _has_room(self, pairs: int, device: torch.device) -> bool:
-        """Whether a mask over so many pairs of tokens is within `MASK_SHARE`; flex attention's is in blocks."""
+    def _has_room(self, mask: int, device: torch.device) -> bool:
+        """Whether a mask of so many bytes is within `MASK_SHARE`; flex attention's is in blocks."""
         text = self._bare(self.model).config.get_text_config()
         if text._attn_implementation == "flex_attention":
             return True
-        mask, memory = 5 * pairs, memory_of(device)  # a bool, and what the kernel makes of it: a float32
-        if mask <= MASK_SHARE * memory:
+        if mask <= MASK_SHARE * memory_of(device):
             return True
         self._tell(
             "mask",
