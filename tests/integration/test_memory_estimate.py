@@ -230,3 +230,30 @@ def test_planning_loads_no_torch():
     code = "import sys, segrl.memory_estimate, segrl.cli.plan; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
     assert GB == 10**9
+
+
+def test_a_prompt_is_counted_once_per_group():
+    path, short = FOLDER / "one_gpu_80gb.yaml", "trainer.max_completion_length=150"
+    shared = setting_of(load_recipe(path, [short]), 1, 80)
+    plain = setting_of(load_recipe(path, [short, "training.shared_prefix=false"]), 1, 80)
+    prompt = shared.prompt
+    assert plain.rows == (8, prompt + 150)
+    assert shared.rows == (1, prompt + 8 * 150)
+    two_groups, half_a_group = (dataclasses.replace(shared, per_device=n) for n in (16, 4))
+    assert two_groups.rows == (2, prompt + 8 * 150)
+    assert half_a_group.rows == (1, prompt + 4 * 150)
+    less, more = ({part.part: part.nbytes for part in needs(setting)} for setting in (shared, plain))
+    assert less["activations"] < 0.6 * more["activations"]  # the picture was encoded once in either
+    assert less["mask"] == 5 * shared.rows[1] ** 2
+    assert less["logits"] == more["logits"]
+    assert "mask" not in more
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.max_completion_length=8192", "trainer.model_init_kwargs.attn_implementation=flash_attention_2"],
+)
+def test_prompts_are_counted_anew_where_they_are_read_anew(override: str):
+    """Attention over very long completions costs more than the prompt; FlashAttention takes no such mask."""
+    setting = setting_of(load_recipe(FOLDER / "one_gpu_80gb.yaml", [override]), 1, 80)
+    assert setting.rows == (8, setting.prompt + setting.completion)
