@@ -20,7 +20,7 @@ help:
 	@echo 'make attack       hostile requests to the servers, with good clients beside'
 	@echo 'make audit        known vulnerabilities of the tested versions; needs a network'
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
-	@echo 'make bench        the speed of the mask reward beside the plain path: writes bench/results.json'
+	@echo 'make bench        the speed of the mask reward and of the update beside the plain path: writes bench/*.json'
 	@echo 'make docs         the documentation as a site in site/, for any browser, without a network'
 	@echo 'make install      the environment in .venv alone'
 
@@ -66,6 +66,7 @@ proof: install
 # Ratios are measured side by side; leave the machine to it.
 bench: install
 	$(VENV)/bin/python bench/run.py
+	$(VENV)/bin/python bench/update.py
 	$(VENV)/bin/python bench/cpu.py
 
 # Pages under reference/ are made from the code.

@@ -21,6 +21,18 @@ def test_a_training_step_in_short(tmp_path):
     assert found["seconds_rollout"] + found["seconds_reward"] + found["seconds_update"] > 0
 
 
+def test_the_update_in_short(tmp_path):
+    command = [sys.executable, "-W", "ignore", str(BENCH.with_name("update.py")), "--short", "--threads", "1"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "update.json").read_text())["rows"]
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    for row in rows:
+        assert row["tokens"]["ours"] < row["tokens"]["plain"] / 2
+        assert 0 < min(row["seconds"].values()) < 60
+    assert rows[0]["difference"] < 1e-5
+
+
 def test_the_benchmark_in_short(tmp_path):
     command = [sys.executable, str(BENCH), "--short", "--threads", "1", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
