@@ -62,9 +62,40 @@ def clip_point(point: Point, image_wh: tuple[int, int]) -> Point:
 def lies_outside(prompt: MaskPrompt, image_wh: tuple[int, int], tolerance: float = 0.02) -> bool:
     """Whether a number of `prompt` lies beyond the image by more than `tolerance`, a share of the side."""
     width, height = frame_size_wh(prompt.frame, image_wh)
-    corners = [] if prompt.box_xyxy is None else [prompt.box_xyxy[:2], prompt.box_xyxy[2:]]
-    shares = [share for x, y in (*corners, *prompt.points_xy) for share in (x / width, y / height)]
+    shares = [share for x, y in _places(prompt) for share in (x / width, y / height)]
     return any(share < -tolerance or share > 1 + tolerance for share in shares)
+
+
+def frame_hint(answer: Answer | None, image_wh: tuple[int, int]) -> str:
+    """One line on numbers that look as if they were in another frame, with the option that would mend it; or "".
+
+    answer: as the policy wrote it (`Segmentation.written`). Noticed are shares of the sides (0 to 1) in a frame of
+    more, and numbers beyond the frame.
+    """
+    if answer is None or not answer.prompts:
+        return ""
+    prompts = [prompt for prompt in answer.prompts if prompt.frame == answer.prompts[0].frame]
+    frame_wh = frame_size_wh(prompts[0].frame, image_wh)
+    places = [place for prompt in prompts for place in _places(prompt)]
+    largest = max(value for place in places for value in place)
+    named = f"{frame_wh[0]:g}×{frame_wh[1]:g}"
+    if min(frame_wh) > 2 and largest <= 1 and all(value >= 0 for place in places for value in place):
+        return f'all numbers lie between 0 and 1 in a frame of {named}: if they are shares, frame="relative_1"'
+    if not any(lies_outside(prompt, image_wh) for prompt in prompts):
+        return ""
+    fits = [
+        name
+        for name, (width, height) in (("original", image_wh), ("relative_1000", (1000, 1000)))
+        if (width, height) != frame_wh and all(x <= width and y <= height for x, y in places)
+    ]
+    advice = f'they would fit frame="{fits[0]}"' if fits else "say which frame the policy writes with frame="
+    return f"numbers up to {largest:g} lie beyond the frame of {named}: {advice}"
+
+
+def _places(prompt: MaskPrompt) -> list[Point]:
+    """The corners of the box and the points."""
+    corners = [] if prompt.box_xyxy is None else [prompt.box_xyxy[:2], prompt.box_xyxy[2:]]
+    return [*corners, *prompt.points_xy]
 
 
 def box_iou(one: Box, other: Box) -> float:

@@ -48,6 +48,9 @@ Prompts = Annotated[
     ),
 ]
 AnswerFormat = Annotated[str | None, typer.Option(metavar="A", help="Default: the policy's own.")]
+Base = Annotated[
+    str | None, typer.Option(metavar="P", help="The model below an adapter, if it is not where the adapter says.")
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Read answers to the letter, as training pays for them; nothing is repaired.")
 ]
@@ -79,6 +82,7 @@ def segment(
     segmenter: SegmenterName = None,
     prompts: Prompts = None,
     answer_format: AnswerFormat = None,
+    base: Base = None,
     strict: Strict = False,
     max_new_tokens: MaxNewTokens = None,
     limit: Limit = None,
@@ -98,7 +102,7 @@ def segment(
     model: dict[str, Any] = {"segmenter": segmenter or fitting_segmenter(policy)}
     if prompts is None:
         model |= {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens}
-        model["reading"] = "strict" if strict else "lenient"
+        model |= {"reading": "strict" if strict else "lenient", **({"base": base} if base is not None else {})}
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         from segrl.cli.segment_pipe import pipe

@@ -183,7 +183,7 @@ def from_config(config: Mapping[str, Any], name: str = "the policy") -> PolicyMo
     """The dimensions in a configuration of transformers. Raises RecipeError for another family."""
     if config.get("model_type") not in ("qwen2_5_vl", "qwen3_vl"):
         raise RecipeError(f"segrl plan knows Qwen2.5-VL and Qwen3-VL, and {name} is a {config.get('model_type')}")
-    text, see = config["text_config"], config["vision_config"]
+    text, see = config.get("text_config", config), config["vision_config"]
     head = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
     vision = Vision(
         width=see["hidden_size"],

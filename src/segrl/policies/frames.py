@@ -94,6 +94,8 @@ def frame_rule(model_type: str, settings: PolicySettings, resize: SmartResize | 
     name = frame_name(model_type, settings)
     if name == "relative_1000":
         return lambda image_wh: RELATIVE_1000
+    if name == "relative_1":
+        return lambda image_wh: Frame.resized(1, 1)
     if name == "original":
         return lambda image_wh: ORIGINAL
     input_wh = settings.input_wh

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import cached_file
 
 from segrl.errors import ModelError
-from segrl.policies.adapters import base_of, lay_over, processor_place
+from segrl.policies.checkpoint import FILE_NAME as ADAPTER_FILE
+from segrl.policies.checkpoint import HUB_NAME, base_of, check_files, lay_over, processor_place, with_known_names
 from segrl.policies.frames import FAMILY_FRAMES
 from segrl.policies.published import published_settings
-from segrl.policies.settings import FILE_NAME, PolicySettings, answer_format_of, read_settings
+from segrl.policies.settings import FILE_NAME, PolicySettings, answer_format_of, read_settings, refuse_code
 from segrl.policies.transformers_policy import TransformersPolicy
 from segrl.segmenters.loading import parse_device
 from segrl.text import first_line
-
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load(
@@ -33,6 +31,8 @@ def load(
     input_wh: tuple[int, int] | None = None,
     system: str | None = None,
     merge_adapter: bool = False,
+    base: str | None = None,
+    trust_remote_code: bool = False,
     processor: Any = None,
 ) -> TransformersPolicy:
     """A policy from a directory or from the hub; the directory may hold a PEFT adapter of another model.
@@ -40,16 +40,19 @@ def load(
     device: the first CUDA device if there is one, else the CPU. dtype: of the weights; bfloat16 on
     CUDA and float32 on the CPU unless said. autocast: compute in bfloat16 with weights of `dtype`.
     merge_adapter: add an adapter into the weights below it, instead of computing both beside each other.
-    processor: the checkpoint's own, where it is loaded already.
+    base: where the model below an adapter is, if it is not where it was in the adapter's training.
+    trust_remote_code: import the answer format that the checkpoint's segrl.json names as code; code of
+    transformers' own is never taken from a checkpoint. processor: the checkpoint's own, where it is loaded already.
     The others override the checkpoint's segrl.json (`PolicySettings`), and where that is missing
     what the table of published checkpoints says (`published`). Raises ModelError naming the checkpoint if
     it is missing, incomplete, has no processor or is of an unknown family, and for a device that is not here.
     """
     name = str(name_or_path)
-    found = find_settings(name)
+    found = find_settings(name, base)
+    refuse_code(found, name, trusted=trust_remote_code or answer_format is not None)
     settings = found.override(answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system)
     where = parse_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    base = base_of(name)
+    base = base_of(name, base)
     if processor is None:
         processor = load_processor(name if base is None else processor_place(name, base))
     model = load_model(name if base is None else base, _dtype(dtype, where))
@@ -68,7 +71,7 @@ def load_processor(name: str, **options: Any) -> Any:
     """
     _check_place(name)
     try:
-        processor = AutoProcessor.from_pretrained(name, **options)
+        processor = _load_processor(name, options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"{name} has no processor that can be loaded ({first_line(error)}): "
@@ -80,6 +83,18 @@ def load_processor(name: str, **options: Any) -> Any:
             "copy preprocessor_config.json from the model it was trained from"
         )
     return processor
+
+
+def _load_processor(name: str, options: dict[str, Any]) -> Any:
+    """As transformers loads it; a second time with the image processor's name of this version, where there is one."""
+    try:
+        return AutoProcessor.from_pretrained(name, **options)
+    except (ValueError, KeyError, ImportError):
+        file = Path(name, "config.json") if Path(name).is_dir() else cached_file(name, "config.json")
+        with with_known_names(Path(str(file)).parent) as renamed:
+            if renamed is None:
+                raise
+            return AutoProcessor.from_pretrained(str(renamed), **options)
 
 
 def load_model(name: str, dtype: torch.dtype) -> Any:
@@ -101,23 +116,25 @@ def _check_place(name: str) -> None:
     """Refuse a directory that is not there or holds no model, before anything asks the hub for it."""
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file() and base_of(name) is None:
+        if not (path / "config.json").is_file() and not (path / ADAPTER_FILE).is_file():
+            check_files(path)
             raise ModelError(f"the directory {name} holds no model: config.json is missing")
+        check_files(path)
     elif path.exists():
         raise ModelError(f"{name} is a file: give the directory of a model, or a model's name on the hub")
-    elif not _HUB_NAME.fullmatch(name):
+    elif not HUB_NAME.fullmatch(name):
         raise ModelError(f"there is no model directory {name}: give an existing one, owner/name on the hub, or tiny")
 
 
-def find_settings(name: str) -> PolicySettings:
+def find_settings(name: str, base: str | None = None) -> PolicySettings:
     """What segrl.json says, in a directory or among the files on the hub; else the table; else nothing.
 
-    An adapter without one is used as the model below it. Raises ModelError for a checkpoint that is not there.
+    An adapter without one is used as the model below it, `base` if given. Raises ModelError for a checkpoint
+    that is not there.
     """
     _check_place(name)
-    base = base_of(name)
-    if base is not None and not (Path(name) / FILE_NAME).is_file():
-        return find_settings(base)
+    if not (Path(name) / FILE_NAME).is_file() and (below := base_of(name, base)) is not None:
+        return find_settings(below)
     if Path(name).is_dir():
         directory: Path | None = Path(name)
     else:

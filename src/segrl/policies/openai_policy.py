@@ -154,15 +154,18 @@ def read_reply(reply: Any) -> Completion:
     """The completion in a server's reply, its `seconds` 0.
 
     Reasoning that a server keeps apart is put in front in think tags, and so is an opening <think>
-    that the chat template wrote (a `</think>` comes before any `<think>`). A text that a filter
-    withheld is empty. Raises KeyError, TypeError, IndexError or ValueError for what is no reply.
+    that the chat template wrote (a `</think>` comes before any `<think>`). Where a server's reasoning
+    parser took the whole of a finished answer for reasoning (`content` is null), that is the text. A text
+    that a filter withheld is empty. Raises KeyError, TypeError, IndexError or ValueError for what is no reply.
     """
     choice = reply["choices"][0]
     message, finish = choice["message"], choice["finish_reason"]
     text, apart = message.get("content") or "", message.get("reasoning_content") or message.get("reasoning")
     if not isinstance(text, str) or not isinstance(finish, str) or not isinstance(apart, str | None):
         raise ValueError("no text, or no finish_reason")
-    if apart and "</think>" not in text:
+    if apart and not text and finish == "stop":
+        text = apart
+    elif apart and "</think>" not in text:
         text = f"<think>{apart}</think>{text}"
     elif "<think>" not in (before := text.partition("</think>"))[0] and before[1]:
         text = f"<think>{text}"

@@ -10,7 +10,7 @@ from segrl.policies.chat import rendered
 from segrl.policies.frames import family_of
 from segrl.policies.names import is_served, model_name
 from segrl.policies.published import published, published_settings
-from segrl.policies.settings import PolicySettings, answer_format_of, read_settings
+from segrl.policies.settings import PolicySettings, answer_format_of, read_settings, refuse_code
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,16 @@ def shown_prompt(policy: str, query: str, *, answer_format: str | None = None, p
     name = model_name(policy) if served else resolve_policy(policy)
     if plain or served or (published(name) is not None and not _is_here(name)):
         settings = read_settings(name) if Path(name, "segrl.json").is_file() else published_settings(name)
+        refuse_code(settings, name, trusted=answer_format is not None)
         return _shown(settings.override(answer_format=answer_format), query, settings.frame, family_of(name))
     from transformers import AutoConfig
 
     from segrl.policies.frames import frame_name
     from segrl.policies.loading import find_settings, load_processor
 
-    settings = find_settings(name).override(answer_format=answer_format)
+    settings = find_settings(name)
+    refuse_code(settings, name, trusted=answer_format is not None)
+    settings = settings.override(answer_format=answer_format)
     processor = load_processor(name)
     family = AutoConfig.from_pretrained(name).model_type
     return _shown(settings, query, frame_name(family, settings), family, processor)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.answers import NATIVE_FORMATS
 from segrl.errors import ModelError
+from segrl.plugins import PREFIX
 from segrl.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ def answer_format_of(settings: PolicySettings, family: str) -> str:
     return settings.answer_format or NATIVE_FORMATS.get(family, OTHER_ANSWER_FORMAT)
 
 
-FRAME_NAMES = ("original", "resized", "smart_resize", "relative_1000")
+FRAME_NAMES = ("original", "resized", "smart_resize", "relative_1000", "relative_1")
 """`original`: pixels of the image as it is. `resized`: pixels of the image squashed to `input_wh`.
-`smart_resize`: pixels of the image as the checkpoint's own processor resizes it. `relative_1000`: 0–1000."""
+`smart_resize`: pixels of the image as the checkpoint's own processor resizes it. `relative_1000`: 0–1000.
+`relative_1`: 0–1."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,15 @@ class PolicySettings:
     def override(self, **options: Any) -> PolicySettings:
         """These settings with every option that is not None put in its place."""
         return replace(self, **{key: value for key, value in options.items() if value is not None})
+
+
+def refuse_code(settings: PolicySettings, name: str, *, trusted: bool) -> None:
+    """Raises ModelError if the policy's own files name code to import (`python:…`), and nobody said that it may run."""
+    if not trusted and str(settings.answer_format or "").startswith(PREFIX):
+        raise ModelError(
+            f"the {FILE_NAME} of {name} names code, {settings.answer_format}, which is not imported unless you say so: "
+            "trust_remote_code=True (policy.trust_remote_code=true), or give the answer_format yourself"
+        )
 
 
 def _checked_wh(value: Any) -> tuple[int, int]:
