@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 from growth import floor, growth
-from rows import Row, against_plain, one_group, parsing, scores, warm
-from workload import Workload
+from rows import Row, against_plain, one_group, parsing, scores, tiny_prompts, warm
+from workload import Workload, photograph
 
 from segrl.devices import core_count
 from segrl.files import write_atomically
@@ -77,6 +77,7 @@ def table(work: Workload, options: argparse.Namespace) -> Iterator[Row]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield parsing(repeats, 40 if options.short else 4000)
+    yield tiny_prompts(repeats, photograph(400, 300))
     torch.set_num_threads(threads)
 
 

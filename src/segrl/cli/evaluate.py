@@ -26,7 +26,7 @@ PolicyName = Annotated[
     ),
 ]
 SegmenterName = Annotated[
-    str | None, typer.Option(metavar="S", help="grabcut, box, or a model of the SAM family [default: by policy]")
+    str | None, typer.Option(metavar="S", help="grabcut, tiny, box, or a model of the SAM family [default: by policy]")
 ]
 Root = Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set.")]
 Out = Annotated[

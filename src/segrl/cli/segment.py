@@ -38,7 +38,7 @@ Formats = Annotated[
 Overlay = Annotated[bool, typer.Option("--overlay", help="Also pictures with what was found drawn over them.")]
 PolicyName = Annotated[str, typer.Option(metavar="P", help="tiny, a directory, or a model's name on the hub.")]
 SegmenterName = Annotated[
-    str | None, typer.Option(metavar="S", help="grabcut or a model of the SAM family [default: fits the policy].")
+    str | None, typer.Option(metavar="S", help="grabcut, tiny or a SAM model [default: fits the policy].")
 ]
 Prompts = Annotated[
     Path | None,

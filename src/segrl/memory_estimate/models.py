@@ -243,9 +243,9 @@ def transformers_config(model: PolicyModel, more: Mapping[str, Any] | None = Non
 
 
 def segmenter_model(name: str) -> SegmenterModel | None:
-    """The segmenter called `name`; None for one without weights. Raises RecipeError for one that is not known."""
+    """The segmenter called `name`; None for one of a few megabytes. Raises RecipeError for one that is not known."""
     if name in SEGMENTERS:
         return SEGMENTERS[name]
-    if name in ("grabcut", "box"):
+    if name in ("grabcut", "tiny", "box"):
         return None
     raise RecipeError(f"segrl plan does not know the segmenter {name}: it knows {', '.join(SEGMENTERS)}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from segrl.segmenters.checkpoint import Checkpoint
     from segrl.segmenters.disk import DiskCache
     from segrl.segmenters.sam import SamSegmenter
+    from segrl.segmenters.tiny.segmenter import TinySegmenter
 
 CACHE_BYTES = 2 * 2**30
 CACHE_DIR_BYTES = 50 * 2**30
@@ -25,6 +26,7 @@ def load(name_or_path: str, **options: Any) -> Segmenter:
     """The segmenter called `name_or_path`.
 
     "grabcut": GrabCut, needs no weights (options: `max_side`, `threads`, see `GrabCut`).
+    "tiny": the small network that ships with segrl (options: `device`, `passes`, `weights`, see `load_tiny`).
     "box": the fake that fills boxes. Everything else is a model of the SAM family, on the hub or in
     a directory (options: see `load_sam`); one process loads it once.
     Raises ModelError for a name or an option that there is not.
@@ -32,7 +34,7 @@ def load(name_or_path: str, **options: Any) -> Segmenter:
     from segrl.segmenters.box import BoxSegmenter
     from segrl.segmenters.grabcut import GrabCut
 
-    builders: dict[str, Any] = {"grabcut": GrabCut, "box": BoxSegmenter}
+    builders: dict[str, Any] = {"grabcut": GrabCut, "tiny": load_tiny, "box": BoxSegmenter}
     builder = builders.get(name_or_path)
     if builder is not None:
         check_options(f"the segmenter {name_or_path}", builder, options)
@@ -42,6 +44,21 @@ def load(name_or_path: str, **options: Any) -> Segmenter:
             raise ModelError(f"the segmenter {name_or_path}: {error}") from error
     check_options(f"the segmenter {name_or_path}", load_sam, options)
     return load_sam(name_or_path, **options)
+
+
+@lru_cache(maxsize=1)
+def load_tiny(*, device: str | None = None, passes: int = 2, weights: str | None = None) -> TinySegmenter:
+    """The segmenter that ships with segrl; the same object when asked again.
+
+    device: as for `load_sam`. passes: see `TinySegmenter`. weights: another safetensors file of the same network, as
+    `proof/segmenter.py ship` writes it. Raises ModelError for a file that is none.
+    """
+    from segrl.segmenters.tiny.segmenter import TinySegmenter, read_network
+
+    if passes < 1:
+        raise ValueError(f"passes is a whole number from 1 on, not {passes!r}")
+    place = parse_device(device) if device is not None else default_device()
+    return TinySegmenter(read_network(weights), device=place, passes=passes)
 
 
 @lru_cache(maxsize=1)

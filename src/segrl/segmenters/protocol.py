@@ -58,6 +58,14 @@ class ScoringSegmenter(Segmenter, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LowResolution:
+    """What the decoder says about n prompts: logits `(n, h, w)` float32 and predicted IoU `(n,)` float32."""
+
+    logits: torch.Tensor
+    scores: torch.Tensor
+
+
 class ImageTooLarge(ModelError):
     """One image alone does not fit in the device's memory; `image` is the one."""
 

@@ -16,7 +16,7 @@ from segrl.images import content_id
 from segrl.segmenters.cache import MemoryCache, Store
 from segrl.segmenters.checkpoint import Checkpoint
 from segrl.segmenters.memory import Batcher
-from segrl.segmenters.protocol import Embedding, ImageTooLarge, check_frames
+from segrl.segmenters.protocol import Embedding, ImageTooLarge, LowResolution, check_frames
 from segrl.types import MaskPrompt
 
 if TYPE_CHECKING:
@@ -29,14 +29,6 @@ DECODE_BATCH = {"cpu": 2, "cuda": 64}
 """Prompts decoded at once, by kind of device."""
 UPSCALE_PIXELS = 2**26
 """Mask pixels brought to the original size at once (in float32, before the threshold)."""
-
-
-@dataclass(frozen=True)
-class LowResolution:
-    """What the decoder says about n prompts: logits `(n, h, w)` float32 and predicted IoU `(n,)` float32."""
-
-    logits: torch.Tensor
-    scores: torch.Tensor
 
 
 @dataclass(frozen=True)

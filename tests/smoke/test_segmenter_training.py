@@ -1,0 +1,85 @@
+"""The tiny segmenter's training runs, goes on where it was stopped, and ships weights that load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+PROOF = Path(__file__).parents[2] / "proof"
+sys.path.insert(0, str(PROOF))
+
+
+@pytest.fixture(scope="module")
+def duts(tmp_path_factory) -> Path:
+    """Forty-two pictures with a disc each, in DUTS's layout."""
+    root = tmp_path_factory.mktemp("duts")
+    rng = np.random.default_rng(0)
+    for folder in ("Image", "Mask"):
+        (root / "DUTS-TR" / f"DUTS-TR-{folder}").mkdir(parents=True)
+    ys, xs = np.mgrid[:60, :80]
+    for i in range(42):
+        mask = (xs - rng.integers(30, 50)) ** 2 + (ys - 30) ** 2 < rng.integers(12, 20) ** 2
+        image = rng.integers(0, 120, (60, 80, 3), np.uint8) + mask[..., None].astype(np.uint8) * 100
+        cv2.imwrite(str(root / "DUTS-TR" / "DUTS-TR-Image" / f"{i:03}.jpg"), image)
+        cv2.imwrite(str(root / "DUTS-TR" / "DUTS-TR-Mask" / f"{i:03}.png"), mask.astype(np.uint8) * 255)
+    return root
+
+
+def train(data: Path, out: Path, samples: int) -> None:
+    command = [sys.executable, str(PROOF / "segmenter.py"), "train", "--data", str(data), "--out", str(out)]
+    command += ["--samples", str(samples), "--batch", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_goes_on_and_its_weights_load(duts, tmp_path, monkeypatch):
+    import segmenter
+    import segmenter_card
+
+    from segrl import segmenters
+    from segrl.segmenters.tiny import segmenter as shipped
+
+    train(duts, tmp_path, 8)
+    train(duts, tmp_path, 12)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 3]
+    for module in (shipped, segmenter_card):
+        monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights" / "model.safetensors")
+    segmenter.ship(tmp_path, duts, None, "A test.")
+    card = (tmp_path / "weights" / "README.md").read_text()
+    assert "| one point | 0." in card
+    assert "A test." in card
+    loaded = segmenters.load("tiny", weights=str(tmp_path / "weights" / "model.safetensors"))
+    assert sum(one.numel() for one in loaded.network.parameters()) < 3_000_000
+
+
+def test_simulated_prompts_are_about_the_mask(duts, tmp_path):
+    from segmenter_samples import click, fresh, loosen, next_round, split, unpack
+
+    pictures = unpack(duts, tmp_path)
+    training, held_out = split(pictures)
+    assert len(training) == 39
+    assert held_out == [0, 20, 40]
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        sample = fresh(pictures, training, rng)
+        for (x, y), label in zip(sample.points, sample.labels, strict=True):
+            assert sample.mask[int(y), int(x)] == label
+        crop = sample.crop()
+        again = next_round(sample, np.full((32, 32), -1, np.float32), crop, rng)
+        if again is not None and len(again.points) > len(sample.points):
+            assert again.labels[-1] == 1  # nothing was answered: the object is missed
+    mask = pictures.pair(1)[1]
+    x1, y1, x2, y2 = loosen(mask, 0.0, rng)
+    assert mask[:, : int(x1)].sum() == mask[: int(y1)].sum() == mask[:, int(x2) :].sum() == mask[int(y2) :].sum() == 0
+    assert click(mask, mask, rng) is None
+    added = np.ones_like(mask)
+    (x, y), label = click(mask, added, None)
+    assert label == 0
+    assert mask[int(y), int(x)] == 0
