@@ -117,7 +117,7 @@ def train(options: Options) -> None:
             losses = []
 
 
-def rate_at(progress: float, options: Options) -> float:
+def rate_at(progress: float, options: Options | argparse.Namespace) -> float:
     """The learning rate's factor: a short rise, constant, then half a cosine to nothing."""
     if progress < options.decay_from:
         return min(1.0, progress / 0.01 + 0.01)

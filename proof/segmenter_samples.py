@@ -124,7 +124,7 @@ def fresh(pictures: Pictures, indices: list[int], rng: np.random.Generator) -> S
         chosen = _one_object(mask, rng)
         if chosen.sum() >= 24 and chosen.mean() < 0.95:
             box, points, labels = _prompt(chosen, rng)
-            return Sample(image, chosen, box, points, labels, _colour(rng), rng.uniform(1.35, 1.9))
+            return Sample(image, chosen, box, points, labels, random_colours(rng), rng.uniform(1.35, 1.9))
 
 
 def _paste(
@@ -204,7 +204,7 @@ def _anywhere(where: np.ndarray, count: int, rng: np.random.Generator) -> tuple[
     return tuple((float(xs[i]), float(ys[i])) for i in rng.integers(0, len(ys), count))
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
+def random_colours(rng: np.random.Generator) -> np.ndarray:
     """Brightness, contrast, saturation and a cast, as a matrix `(3, 4)` for values of 0 to 1."""
     grey = np.array([0.299, 0.587, 0.114])
     saturation = 0.0 if rng.random() < 0.05 else rng.uniform(0.6, 1.4)

@@ -47,12 +47,12 @@ CHAT_TEMPLATE = """\
 """
 
 
-def build() -> PreTrainedTokenizerFast:
-    """The tokenizer: one token per phrase, per known word (also with a space before it) and per integer up to SIDE."""
+def build(highest: int = SIDE) -> PreTrainedTokenizerFast:
+    """The tokenizer: one token per phrase, per known word (also with a space before it), per integer to `highest`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    numbers = [str(i) for i in range(SIDE + 1)]
+    numbers = [str(i) for i in range(highest + 1)]
     pieces = [
         *PHRASES,
         *WORDS,

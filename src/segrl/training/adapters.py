@@ -47,11 +47,13 @@ def _made(config: Any, section: str, options: Mapping[str, Any]) -> Any:
 
 
 def freeze_vision_tower(model: PreTrainedModel) -> None:
-    """Keeps the image encoder, its mergers included, as it is: the gradients stop before it.
+    """Keeps the image encoder, its mergers included, as it is: the gradients stop before it, and its normalisations
+    and dropout stay as they are in use, whatever the trainer sets the model to.
 
     Raises RecipeError for a model that has none.
     """
     tower = model.get_encoder(modality="image")
     if tower is model:
         raise RecipeError(f"policy.freeze_vision_tower: {type(model).__name__} has no image encoder of its own")
-    tower.requires_grad_(False)
+    tower.requires_grad_(False).eval()
+    vars(tower)["train"] = lambda mode=True: tower  # `model.train()` calls this on its children

@@ -1,0 +1,53 @@
+"""The tiny policy with convolutional eyes: what it is asked and how its numbers are spelled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from segrl import policies
+from segrl.tiny.photos import SIDE, STRIDE, build, build_processor, save
+from segrl.training.adapters import freeze_vision_tower
+from segrl.types import Frame
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+def test_numbers_of_its_frame_are_one_token_each():
+    tokenizer = build_processor().tokenizer
+    for number in range(SIDE + 1):
+        assert len(tokenizer.encode(str(number))) == 1
+    assert tokenizer.decode(tokenizer.encode("<bbox>[1,192,3,4]</bbox>")) == "<bbox>[1,192,3,4]</bbox>"
+
+
+def test_it_is_saved_asked_and_read_like_any_policy(model, tmp_path):
+    save(tmp_path, model)
+    policy = policies.load(str(tmp_path))
+    assert policy.answer_format == "seg-r1"
+    assert policy.frame_for((640, 480)) == Frame.resized(SIDE, SIDE)
+    image = Image.new("RGB", (64, 48), (200, 30, 30))
+    inputs = build_processor()(images=[image], text="<|image_pad|>", return_tensors="pt")
+    assert inputs["input_ids"].shape[1] == (SIDE // STRIDE) ** 2
+    assert inputs["pixel_values"].shape == (1, 3, SIDE, SIDE)
+
+
+def test_equal_seeds_give_equal_weights(model):
+    other = build()
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_frozen_eyes_stay_as_they_are_in_use():
+    model = build()
+    freeze_vision_tower(model)
+    model.train()
+    tower = model.model.vision_tower
+    assert not any(module.training for module in tower.modules())
+    assert model.model.language_model.training
+    before = {name: buffer.clone() for name, buffer in tower.named_buffers()}
+    tower(torch.randn(2, 3, SIDE, SIDE))
+    assert all(torch.equal(before[name], buffer) for name, buffer in tower.named_buffers())
