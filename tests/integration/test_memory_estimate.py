@@ -26,7 +26,8 @@ from segrl.training.recipe import load_recipe
 from segrl.training.stages import load_stages
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(FOLDER.glob("*.yaml"))
+# The policy of photographs.yaml is a directory that a script makes first.
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "photographs")
 
 
 def without_weights(model: models.PolicyModel):
