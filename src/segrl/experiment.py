@@ -16,8 +16,7 @@ from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, TrainResult, train
 from segrl.training.checkpoints import RunDir
 from segrl.training.distributed import launch
-from segrl.training.held_out import seen_in_training
-from segrl.training.parts import Parts
+from segrl.training.parts import Parts, seen_in_training
 from segrl.training.recipe import eval_settings
 from segrl.training.reward_check import ensure_reward
 

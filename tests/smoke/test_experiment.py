@@ -16,8 +16,7 @@ from segrl.pipeline import fitting_segmenter
 from segrl.policies import read_settings
 from segrl.training import parse_recipe
 from segrl.training.export import export
-from segrl.training.held_out import seen_in_training
-from segrl.training.parts import Parts
+from segrl.training.parts import Parts, seen_in_training
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

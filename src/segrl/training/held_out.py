@@ -16,6 +16,7 @@ from segrl.errors import RecipeError
 from segrl.evaluation import EvalRecord, Loaded, describe, write_evaluation
 from segrl.evaluation.run import answers_to
 from segrl.training.checkpoints import RunDir
+from segrl.training.data import spread
 from segrl.training.diagnosis import Finding, same_answer_in
 from segrl.training.parts import Parts
 from segrl.training.recipe import Recipe, eval_settings
@@ -89,24 +90,6 @@ class HeldOut(TrainerCallback):
         return Loaded(self._settings, self._examples, lambda window: policy, self._text_to_masks, {"step": step})
 
 
-COMPARED = 256
-"""Training and held-out examples that are compared, spread over either set."""
-
-
-def seen_in_training(parts: Parts) -> dict[str, int]:
-    """How many of the held-out examples are training examples too: `{"compared": …, "seen": …}`.
-
-    Compared by what they hold, image and query, whatever they are called. All of them are where both sections
-    name the same data; else COMPARED of either set are looked at, so of large sets some are found, not all.
-    """
-    trained, measured = parts.examples, parts.eval_examples
-    if trained is measured:
-        return {"compared": len(measured), "seen": len(measured)}
-    known = {(example.image_id, example.query) for example in (trained[i] for i in spread(len(trained), COMPARED))}
-    chosen = [measured[i] for i in spread(len(measured), COMPARED)]
-    return {"compared": len(chosen), "seen": sum((example.image_id, example.query) in known for example in chosen)}
-
-
 def check_held_out(recipe: Recipe, config: Any) -> None:
     """Refuses what evaluation during training cannot do; raises RecipeError."""
     section = recipe.evaluation
@@ -119,17 +102,6 @@ def check_held_out(recipe: Recipe, config: Any) -> None:
         )
     if getattr(config, "fsdp", None):
         raise RecipeError("evaluation.every: FSDP shards the weights; evaluate the checkpoints after training instead")
-
-
-def spread(n: int, wanted: int | None) -> list[int]:
-    """`wanted` indices below `n`, evenly spread; all of them for None or too many.
-
-    >>> spread(10, 4)
-    [0, 3, 6, 9]
-    """
-    if wanted is None or wanted >= n:
-        return list(range(n))
-    return [round(i) for i in np.linspace(0, n - 1, wanted)]
 
 
 def _in_order(records: list[EvalRecord], accelerator: Any) -> list[EvalRecord]:
