@@ -23,7 +23,7 @@ def plan(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
     ] = None,
 ) -> None:
-    """Reckon what a recipe needs of a GPU's memory, part by part; status 1 if it does not fit.
+    """Estimate what a recipe needs of a GPU's memory, part by part; status 1 if it does not fit.
 
     Not compared with measured GPU memory yet: a first guess. Needs no network and no GPU.
     """
@@ -38,7 +38,7 @@ def plan(
     stages = load_stages(recipe, overrides or ())
     settings = settings_of(stages, gpus, memory, image_wh)
     fit = [_show(stage.name, setting) for stage, setting in zip(stages, settings, strict=True)]
-    typer.echo("\nreckoned from dimensions; not compared with measured GPU memory yet")
+    typer.echo("\nestimated from dimensions; not compared with measured GPU memory yet")
     if not all(fit):
         raise typer.Exit(1)
 

@@ -10,7 +10,9 @@ import typer
 
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file; it says method: grpo or sft.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is kept; a run there is gone on with.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory of the run; one that was stopped there is resumed.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
     ] = None,

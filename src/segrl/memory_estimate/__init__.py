@@ -1,10 +1,10 @@
-"""What a recipe needs of a GPU's memory, reckoned from dimensions: no network, no GPU, no torch.
+"""What a recipe needs of a GPU's memory, estimated from its dimensions: no network, no GPU, no torch.
 
 models     the dimensions of every model that a shipped recipe names
 needs      a recipe → bytes of each part, in each phase of a step
 changes    the smallest set of changes after which it fits
 
-The reckoning has not been compared with measured GPU memory; take it for a first guess.
+The estimate has not been compared with measured GPU memory: a first guess.
 """
 
 from __future__ import annotations

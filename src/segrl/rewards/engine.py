@@ -53,9 +53,9 @@ class RewardBatch:
 
 
 class RewardEngine:
-    """Scores completions on the one road from text to masks.
+    """Scores completions: texts → masks → scores → reward terms.
 
-    >>> engine = RewardEngine(road, build_terms({"iou": 0.7, "s_measure": 0.3}))  # doctest: +SKIP
+    >>> engine = RewardEngine(text_to_masks, build_terms({"iou": 0.7, "s_measure": 0.3}))  # doctest: +SKIP
     >>> engine.score(completions).totals  # doctest: +SKIP
     [0.93, 0.0]
     """

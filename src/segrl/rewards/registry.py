@@ -42,7 +42,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "non_repeat": texts.check_non_repeat,
     "length_budget": texts.check_length_budget,
 }
-"""What looks at a term's options before a run."""
+"""Checks of a term's options, made before a run."""
 
 
 @dataclass(frozen=True)

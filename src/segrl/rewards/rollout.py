@@ -1,4 +1,4 @@
-"""What a reward term looks at."""
+"""The argument of a reward term."""
 
 from __future__ import annotations
 

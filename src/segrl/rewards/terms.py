@@ -71,7 +71,7 @@ def check_boundary_iou(*, dilation_ratio: float = 0.02) -> None:
 
 
 def settled(rollout: Rollout) -> float | None:
-    """What an answer is worth whose mask need not be looked at; None for one that names something that may be there.
+    """The value of an answer that does not depend on its mask; None for one that names something that may be there.
 
     0 for a failure, a false alarm and false silence; 1 for "nothing there" where nothing is, as in `scoring.score`.
     """

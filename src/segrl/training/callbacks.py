@@ -1,4 +1,4 @@
-"""What we hang into TRL's trainers: step log, rollout log, findings, completion marker."""
+"""Callbacks for TRL's trainers: step log, rollout log, findings, completion marker."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class CompletionMarker(TrainerCallback):
 
 
 EVERY_ROWS = 5
-"""After how many logged steps the logs are diagnosed again; a number that is not finite is told at once."""
+"""After how many logged steps the logs are diagnosed again; a number that is not finite is reported at once."""
 
 
 class Findings(TrainerCallback):

@@ -147,7 +147,7 @@ def seen_in_training(parts: Parts) -> dict[str, int]:
     """How many of the held-out examples are training examples too: `{"compared": …, "seen": …}`.
 
     Compared by what they hold, image and query, whatever they are called. All of them are where both sections
-    name the same data; else COMPARED of either set are looked at, so of large sets some are found, not all.
+    name the same data; else COMPARED of either set, so large sets may share more than is found.
     """
     trained, measured = parts.examples, parts.eval_examples
     if trained is measured:

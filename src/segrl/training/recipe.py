@@ -25,7 +25,7 @@ class _Section(BaseModel):
 
 
 class PolicySection(_Section):
-    """The policy to train: a directory, a model's name on the hub, or `tiny`; a plain text is its `path`.
+    """The policy to train: a directory, a model's name on the hub, or `tiny`; a string is its `path`.
 
     What is not given follows from the policy's own segrl.json and its model family. system: the
     system prompt; `answer_format` stands for the instruction of the recipe's answer format.
@@ -40,7 +40,7 @@ class PolicySection(_Section):
 
 
 class SegmenterSection(BaseModel):
-    """The frozen segmenter: its name or path, and options of `segrl.segmenters.load`; a plain text is its `name`."""
+    """The frozen segmenter: its name or path, and options of `segrl.segmenters.load`; a string is its `name`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
@@ -52,7 +52,7 @@ class SegmenterSection(BaseModel):
 
 
 class DatasetSection(SegmenterSection):
-    """The training data: a name and options of `segrl.datasets.load`; a plain text is its `name`.
+    """The training data: a name and options of `segrl.datasets.load`; a string is its `name`.
 
     `python: my_data.Cells` in place of the name is a data set of one's own.
     """
@@ -114,7 +114,7 @@ class TrainingSection(_Section):
 
 
 class RewardCheckSection(_Section):
-    """The look at the reward before step 1; `reward_check: false` turns it off, as `samples: 0` does.
+    """The reward check before step 1; `reward_check: false` turns it off, as `samples: 0` does.
 
     samples: on how many training examples gold answers are set beside wrong ones. margin: how far
     gold must lie above every other, as a share of how far it lies above the worst.

@@ -1,4 +1,4 @@
-"""A look at the reward before step 1: do gold answers earn clearly more than wrong ones?
+"""The reward check before step 1: do gold answers earn clearly more than wrong ones?
 
 A reward that pays a blank answer, the whole image or a random box as well as the right one teaches
 just that, and shows it only after hours. A few training examples tell it in seconds.
@@ -30,7 +30,7 @@ GOLD = "gold"
 GOOD_IOU = 0.5
 """Below it no answer is right by chance, however bad gold's own mask is."""
 
-_TRIES = 4  # examples looked at per example wanted: some have targets without a pixel
+_TRIES = 4  # examples read per example wanted: some have targets without a pixel
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Groups = Sequence[GroupFacts]
 
 GROUPS, ENOUGH_GROUPS, ENOUGH_ANSWERS = 40, 8, 20
-"""Logged groups that are looked at, and how many groups or answers it takes."""
+"""Logged groups that are judged, and how many groups or answers a finding needs."""
 
 MOST = 0.5
 """Share of groups whose answers are all right, or all wrong."""

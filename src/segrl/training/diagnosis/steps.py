@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 Steps = Sequence[Row]
 
 ROWS, ENOUGH_ROWS = 10, 5
-"""Logged steps that are looked at, and how many of them it takes to say anything."""
+"""Logged steps that are judged, and how many of them a finding needs."""
 
 EQUAL = 0.5
 """Share of groups with equal rewards."""
@@ -91,7 +91,7 @@ def length_runs(steps: Steps) -> Finding | None:
         "Add the term length_budget or lower max_completion_length; loss_type: dr_grpo or dapo takes the length out of "
         "the loss."
         if grew
-        else "See in the rollouts what is left of the reasoning: a term may pay for its absence; "
+        else "Read the reasoning in the rollouts: a term may reward its absence; "
         "raise beta, or lower the learning rate.",
     )
 
