@@ -27,6 +27,7 @@ GENERATED = {
 """Pages that are made from the code, by path in the site."""
 
 _FORMULA = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+_INLINE = re.compile(r"(?<![\w$\\])\$([^$`\n]+)\$(?![\w$])")
 _OUTWARD = re.compile(r"\]\(\.\./([^)#\s]+)\)")
 
 
@@ -49,12 +50,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turns formulas into MathML, and brings files of the repository that a page links to into the site."""
     if "/" in page.file.src_uri:
         return markdown
-    return _OUTWARD.sub(lambda found: _bring(found, config, files), _FORMULA.sub(_mathml, markdown))
+    if _FORMULA.search(markdown):  # elsewhere a dollar sign is one of the shell's
+        markdown = _INLINE.sub(_inline, _FORMULA.sub(_mathml, markdown))
+    return _OUTWARD.sub(lambda found: _bring(found, config, files), markdown)
 
 
 def _mathml(found: re.Match[str]) -> str:
     formula = convert(" ".join(found[1].split()), display="block")
     return f'<div class="formula">{formula}</div>'
+
+
+def _inline(found: re.Match[str]) -> str:
+    return f"<span>{convert(found[1], display='inline')}</span>"  # alone at the start of a line it would be a block
 
 
 def _bring(found: re.Match[str], config: MkDocsConfig, files: Files) -> str:

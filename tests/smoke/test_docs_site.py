@@ -65,9 +65,27 @@ def test_nothing_is_loaded_from_another_host(site: Path) -> None:
 
 
 def test_formulas_need_no_script(site: Path) -> None:
-    page = (site / "objectives.html").read_text()
-    assert page.count("<math") == (DOCS / "objectives.md").read_text().count("$$") // 2 > 0
-    assert "$$" not in page
+    page, source = (site / "objectives.html").read_text(), (DOCS / "objectives.md").read_text()
+    inline = source.replace("$$", "").count("$") // 2
+    assert page.count("<math") == source.count("$$") // 2 + inline
+    assert page.count("<span><math") == inline > 0
+    assert "$" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    assert "<p><math" not in page  # an inline formula stands in its line
+    assert "$SECRET" in (site / "http.html").read_text()
+
+
+def test_modules_and_the_python_interface_are_made_from_the_code(site: Path) -> None:
+    modules, interface = ((site / "reference" / f"{name}.html").read_text() for name in ("modules", "api"))
+    for path in (ROOT / "src" / "segrl").rglob("*.py"):
+        name = path.relative_to(ROOT / "src" / "segrl").as_posix()
+        assert name == "__init__.py" or f"<code>{name}</code>" in modules, name
+    for name in (
+        "segrl.pipeline.load",
+        "segrl.types.MaskPrompt",
+        "segrl.rewards.rollout.Rollout",
+        "segrl.scoring.overlap.iou",
+    ):
+        assert f'id="{name}"' in interface, name
 
 
 def test_the_reference_names_every_key_term_and_recipe(site: Path) -> None:

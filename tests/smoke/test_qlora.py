@@ -16,7 +16,7 @@ from segrl.cli.app import app
 from segrl.files import read_rows
 from segrl.training import load_recipe, parse_recipe, train
 
-pytest.importorskip("bitsandbytes", reason="pip install 'segrl[qlora]'")
+pytest.importorskip("bitsandbytes", reason="pip install '.[qlora]'")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "one_gpu_24gb.yaml"

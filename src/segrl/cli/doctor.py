@@ -44,7 +44,7 @@ def _packages() -> Iterator[str]:
         installed = installed_version(requirement.name)
         wanted = f"{requirement.name}{requirement.specifier}"
         fits = installed is not None and requirement.specifier.contains(installed, prereleases=True)
-        add = f"pip install 'segrl[{extra}]'" if extra else f"pip install '{wanted}'"
+        add = f"extra {extra}, in a clone: pip install '.[{extra}]'" if extra else f"pip install '{wanted}'"
         note = "" if fits else f"  optional: {add}" if extra else f"  needs {requirement.specifier}: {add}"
         typer.echo(f"  {requirement.name:<24} {installed or 'not installed':<16}{note}".rstrip())
         if not fits and not extra:

@@ -47,7 +47,9 @@ def needs_web() -> None:
     """Raises SegrlError with the line that adds the web extra if a part of it is missing."""
     missing = [module for module in MODULES if find_spec(module) is None]
     if missing:
-        raise SegrlError(f"{missing[0]} is not installed: pip install 'segrl[web]'")
+        raise SegrlError(
+            f"{missing[0]} is not installed: it comes with segrl's extra web (in a clone: pip install '.[web]')"
+        )
 
 
 def limits_of(*, max_mb: float, max_memory_mb: float, **given: object) -> Limits:
