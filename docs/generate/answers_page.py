@@ -36,7 +36,9 @@ def page() -> str:
 
 
 def _section(form: AnswerFormat) -> str:
-    about = prose(sys.modules[type(form).__module__].__doc__)
+    module = sys.modules[type(form).__module__]
+    shares = sum(isinstance(one, type) and one.__module__ == module.__name__ for one in vars(module).values()) > 1
+    about = prose(type(form).__doc__ if shares else module.__doc__)
     system = [f"System prompt:\n\n{_text(form.system)}"] if form.system else []
     parts = [
         f"## {form.name}",
@@ -57,4 +59,4 @@ def _one_object(form: AnswerFormat) -> str:
 
 
 def _text(text: str) -> str:
-    return f"``` {{ .text .output }}\n{text}\n```"
+    return f"````` {{ .text .output }}\n{text}\n`````"  # longer than a fence that an answer may hold
