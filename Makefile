@@ -8,6 +8,9 @@ IS_USABLE  := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USABLE)' >/dev/null 2>&1 && echo $(name))))
 
 PYTEST := $(VENV)/bin/python -m pytest
+# Files of tests are shared out among as many processes as there are cores; `make test JOBS=1` runs one after the other.
+JOBS ?= auto
+SHARED_OUT := -n $(JOBS) --dist loadfile
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help install quickstart unit test test-long check attack audit proof bench docs clean
@@ -45,7 +48,7 @@ unit: install
 	$(PYTEST) tests/unit
 
 test: check
-	$(PYTEST)
+	$(PYTEST) $(SHARED_OUT)
 
 # Hostile requests to the three servers on loopback, good clients beside; a few minutes. Its short form is in make test.
 attack: install
