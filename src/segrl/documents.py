@@ -16,8 +16,8 @@ from segrl.text import first_line
 if TYPE_CHECKING:
     import yaml
 
-MOST_VALUES = 1_000_000
-"""Values that a YAML text may hold once its anchors are followed; a text of a kilobyte can name billions."""
+MAX_DEPTH, MAX_VALUES = 50, 100_000
+"""How deep the lists and mappings of a YAML text may go, and how many values it may hold, aliases written out."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -65,22 +65,38 @@ def parse_json(text: str, name: str) -> Any:
 def load_yaml(text: str, loader: type[yaml.SafeLoader] | None = None) -> Any:
     """What a YAML text says, in plain values; loader: a SafeLoader with resolvers of its own.
 
-    Raises yaml.YAMLError for what is no YAML, and ValueError for nesting that is too deep, for anchors that
-    hold themselves, and for more than MOST_VALUES values once anchors are followed.
+    Raises yaml.YAMLError for what is no YAML and ValueError beyond MAX_DEPTH and MAX_VALUES.
     """
     import yaml
 
-    opened = (loader or yaml.SafeLoader)(text)
-    try:
-        node = opened.get_single_node()
-        if node is None:
-            return None
-        _count(node, {}, set())
-        return opened.construct_document(node)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    finally:
-        opened.dispose()
+    chosen = loader or yaml.SafeLoader
+    _check_size(text, chosen)
+    return yaml.load(text, Loader=chosen)  # noqa: S506  # a SafeLoader
+
+
+def _check_size(text: str, loader: type[yaml.SafeLoader]) -> None:
+    """Raises ValueError beyond MAX_DEPTH and MAX_VALUES, before anything is built."""
+    import yaml
+
+    sizes: dict[str, int] = {}  # of each anchor
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, and the values before it
+    values = 0
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ValueError(f"the alias *{event.anchor} stands before its anchor, or inside it")
+            values += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            sizes |= {anchor: values - before} if anchor else {}
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            sizes |= {event.anchor: 1} if event.anchor else {}
+        if len(open_nodes) > MAX_DEPTH or values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} values, its aliases written out")
 
 
 def read_yaml(path: Path) -> Any:
@@ -91,18 +107,3 @@ def read_yaml(path: Path) -> Any:
         return load_yaml(read_text(path))
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"cannot read {path}: it is no YAML: {first_line(error)}") from error
-
-
-def _count(node: Any, counted: dict[int, int], above: set[int]) -> int:
-    """Values under a node, those of an anchor as often as it is named. Raises ValueError above MOST_VALUES."""
-    if id(node) in above:
-        raise ValueError("an anchor holds itself")
-    if id(node) not in counted:
-        children = node.value if isinstance(node.value, list) else []
-        flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
-        above.add(id(node))
-        counted[id(node)] = 1 + sum(_count(child, counted, above) for child in flat)
-        above.discard(id(node))
-    if counted[id(node)] > MOST_VALUES:
-        raise ValueError(f"its anchors make more than {MOST_VALUES} values")
-    return counted[id(node)]

@@ -118,3 +118,21 @@ def test_broken_and_missing_files_are_named(tmp_path):
             load_plain(path)
     with pytest.raises(DataError, match=r"b\.p"):
         load_plain(tmp_path / "b.p")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a byte string of 2⁶³ bytes
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",  # a number of 2³¹ bytes
+        b"c__builtin__\nbytearray\n(I9000000000\ntR.",
+        b"c__builtin__\nbytes\n(I9000000000\ntR.",
+        b"\x80\x02Kbccomplex\n",
+        b"(((((((((((((",
+    ],
+)
+def test_hostile_pickles_are_one_line(tmp_path, data):
+    (tmp_path / "a.p").write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.p") as caught:
+        load_plain(tmp_path / "a.p")
+    assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ def key_values(pairs: Iterable[str]) -> dict[str, Any]:
     """`["per=image"]` → `{"per": "image"}`, values read as YAML. Raises DataError for what is no KEY=VALUE."""
     import yaml
 
+    from segrl.documents import load_yaml
     from segrl.errors import DataError
 
     options = {}
@@ -18,7 +19,7 @@ def key_values(pairs: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise DataError(f"an option is written KEY=VALUE, not {pair!r}")
         try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            options[key] = load_yaml(value)
+        except (yaml.YAMLError, ValueError) as error:
             raise DataError(f"the value of {key} cannot be read: {value!r}") from error
     return options

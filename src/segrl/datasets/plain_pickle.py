@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from segrl.errors import DataError
+from segrl.text import first_line
 
 _PLAIN_KINDS = "biufcSU"
 """Kinds of numpy values that are numbers or text; an object array could hold anything."""
@@ -60,6 +61,17 @@ def _bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _of_values(kind: type[bytes] | type[bytearray]) -> Callable[..., bytes | bytearray]:
+    """`kind`, which also takes a number: as many zeros, of memory that the file does not hold."""
+
+    def make(*parts: Any) -> bytes | bytearray:
+        if parts and isinstance(parts[0], int):
+            raise pickle.UnpicklingError(f"{kind.__name__} of a number")
+        return kind(*parts)
+
+    return make
+
+
 _ADMITTED: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _bytes,
@@ -67,7 +79,8 @@ _ADMITTED: dict[str, Callable[..., Any]] = {
     "numpy.ndarray": _Array,
 }
 for _module in ("builtins", "__builtin__"):
-    _ADMITTED |= {f"{_module}.{kind.__name__}": kind for kind in (set, frozenset, bytes, bytearray, complex)}
+    _ADMITTED |= {f"{_module}.{kind.__name__}": kind for kind in (set, frozenset, complex)}
+    _ADMITTED |= {f"{_module}.{kind.__name__}": _of_values(kind) for kind in (bytes, bytearray)}
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _ADMITTED |= {f"{_module}.scalar": _scalar, f"{_module}._reconstruct": _new_array}
 
@@ -101,5 +114,5 @@ def _load(path: Path, encoding: str) -> Any:
         raise DataError(f"cannot read {path}: {error}") from error
     except pickle.UnpicklingError as error:
         raise DataError(f"{path} cannot be read as plain data, it holds or lacks: {error}") from error
-    except (EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise DataError(f"{path} is cut short or no pickle: {error}") from error
+    except Exception as error:  # unpicklers raise anything on broken bytes, OverflowError and MemoryError included
+        raise DataError(f"{path} is cut short or no pickle: {first_line(error)}") from error

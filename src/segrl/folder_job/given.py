@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from segrl.documents import read_yaml
 from segrl.errors import DataError
 from segrl.folder_job.inputs import Inputs, Job
 from segrl.types import ORIGINAL, RELATIVE_1000, MaskPrompt
@@ -81,12 +82,7 @@ def _coco(path: Path) -> Iterator[_Entry]:
 
 
 def _yolo(path: Path) -> Iterator[_Entry]:
-    import yaml
-
-    try:
-        names = yaml.safe_load(path.read_text(encoding="utf-8"))["names"]
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    names = read_yaml(path)["names"]
     for file in _label_files(path):
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segrl import answers
+from segrl.documents import load_yaml
 from segrl.errors import RecipeError
 from segrl.plugins import PREFIX, make_importable, named_in
 from segrl.rewards.registry import RewardTerm, build_terms
@@ -342,37 +343,9 @@ _Loader.add_implicit_resolver(
 )
 
 
-MAX_DEPTH, MAX_VALUES = 50, 100_000
-"""How deep the lists and mappings of a recipe may go, and how many values it may hold, aliases written out."""
-
-
 def yaml_value(text: str) -> Any:
     """What a YAML text says, in plain Python values. Raises YAMLError or ValueError for what it does not say."""
-    _check_size(text)
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
-
-
-def _check_size(text: str) -> None:
-    """Raises ValueError beyond MAX_DEPTH and MAX_VALUES, before anything is built."""
-    sizes: dict[str, int] = {}  # of each anchor
-    open_nodes: list[tuple[str | None, int]] = []  # anchor, and the values before it
-    values = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes:
-                raise ValueError(f"the alias *{event.anchor} stands before its anchor, or inside it")
-            values += sizes[event.anchor]
-        elif isinstance(event, yaml.CollectionStartEvent):
-            open_nodes.append((event.anchor, values))
-            values += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = open_nodes.pop()
-            sizes |= {anchor: values - before} if anchor else {}
-        elif isinstance(event, yaml.ScalarEvent):
-            values += 1
-            sizes |= {event.anchor: 1} if event.anchor else {}
-        if len(open_nodes) > MAX_DEPTH or values > MAX_VALUES:
-            raise ValueError(f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} values, its aliases written out")
+    return load_yaml(text, _Loader)
 
 
 def _explain(error: ValidationError) -> str:
