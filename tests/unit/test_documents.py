@@ -31,7 +31,7 @@ def test_encodings_are_tried_in_turn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[1e5", "9" * 5000, "", '{"a": ' * 50_000])
 def test_json_that_cannot_be_read_is_one_line(text: str) -> None:
-    with pytest.raises(DataError, match="^it: ") as caught:
+    with pytest.raises(DataError, match=r"^it: ") as caught:
         parse_json(text, "it:")
     assert "\n" not in str(caught.value)
 
