@@ -9,23 +9,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import attacks
 import httpx
 import pytest
-from serving import png, text_of
+from serving import SUPPORT, png, started, text_of
 
-SUPPORT = Path(__file__).parents[1] / "support"
 CLIENTS, ATTACKERS = 50, 6
 MB = 2**20
 SECONDS = 15.0
@@ -39,24 +36,6 @@ MASKS = {
 BOUND = 64 * MB + 2 * 24 * 4_000_000 + 9 * 16_000_000 + 32 * MB + 100 * MB
 """Memory beside what a server takes at rest, as docs/security.md counts it: bodies and images of open requests, two
 decoders, the masks of a batch, recent images; and a margin of 100 MB for the allocator."""
-
-
-@contextmanager
-def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its address; killed if it still runs at the end."""
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    with process:
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            found = re.search(r"http://[\d.]+:\d+", line)
-            assert found, line
-            yield process, found.group()
-        finally:
-            process.kill()
 
 
 def memory(process: subprocess.Popen[str], name: str) -> int:
@@ -166,7 +145,7 @@ def stopped_within(process: subprocess.Popen[str], seconds: float) -> None:
 
 
 def attack_masks(rounds: int) -> None:
-    with started(str(SUPPORT / "attacked.py"), json.dumps(MASKS)) as (process, url):
+    with started(str(SUPPORT / "attacked.py"), "serve", json.dumps(MASKS)) as (process, url):
         pictures = [text_of(png((40 + i, 30), (i, 2, 3))) for i in range(CLIENTS)]
         goods = [
             Good("/v1/segment", {"image": image, "query": [f"box 0 0 {i + 1} 9", "none"], "mask_format": "polygon"})

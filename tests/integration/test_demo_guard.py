@@ -14,26 +14,18 @@ from urllib.parse import quote
 import httpx
 import pytest
 from PIL import Image
-from serving import EchoPolicy, listening, png
+from serving import SUPPORT, png, started
 
-from segrl import segmenters
-from segrl.pipeline import Pipeline, make_text_to_masks
 from segrl.web.limits import Limits
 
 LIMITS = Limits(max_bytes=200_000, max_pixels=100_000, max_prompts=3)
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    from segrl.web.demo.app import create_app
-
-    policy = EchoPolicy()
-    model = Pipeline(policy, make_text_to_masks(policy, segmenters.load("box")))
-    app = create_app({"echo": model}, [(Image.new("RGB", (40, 30)), "none")], LIMITS, max_disk=600_000)
-    with listening(app, patience=2) as (port, _):
-        yield f"http://127.0.0.1:{port}"
+    limits = {name: getattr(LIMITS, name) for name in ("max_bytes", "max_pixels", "max_prompts")}
+    with started(str(SUPPORT / "attacked.py"), "demo", json.dumps(limits)) as (_, address):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +146,15 @@ def test_events_are_bounded(client):
     n_fn = asking(client)
     assert join(client, n_fn, [[]] * 30_000).json()["error"] == "too_many_items"
     headers = {"content-type": "application/json"}
-    for body, error in ((b"[" * 90, "too_deep"), (b"{", "not_json"), (b" " * 1_000_001, "body_too_large")):
+    assert join(client, 999, []).json()["error"] == "invalid_request"
+    assert join(client, n_fn, [], session_hash=None).json()["error"] == "invalid_request"
+    bodies = [(b"[" * 90, "too_deep"), (b"{", "not_json"), (b" " * 1_000_001, "body_too_large")]
+    for body, error in [
+        *bodies,
+        (b"[1e999]", "not_json"),
+        (b'{"data": [NaN]}', "not_json"),
+        (b"[]", "invalid_request"),
+    ]:
         answer = client.post("/gradio_api/queue/join", content=body, headers=headers)
         assert answer.json()["error"] == error
 

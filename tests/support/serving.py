@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import uvicorn
@@ -25,6 +29,7 @@ from segrl.web.limits import ServerSettings
 from segrl.web.run import bind
 from segrl.web.service import Service
 
+SUPPORT = Path(__file__).parent
 _BOX = re.compile(r"box (\d+) (\d+) (\d+) (\d+)")
 
 
@@ -136,3 +141,21 @@ def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+@contextmanager
+def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address; killed if it still runs at the end."""
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    with process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            found = re.search(r"http://[\d.]+:\d+", line)
+            assert found, line
+            yield process, found.group()
+        finally:
+            process.kill()

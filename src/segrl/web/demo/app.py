@@ -63,7 +63,7 @@ def create_app(
         ssr_mode=False,
     )
     page.has_launched = True  # only then does Gradio check the paths that requests name; mounting does not say so
-    app.add_middleware(Guard, folder=folder, limits=limits, max_disk=max_disk)
+    app.add_middleware(Guard, folder=folder, limits=limits, max_disk=max_disk, functions=frozenset(page.fns))
     return app
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
+from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from segrl.web.errors import Refused, invalid, translate
+from segrl.web.errors import Refused, first_fault, invalid, translate
 from segrl.web.limits import Limits, Memory, Places, check_json
 
 API = "/gradio_api"
@@ -27,6 +29,7 @@ _STATE = ("queue/data", "queue/status", "upload_progress", "startup-events", "ap
 READ = frozenset([*_PAGE, *(f"{API}/{name}" for name in _STATE)])
 READ_UNDER = ("/assets/", "/static/", "/svelte/", "/files/", f"{API}/heartbeat/")
 EVENTS = frozenset(f"{API}/{name}" for name in ("queue/join", "reset", "reset/", "cancel"))
+JOIN = f"{API}/queue/join"
 UPLOAD, FILE = f"{API}/upload", f"{API}/file="
 
 MAX_EVENT = 1_000_000
@@ -53,20 +56,44 @@ def uploaded(path: object, folder: Path, max_bytes: int) -> Path:
     return real
 
 
-def check_event(body: bytes, folder: Path, limits: Limits) -> None:
+class Event(BaseModel):
+    """What Gradio is sent of a visitor, in so far as it is read here: a call of one of the page's functions, or the
+    wish to end one."""
+
+    data: list[Any] = []
+    fn_index: int | None = None
+    session_hash: Annotated[str, Field(max_length=100)] | None = None
+    event_id: Annotated[str, Field(max_length=100)] | None = None
+    trigger_id: int | None = None
+
+
+def check_event(body: bytes, folder: Path, limits: Limits) -> Event:
     """Raises Refused for an event that is no JSON, holds too much, or names an address or a file not uploaded here."""
     check_json(body, limits)
     try:
-        event = json.loads(body)
+        value = json.loads(body, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "not_json", "the body is not valid JSON") from error
-    for one in _objects(event):
+        raise Refused(400, "not_json", "the body is not valid JSON of finite numbers") from error
+    try:
+        event = Event.model_validate(value)
+    except ValidationError as error:
+        raise invalid(first_fault(error)) from error
+    for one in _objects(value):
         if one.get("path") is not None:
             uploaded(one["path"], folder, limits.max_bytes)
         elif one.get("url") is not None:
             raise invalid("picture: this server fetches no addresses; upload the picture itself")
         if str(one.get("url") or "").startswith("data:"):
             raise invalid("picture: upload it as a file")
+    return event
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError for what JSON has no number for."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -83,10 +110,11 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 class Guard:
     """ASGI middleware around the page. folder: of the uploads, for this process alone. max_disk: bytes that it may
-    hold; further uploads are refused until Gradio has deleted old ones."""
+    hold; further uploads are refused until Gradio has deleted old ones. functions: those of the page."""
 
-    def __init__(self, app: ASGIApp, folder: Path, limits: Limits, max_disk: int) -> None:
+    def __init__(self, app: ASGIApp, folder: Path, limits: Limits, max_disk: int, functions: Collection[int]) -> None:
         self.app, self.folder, self.limits, self.max_disk = app, folder, limits, max_disk
+        self.functions = functions
         self.places, self.memory = Places(limits.places, limits.share), Memory(limits.max_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +150,9 @@ class Guard:
     async def _checked_body(self, scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
         if scope["path"] in EVENTS:
             body = await _body(receive, MAX_EVENT, take)
-            check_event(body, self.folder, self.limits)
+            event = check_event(body, self.folder, self.limits)
+            if scope["path"] == JOIN and (event.fn_index not in self.functions or event.session_hash is None):
+                raise invalid("fn_index: no function of this page")
             return body
         if scope["path"] != UPLOAD:
             raise Refused(404, "not_found", "there is nothing here")
