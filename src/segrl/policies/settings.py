@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.answers import NATIVE_FORMATS
 from segrl.errors import ModelError
+from segrl.files import write_atomically
 from segrl.plugins import PREFIX
 from segrl.text import did_you_mean
 
@@ -111,8 +112,7 @@ def read_settings(directory: Path | str) -> PolicySettings:
 def write_settings(directory: Path | str, settings: PolicySettings) -> None:
     """Write segrl.json into `directory`, which must exist; keys that are None are left out."""
     values = {key: value for key, value in asdict(settings).items() if value is not None}
-    path = Path(directory) / FILE_NAME
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_atomically(Path(directory) / FILE_NAME, json.dumps(values, indent=2) + "\n")
 
 
 def prepare_image(image: Image.Image, settings: PolicySettings) -> Image.Image:
