@@ -142,7 +142,7 @@ def test_a_failed_command_claims_nothing(photos: Path, asked: list[str], tmp_pat
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr("segrl.pipeline.load", _no_model)
-        assert segment(photos, "-q", "bxo", "--policy", "/nowhere", "--out", out).exit_code == 2
+        assert segment(photos, "-q", "bxo", "--max-new-tokens", "7", "--out", out).exit_code == 2
     assert [path.name for path in out.iterdir()] == [LOCK]
     assert segment(photos, "-q", "box", "--out", out).exit_code == 0
     with monkeypatch.context() as patch:

@@ -120,7 +120,7 @@ def test_report_prints_its_path(tmp_path):
 
 def test_interrupt_is_one_line(tmp_path):
     code = (
-        "import segrl.cli.report, segrl.report\n"
+        "import segrl.report\n"
         "def stop(path): raise KeyboardInterrupt\n"
         "segrl.report.write_report = stop\n"
         "from segrl.cli import main; main()"

@@ -8,14 +8,13 @@ import typer
 
 from segrl import __version__
 from segrl.cli import (
+    checks,
     compare,
     data,
     demo,
-    doctor,
     evaluate,
     export,
     plan,
-    prompts,
     quickstart,
     segment,
     serve,
@@ -23,7 +22,7 @@ from segrl.cli import (
     suite,
     train,
 )
-from segrl.cli.errors import exits_cleanly
+from segrl.cli.common import exits_cleanly
 
 app = typer.Typer(
     help="Teach a multimodal language model to segment by pointing, with masks as the reward.",
@@ -61,6 +60,6 @@ app.command()(exits_cleanly(serve.serve))
 app.command()(exits_cleanly(export.export))
 app.command()(exits_cleanly(plan.plan))
 app.command()(exits_cleanly(serve_reward.serve_reward))
-app.command()(exits_cleanly(doctor.doctor))
+app.command()(exits_cleanly(checks.doctor))
 app.add_typer(data.app, name="data")
-app.add_typer(prompts.app, name="prompts")
+app.add_typer(checks.prompts, name="prompts")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segrl.cli.errors import exits_cleanly
-from segrl.cli.options import key_values
+from segrl.cli.common import exits_cleanly, key_values
 
 if TYPE_CHECKING:
     from segrl.datasets.check import SplitCheck

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segrl.cli.options import key_values
+from segrl.cli.common import key_values
 
 if TYPE_CHECKING:
     from segrl.evaluation import EvalRecord, EvalSettings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from segrl.batching import BatchSize
     from segrl.folder_job import Inputs, Plan
+    from segrl.pipeline import Result
 
 FORMATS = "coco, yolo, rle, png, cutout, labelme, label-studio"
 
 PIPE = "-"
 """In place of pictures: one from standard input, its mask to standard output."""
+
+PIPED = ("png", "cutout", "overlay")
+"""What a single picture can be written as, all of them PNG."""
 
 
 Photos = Annotated[
@@ -105,10 +113,8 @@ def segment(
         model |= {"reading": "strict" if strict else "lenient", **({"base": base} if base is not None else {})}
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
-        from segrl.cli.segment_pipe import pipe
-
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
-        return pipe((query or [""])[0], chosen, {**model, "device": device}, min_area)
+        return _pipe((query or [""])[0], chosen, {**model, "device": device}, min_area)
     if out is None:
         raise _wrong("say where masks go: --out DIR")
     from segrl.exports import Style
@@ -159,6 +165,45 @@ def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str,
     for option, value in others.items():
         if value is not None:
             raise _wrong(f"{option} does not go with -: the result goes to standard output")
+
+
+def _pipe(query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int) -> None:
+    """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1."""
+    from segrl import pipeline
+    from segrl.errors import SegrlError
+    from segrl.log_filters import quieten
+
+    if len(formats) > 1 or not set(formats) <= set(PIPED):
+        raise SegrlError(f"to standard output goes one of {', '.join(PIPED)}, not {', '.join(formats)}")
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise SegrlError("there is no picture on standard input")
+    quieten()
+    result = pipeline.load(**model).segment(data, query)
+    if result.status.is_failure:
+        raise SegrlError(f"the answer could not be read ({result.status.value}): {result.answer.detail or result.text}")
+    kept = [mask for mask in result.masks if mask.sum() >= min_area]
+    if not kept:
+        typer.echo("segrl: nothing was found", err=True)
+    sys.stdout.buffer.write(_file(result, kept, formats[0] if formats else "png"))
+    sys.stdout.buffer.flush()
+
+
+def _file(result: Result, kept: Sequence[np.ndarray], kind: str) -> bytes:
+    """The picture that is written, as PNG."""
+    import numpy as np
+
+    from segrl import overlay
+    from segrl.masks import png_bytes
+
+    masks = np.stack(kept) if kept else result.masks[:0]
+    union = np.asarray(masks.any(axis=0))
+    if kind == "png":
+        return png_bytes(union)
+    drawn = overlay.cutout(result.image, union) if kind == "cutout" else overlay.draw(result.image, masks)
+    file = io.BytesIO()
+    drawn.save(file, "PNG")
+    return file.getvalue()
 
 
 def _wrong(message: str) -> Exception:
