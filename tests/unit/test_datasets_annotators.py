@@ -14,6 +14,7 @@ from PIL import Image
 
 from segrl import brush, datasets, exports
 from segrl.errors import DataError
+from segrl.exports.base import Style
 from segrl.masks import mask_to_polygons, png_bytes
 from segrl.pipeline import Result
 from segrl.types import Answer, MaskPrompt, Status
@@ -251,7 +252,7 @@ def test_label_studio_faults_are_named(tmp_path, tasks, hint):
         datasets.load("label-studio", root=studio(tmp_path, *tasks))[0]
 
 
-@pytest.mark.parametrize("name", ["coco", "labelme"])
+@pytest.mark.parametrize("name", ["coco", "labelme", "yolo", "label-studio"])
 def test_what_we_export_is_read_back_pixel_for_pixel(tmp_path, name):
     noise = np.random.default_rng(0).random((2, 40, 67)) > 0.6
     photograph = save_image(tmp_path / "photos" / "a.jpg", (67, 40))
@@ -260,18 +261,31 @@ def test_what_we_export_is_read_back_pixel_for_pixel(tmp_path, name):
             Result(image.copy(), query, "…", Answer(Status.OK, (MaskPrompt((1, 1, 9, 9)),)), masks)
             for query, masks in (("the dog", noise), ("the cat", noise[:1]))
         ]
-    export = exports.get(name)(tmp_path / "out", ("the dog", "the cat"))
+    export = exports.get(name)(tmp_path / "out", ("the dog", "the cat"), Style(exact_polygons=True))
     record = exports.record(str(photograph), found, file_name="a.jpg", name="a")
     export.add(record)
     export.finish([record])
+    out, photos = tmp_path / "out", str(tmp_path / "photos")
     where = {
-        "coco": {"root": tmp_path / "out", "annotations": "coco.json", "images": str(tmp_path / "photos")},
-        "labelme": {"root": tmp_path / "out" / "labelme"},
+        "coco": {"root": out, "annotations": "coco.json", "images": photos},
+        "labelme": {"root": out / "labelme"},
+        "yolo": {"root": out / "yolo"},
+        "label-studio": {"root": out / "label-studio", "file": "tasks.json", "images": photos},
     }
+    if name == "label-studio":
+        accept_predictions(out / "label-studio" / "tasks.json")
     dog, cat = datasets.load(name, **where[name])
     assert (dog.query, cat.query) == ("the dog", "the cat")
-    assert np.array_equal(dog.targets, noise)
-    assert np.array_equal(cat.targets, noise[:1])
+    if name in ("coco", "labelme"):  # the others have no place for objects of several parts
+        assert np.array_equal(dog.targets, noise)
+    assert np.array_equal(dog.truth, noise.any(axis=0))
+    assert np.array_equal(cat.truth, noise[0])
+
+
+def accept_predictions(path: Path) -> None:
+    """What Label Studio exports once an annotator has submitted every draft as it is."""
+    tasks = json.loads(path.read_text(encoding="utf-8"))
+    save_json(path, [task | {"annotations": [{"result": task["predictions"][0]["result"]}]} for task in tasks])
 
 
 def test_a_file_of_pixels_in_a_labelme_mask_has_a_limit(tmp_path):
