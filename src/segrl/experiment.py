@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segrl.evaluation import EvalDir, OnWindow, Share, describe, load
+from segrl.evaluation import EvalDir, OnWindow, Overlap, Share, describe, load
 from segrl.evaluation import run as run_evaluation
-from segrl.files import make_directory, write_atomically
+from segrl.evaluation.overlap import overlap, read_overlap, write_overlap
+from segrl.files import make_directory
 from segrl.report import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, TrainResult, train
 from segrl.training.checkpoints import RunDir
 from segrl.training.distributed import launch
-from segrl.training.parts import Parts, seen_in_training
+from segrl.training.parts import Parts
 from segrl.training.recipe import eval_settings
 from segrl.training.reward_check import ensure_reward
 
@@ -27,11 +28,13 @@ Watch = Callable[[str], OnWindow]
 
 @dataclass(frozen=True)
 class Improvement:
-    """A finished run: its report, the numbers of summary.json, and where the trained policy lies."""
+    """A finished run: its report, the numbers of summary.json, where the trained policy lies, and whether it was
+    measured on what it was trained on."""
 
     report_path: Path
     summary: dict[str, Any]
     model_dir: Path
+    overlap: Overlap | None = None
 
 
 def improve(
@@ -62,15 +65,15 @@ class Experiment:
         self._claim()
         run = EvaluatedRun(self.directory.root)
         ensure_reward(self.parts, self.directory, self._say)
-        self._compare_splits()
         self._measure(self.recipe.policy.path, run.before_dir, "before")
+        self._compare_examples(run)
         trained = self._train()
         self._measure(str(trained.model_dir), run.after_dir, "after")
         if self.recipe.evaluation is not None:
             self._keep_pictures(run)
         report_path = write_report(run.path)
         summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
-        return Improvement(report_path, summary, trained.model_dir)
+        return Improvement(report_path, summary, trained.model_dir, read_overlap(run.overlap_path))
 
     def _claim(self) -> None:
         """Make the directory this recipe's, and refuse what is wrong with the recipe before the first evaluation."""
@@ -81,19 +84,6 @@ class Experiment:
         self.directory.claim(self.recipe)
         if self.processes == 1 and not self.directory.finished.exists():  # batch sizes for several may not fit one
             build_config(self.recipe, self.directory.checkpoints, say=lambda line: None)
-
-    def _compare_splits(self) -> None:
-        """Writes down, and says, if held-out examples are training examples too."""
-        path = self.directory.seen_in_training
-        if self.recipe.evaluation is None or path.exists():
-            return
-        found = seen_in_training(self.parts)
-        write_atomically(path, json.dumps(found) + "\n")
-        if found["seen"]:
-            self._say(
-                f"NOT HELD OUT: {found['seen']} of {found['compared']} examples that are measured are trained on too; "
-                "the figures say how well they are learned, not how well others are answered (evaluation.dataset)"
-            )
 
     def _train(self) -> TrainResult:
         if self.processes == 1:
@@ -109,6 +99,18 @@ class Experiment:
             self._say(f"measured {stage} training already: {directory.path}")
             return
         measure(self.parts, policy, directory.path, self._watch(stage) if self._watch else None, say=self._say)
+
+    def _compare_examples(self, run: EvaluatedRun) -> None:
+        """Write down whether the measured examples are trained on, and say it loudly if they are."""
+        if self.recipe.evaluation is None:
+            return
+        if run.overlap is None:
+            trained, n = self.parts.examples, len(run.before)
+            same = trained is self.parts.eval_examples
+            write_overlap(Overlap(n, n, n, n) if same else overlap(trained, run.before), run.overlap_path)
+        found = read_overlap(run.overlap_path)
+        if found is not None and found.warning:
+            self._say(f"WARNING: {found.warning}")
 
     def _keep_pictures(self, run: EvaluatedRun) -> None:
         """Save the pictures of the examples that the report shows."""

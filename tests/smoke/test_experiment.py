@@ -10,13 +10,12 @@ from transformers import AutoProcessor
 
 from segrl import datasets, segmenters
 from segrl.cli.show import before_after_table
-from segrl.evaluation.compare import compare_runs
+from segrl.evaluation import Overlap, compare_runs
 from segrl.experiment import Experiment
 from segrl.pipeline import fitting_segmenter
 from segrl.policies import read_settings
 from segrl.training import parse_recipe
 from segrl.training.export import export
-from segrl.training.parts import Parts, seen_in_training
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -56,7 +55,7 @@ def test_each_split_the_segmenter_and_the_processor_are_opened_once(tmp_path, mo
     monkeypatch.setattr(AutoProcessor, "from_pretrained", counting(opened, "processor", AutoProcessor.from_pretrained))
     done = Experiment(parse_recipe(recipe(policy)), tmp_path / "run", say=lambda line: None).run()
     assert done.summary["after"]["n"] == 3
-    assert done.summary["seen_in_training"] == {"compared": 3, "seen": 0}
+    assert done.overlap == Overlap(measured=3, trained=8, compared=8, same_image=0)
     assert Counter(kind for kind, _, _ in opened.elements()) == {"data set": 2, "segmenter": 1, "processor": 1}
     assert read_settings(done.model_dir).segmenter == fitting_segmenter(str(done.model_dir)) == "box"
     before, after = (tmp_path / "run" / "evaluation" / stage for stage in ("before", "after"))
@@ -70,21 +69,13 @@ def test_training_and_measuring_on_one_split_open_it_once(tmp_path, monkeypatch)
     said: list[str] = []
     done = Experiment(parse_recipe(values), tmp_path / "run", say=said.append).run()
     assert list(opened.values()) == [1]
-    assert done.summary["seen_in_training"] == {"compared": 8, "seen": 8}
-    assert any(line.startswith("NOT HELD OUT: 8 of 8 examples") for line in said)
+    assert done.overlap == Overlap(8, 8, 8, 8)
+    assert done.summary["overlap"]["held_out"] is False
+    assert any(line.startswith("WARNING: measured on training images: 8 of 8 examples (100%)") for line in said)
     page = done.report_path.read_text()
-    assert "gIoU, training examples" in page
-    assert "8 of 8 are trained on too" in page
+    assert "gIoU on training examples" in page
+    assert "Measured on training images: 8 of 8" in page
     assert "held out" not in page.split("<dl")[0]
-    assert before_after_table(done.summary).title.startswith("gIoU on training examples")
+    assert before_after_table(done.summary, done.overlap).title.startswith("gIoU on training examples")
     card = export(tmp_path / "run", tmp_path / "export", say=said.append) / "README.md"
-    assert "8 of 8 of them are training examples" in card.read_text()
-
-
-def test_examples_are_the_same_by_what_they_hold(tmp_path):
-    def seen(**held_out) -> dict[str, int]:
-        values = recipe(tmp_path, evaluation={"dataset": held_out})
-        return seen_in_training(Parts(parse_recipe(values)))
-
-    assert seen(n=3) == {"compared": 3, "seen": 3}  # the first of the same scenes
-    assert seen(n=3, seed=9) == {"compared": 3, "seen": 0}
+    assert "Warning: measured on training images: 8 of 8" in card.read_text()

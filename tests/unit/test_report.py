@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from segrl.cli.show import before_after_table
 from segrl.errors import DataError
-from segrl.evaluation import EvalRecord, compare_runs, write_evaluation
+from segrl.evaluation import EvalRecord, Overlap, compare_runs, write_evaluation
+from segrl.evaluation.overlap import write_overlap
 from segrl.masks import box_to_mask, to_rle
 from segrl.report import EvaluatedRun, write_report
 from segrl.report.charts import Chart, Series, nice_ticks, show, smooth
@@ -20,6 +22,7 @@ from segrl.report.curves import charts
 from segrl.report.pictures import Picture, outline_path
 from segrl.training import parse_recipe
 from segrl.training.checkpoints import RunDir
+from segrl.training.export import card
 from segrl.types import ORIGINAL, MaskPrompt, Status
 
 KINDS = ("colour_shape", "size", "none")
@@ -125,6 +128,30 @@ def test_page_stands_alone(run):
     assert "the &lt;b&gt;disc&lt;/b&gt;" in page
     assert page.count("<article") == 10  # six at random, four gains, no loss
     assert "It became better." in page
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "unsaid"),
+    [
+        (None, ["30 requests, the overlap", "gIoU on examples"], ["held-out", "held out", "training images"]),
+        (Overlap(30, 90, 90, 0), ["30 held-out requests", "gIoU on held-out examples"], ["training images"]),
+        (
+            Overlap(30, 90, 90, 12),
+            ["12 of 30 examples (40%)", "30 requests (12 with training images)"],
+            ["held-out", "held out"],
+        ),
+    ],
+)
+def test_held_out_is_said_only_where_it_holds(run, found, said, unsaid):
+    if found is not None:
+        write_overlap(found, run.overlap_path)
+    page = write_report(run.path).read_text()
+    recipe = parse_recipe({"method": "sft", "policy": "tiny", "dataset": "tiny"})
+    for text in (page[: page.index("Recipe and words")], card(recipe, RunDir(run.path), run.path)):
+        assert not [word for word in unsaid if word in text]
+    assert all(words in page for words in said)
+    title = str(before_after_table(json.loads(run.summary_path.read_text()), found).title)
+    assert ("held-out" in title) == (found is not None and found.is_held_out)
 
 
 def test_each_picture_is_stored_once(run):

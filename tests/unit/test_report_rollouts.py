@@ -137,5 +137,5 @@ def test_page_of_a_healthy_run_says_so(tmp_path):
     write_run(tmp_path)
     page = write_report(tmp_path).read_text()
     assert "None of the known faults shows" in page
-    assert "greedy answers, held-out queries 0.625" in page
+    assert "greedy answers, queries 0.625" in page
     assert 'class="finding' not in page

@@ -44,7 +44,7 @@ def test_the_figures_that_a_person_watches():
     assert list(shown) == [
         "reward",
         "gIoU",
-        "held-out gIoU",
+        "gIoU, greedy",
         "loss",
         "iou",
         "answers ok",

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from segrl.cli.evaluation_tables import change_table
-from segrl.evaluation import EvalRecord, OnWindow
+from segrl.evaluation import EvalRecord, OnWindow, Overlap
+from segrl.evaluation.overlap import words
 from segrl.experiment import improve
 from segrl.jobs.progress import NowAndThen
 from segrl.log_filters import quieten
@@ -33,7 +34,9 @@ def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
         recipe, out, processes=processes, say=say, watch=lambda stage: _watch(console, f"measuring {stage} training")
     )
     if "comparison" in done.summary:
-        console.print(before_after_table(done.summary))
+        console.print(before_after_table(done.summary, done.overlap))
+    if done.overlap is not None and done.overlap.warning:
+        console.print(f"WARNING: {done.overlap.warning}", style="bold red", highlight=False, soft_wrap=True)
     say(f"policy  {done.model_dir}")
     say(f"report  {done.report_path}")
     return done.model_dir
@@ -59,11 +62,7 @@ def _watch(console: Console, name: str) -> OnWindow:
     return watch
 
 
-def before_after_table(summary: Mapping[str, Any]) -> Table:
+def before_after_table(summary: Mapping[str, Any], overlap: Overlap | None = None) -> Table:
     """gIoU by kind of query before and after training, as `segrl compare` shows it."""
-    from segrl.report.story import measured_on
-
-    seen = summary.get("seen_in_training")
-    examples = "held-out examples" if seen and not seen["seen"] else measured_on(seen)
-    title = f"gIoU on {examples}, {summary['steps']} steps, {summary['seconds']:.0f} s"
+    title = f"gIoU on {words(overlap)}, {summary['steps']} steps, {summary['seconds']:.0f} s"
     return change_table(summary["comparison"], title, ("before", "after"), ["kind"])

@@ -31,12 +31,12 @@ _SIMPLE = (
 )
 
 
-def charts(steps: Sequence[Row], held_out: Sequence[tuple[float, float]] = ()) -> list[Chart]:
-    """Charts of a training log. held_out: `(step, gIoU)` of evaluations beside it, drawn as dots."""
+def charts(steps: Sequence[Row], measured: Sequence[tuple[float, float]] = (), asked: str = "queries") -> list[Chart]:
+    """Charts of a training log. measured: `(step, gIoU)` of evaluations beside it, drawn as dots; asked: of what."""
     drawn = [
         _reward(steps),
         _terms(steps),
-        _giou(steps, held_out),
+        _giou(steps, measured, asked),
         _statuses(steps),
         _groups(steps),
         _phases(steps),
@@ -58,9 +58,9 @@ def _terms(steps: Sequence[Row]) -> Chart:
     return Chart("Reward terms", note, _present(series), floor=0.0)
 
 
-def _giou(steps: Sequence[Row], held_out: Sequence[tuple[float, float]]) -> Chart:
+def _giou(steps: Sequence[Row], measured: Sequence[tuple[float, float]], asked: str) -> Chart:
     sampled = _series(steps, "giou", "sampled answers, training queries", "c1")
-    evaluated = Series("greedy answers, held-out queries", tuple(held_out), "c2", dots_only=True)
+    evaluated = Series(f"greedy answers, {asked}", tuple(measured), "c2", dots_only=True)
     note = "Mean IoU with the true masks. Sampled answers explore; greedy ones are what the policy thinks best."
     return Chart("gIoU", note, _present([sampled, evaluated]), floor=0.0)
 

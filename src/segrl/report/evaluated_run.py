@@ -2,6 +2,7 @@
 
 evaluation/before/         the policy before training, as `segrl eval` keeps an evaluation (`segrl.evaluation.run_dir`)
 evaluation/after/          the same examples after it
+evaluation/overlap.json    whether the measured examples were trained on (`segrl.evaluation.overlap`)
 evaluation/images/         pictures of the examples that the report shows (`segrl.training.pictures`)
 summary.json, report.html  what `segrl.report` makes of them
 """
@@ -19,7 +20,8 @@ import yaml
 from PIL import Image
 
 from segrl.errors import DataError
-from segrl.evaluation import EvalDir, EvalRecord, read_jsonl
+from segrl.evaluation import EvalDir, EvalRecord, Overlap, read_jsonl
+from segrl.evaluation.overlap import read_overlap
 from segrl.evaluation.result import summary_of
 from segrl.files import read_rows
 from segrl.training.checkpoints import RunDir, refuse_old_layout
@@ -41,6 +43,16 @@ class EvaluatedRun:
     def after_dir(self) -> EvalDir:
         """The evaluation after training."""
         return EvalDir(self.path / "evaluation" / "after")
+
+    @property
+    def overlap_path(self) -> Path:
+        """Whether the measured examples were trained on."""
+        return self.path / "evaluation" / "overlap.json"
+
+    @cached_property
+    def overlap(self) -> Overlap | None:
+        """The same, read; None where nobody compared the examples."""
+        return read_overlap(self.overlap_path)
 
     @property
     def report_path(self) -> Path:
@@ -93,15 +105,9 @@ class EvaluatedRun:
             found[stage] = summary_of(directory)["speed"]["seconds"] if directory.is_finished else 0.0
         return {stage: round(found[stage], 3) for stage in ("before", "training", "after") if found[stage]}
 
-    @cached_property
-    def seen_in_training(self) -> dict[str, int] | None:
-        """`compared` and `seen`: how many of the measured examples are trained on too; None where nobody looked."""
-        path = self._training.seen_in_training
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
     @property
     def pictures(self) -> Pictures:
-        """Pictures of the held-out examples that the page shows."""
+        """Pictures of the measured examples that the page shows."""
         return Pictures(self.path / "evaluation" / "images")
 
     @property
@@ -121,7 +127,7 @@ class EvaluatedRun:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def save_images(self, images: Mapping[str, Image.Image]) -> None:
-        """Keep the pictures of the held-out examples that the report will show."""
+        """Keep the pictures of the measured examples that the report will show."""
         for image_id, image in images.items():
             self.pictures.save(image_id, image)
 

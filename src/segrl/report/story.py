@@ -5,46 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segrl.evaluation import Overlap
+from segrl.evaluation.overlap import words
+
 Numbers = Mapping[str, Any]
 
 _SHUFFLED = " A control: the rewards were shuffled within each group, so they taught nothing about the answers."
 _NAMED = {"policy": "path", "segmenter": "name", "dataset": "name"}
 
 
-def introduction(recipe: Numbers, steps: int, summary: Numbers) -> list[str]:
+def introduction(recipe: Numbers, summary: Numbers, overlap: Overlap | None) -> list[str]:
     """Sentences for somebody who sees only this page; as many as the numbers allow."""
+    steps = summary["steps"]
     sentences = [_what_was_done(recipe, steps)] if recipe or steps else []
     if "comparison" in summary:
         kinds = summary["comparison"]["slices"].get("kind", {})
-        sentences += [
-            _overall(summary["comparison"], summary.get("seen_in_training")),
-            _kinds(kinds),
-            _pointing(summary),
-            _reading(summary),
-        ]
+        sentences += [_overall(summary["comparison"], overlap), _kinds(kinds), _pointing(summary), _reading(summary)]
     return [sentence for sentence in sentences if sentence]
-
-
-def measured_on(seen: Numbers | None) -> str:
-    """What the measured examples are to the training, in a word or two for a table."""
-    if seen is None:
-        return "measured examples"
-    return (
-        "held out"
-        if not seen["seen"]
-        else "training examples"
-        if seen["seen"] == seen["compared"]
-        else "partly trained on"
-    )
 
 
 def facts(recipe: Numbers, summary: Numbers) -> list[str]:
     """What ran, in a few words each."""
-    words = [recipe["method"].upper()] if recipe.get("method") else []
-    words += [f"{name} {recipe[name][key]}" for name, key in _NAMED.items() if recipe.get(name)]
-    words += [f"seed {recipe['seed']}"] if "seed" in recipe else []
-    words += [f"{summary['steps']} steps"] if summary["steps"] else []
-    return words + ([f"{summary['seconds'] / 60:.1f} minutes"] if summary["seconds"] else [])
+    ran = [recipe["method"].upper()] if recipe.get("method") else []
+    ran += [f"{name} {recipe[name][key]}" for name, key in _NAMED.items() if recipe.get(name)]
+    ran += [f"seed {recipe['seed']}"] if "seed" in recipe else []
+    ran += [f"{summary['steps']} steps"] if summary["steps"] else []
+    return ran + ([f"{summary['seconds'] / 60:.1f} minutes"] if summary["seconds"] else [])
 
 
 def signed(value: float | None) -> str:
@@ -80,30 +66,21 @@ def _what_was_done(recipe: Numbers, steps: int) -> str:
     )
 
 
-def _overall(comparison: Numbers, seen: Numbers | None) -> str:
+def _overall(comparison: Numbers, overlap: Overlap | None) -> str:
     giou = comparison["metrics"]["giou"]
     if giou["difference"] is None:
         return ""
     found = verdict(giou["ci95"])
-    words = {
+    outcome = {
         "better": "It became better",
         "worse": "It became worse",
         "unclear": "No change was shown, for the interval holds 0",
     }[found]
     return (
-        f"On {comparison['n']} requests{_whose(seen)}, the overlap with the true mask (gIoU) went from "
+        f"On {comparison['n']} {words(overlap, 'requests')}, the overlap with the true mask (gIoU) went from "
         f"{giou['a']:.2f} to {giou['b']:.2f}, a change of {signed(giou['difference'])} "
-        f"(95% interval {interval(giou['ci95'])}). {words}."
+        f"(95% interval {interval(giou['ci95'])}). {outcome}."
     )
-
-
-def _whose(seen: Numbers | None) -> str:
-    """What the measured requests are to the training; empty where nobody compared them."""
-    if seen is None:
-        return ""
-    if not seen["seen"]:
-        return " that it never trained on"
-    return f", of which {seen['seen']} of {seen['compared']} are trained on too, so that this is no held-out figure"
 
 
 def _kinds(parts: Mapping[str, Numbers]) -> str:

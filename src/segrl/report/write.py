@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.evaluation import compare_runs, pointing
+from segrl.evaluation.overlap import words
 from segrl.evaluation.result import metrics_of
 from segrl.files import write_atomically
 from segrl.masks import from_rle
@@ -38,10 +39,10 @@ def write_report(path: Path | str) -> Path:
 def summary_of(run: EvaluatedRun) -> dict[str, Any]:
     """The numbers of a run as JSON holds them.
 
-    `before`, `after`: metrics.json of either; `comparison`: `segrl.evaluation.compare_runs` of the two; `pointing`
-    before and after; `seen_in_training`: how many of the measured examples are trained on too; `steps`; `seconds`,
-    and `seconds_of` each stage; `diagnosis`: findings with the steps between which they held
-    (`segrl.training.diagnosis`). What was not measured is not there.
+    `overlap`: whether the measured examples were trained on; `before`, `after`: metrics.json of either; `comparison`:
+    `segrl.evaluation.compare_runs` of the two; `pointing` before and after; `steps`; `seconds`, and `seconds_of` each
+    stage; `diagnosis`: findings with the steps between which they held (`segrl.training.diagnosis`). What was not
+    measured is not there.
     """
     numbers: dict[str, Any] = {}
     for name, directory in (("before", run.before_dir), ("after", run.after_dir)):
@@ -50,8 +51,8 @@ def summary_of(run: EvaluatedRun) -> dict[str, Any]:
     if run.before and run.after:
         numbers["comparison"] = compare_runs(run.before_dir.path, run.after_dir.path)
         numbers["pointing"] = {"before": pointing(run.before), "after": pointing(run.after)}
-    if run.seen_in_training is not None:
-        numbers["seen_in_training"] = run.seen_in_training
+    if run.overlap is not None:
+        numbers["overlap"] = asdict(run.overlap) | {"held_out": run.overlap.is_held_out}
     numbers["steps"] = _last_step(run)
     numbers["diagnosis"] = [
         {**asdict(spell.finding), "first": spell.first, "last": spell.last}
@@ -76,12 +77,13 @@ def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
         title=f"{run.path.resolve().name}: what the policy learned",
         under=" · ".join([run.path.resolve().name, *story.facts(run.recipe, summary)]),
         about=run.recipe.get("about") or "",
-        introduction=story.introduction(run.recipe, summary["steps"], summary),
+        introduction=story.introduction(run.recipe, summary, run.overlap),
+        overlap=run.overlap,
+        words=words,
         summary=summary,
-        measured_on=story.measured_on(run.seen_in_training),
         shown=_without_slices(summary),
         axis=_axis(summary),
-        charts=curve_charts(run.steps, _held_out(run, summary)),
+        charts=curve_charts(run.steps, _held_out(run, summary), words(run.overlap, "queries")),
         groups=groups,
         pictures=_pictures(run, groups),
         recipe=run.recipe_text,

@@ -79,11 +79,6 @@ class RunDir:
         return self.root / "evaluation" / "held_out" / f"step_{step}"
 
     @property
-    def seen_in_training(self) -> Path:
-        """How many of the held-out examples are training examples too."""
-        return self.root / "evaluation" / "seen_in_training.json"
-
-    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from segrl.errors import ModelError, SegrlError
+from segrl.evaluation.overlap import read_overlap, words
 from segrl.files import write_atomically
 from segrl.text import first_line
 from segrl.training.checkpoints import RunDir, best_checkpoint, copy_model, damage_of, step_of
@@ -161,17 +162,16 @@ def _segmenter(recipe: Recipe) -> str:
 
 
 def _measured(run: RunDir) -> list[str]:
-    """gIoU on the recipe's evaluation data before and after, where the run measured it."""
+    """gIoU before and after, where the run measured it; "held-out" only where that holds."""
     path = run.root / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     giou = summary.get("comparison", {}).get("metrics", {}).get("giou", {})
     if giou.get("difference") is None:
         return []
     figures = f"gIoU {giou['a']:.3f} before training and {giou['b']:.3f} after it"
-    seen = summary.get("seen_in_training")
-    examples = "held-out examples" if seen and not seen["seen"] else "examples"
-    among = f" ({seen['seen']} of {seen['compared']} of them are training examples)" if seen and seen["seen"] else ""
-    return [f"On {summary['comparison']['n']} {examples}{among}: {figures}.", ""]
+    found = read_overlap(run.root / "evaluation" / "overlap.json")
+    lines = [f"On {summary['comparison']['n']} {words(found)}: {figures}.", ""]
+    return lines if found is None or not found.warning else [f"**Warning: {found.warning}.**", "", *lines]
 
 
 def _push(directory: Path, repository: str, say: Say) -> None:

@@ -19,7 +19,7 @@ from segrl.segmenters import Segmenter
 from segrl.text import first_line
 from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
-from segrl.training.data import Reader, spread
+from segrl.training.data import Reader
 from segrl.training.recipe import DatasetSection, Recipe
 from segrl.types import Example
 
@@ -137,21 +137,3 @@ class Parts:
     @staticmethod
     def _opened(section: DatasetSection) -> Sequence[Example]:
         return datasets.load(section.name, **section.options)
-
-
-COMPARED = 256
-"""Training and held-out examples that are compared, spread over either set."""
-
-
-def seen_in_training(parts: Parts) -> dict[str, int]:
-    """How many of the held-out examples are training examples too: `{"compared": …, "seen": …}`.
-
-    Compared by what they hold, image and query, whatever they are called. All of them are where both sections
-    name the same data; else COMPARED of either set, so large sets may share more than is found.
-    """
-    trained, measured = parts.examples, parts.eval_examples
-    if trained is measured:
-        return {"compared": len(measured), "seen": len(measured)}
-    known = {(example.image_id, example.query) for example in (trained[i] for i in spread(len(trained), COMPARED))}
-    chosen = [measured[i] for i in spread(len(measured), COMPARED)]
-    return {"compared": len(chosen), "seen": sum((example.image_id, example.query) in known for example in chosen)}

@@ -88,7 +88,7 @@ def summary_line(logs: Mapping[str, Any]) -> dict[str, float]:
     names = {
         "reward": "reward",
         "giou": "gIoU",
-        "held_out/giou": "held-out gIoU",
+        "held_out/giou": "gIoU, greedy",
         "loss": "loss",
         "mean_token_accuracy": "token accuracy",
     }
