@@ -146,12 +146,12 @@ def _show(summary: Mapping[str, Any], files: str) -> None:
     """The tables, where the files are, and in the last line how fast it went."""
     from rich.console import Console
 
-    from segrl.cli.evaluation_tables import answers_line, speed_line, tables_of
+    from segrl.cli.evaluation_tables import answers_line, reading_lines, speed_line, tables_of
 
     console = Console()
     for table in tables_of(summary):
         console.print(table)
-    for line in (answers_line(summary), files, speed_line(summary)):
+    for line in (answers_line(summary), *reading_lines(summary), files, speed_line(summary)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

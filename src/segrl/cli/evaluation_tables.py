@@ -53,8 +53,22 @@ def _parts(slices: Mapping[str, Mapping[str, Any]]) -> Table:
 def answers_line(summary: Mapping[str, Any]) -> str:
     """What became of the answers."""
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary["statuses"].items())
-    failed = sum(summary["failures"].values())
-    return f"answers {counts}" + (f"; {failed} could not be read and score 0" if failed else "")
+    failed, in_words = sum(summary["failures"].values()), summary.get("none_in_words", {}).get("n", 0)
+    words = f", {in_words} of them say in words that nothing is there" if in_words else ""
+    return f"answers {counts}" + (f"; {failed} could not be read and score 0{words}" if failed else "")
+
+
+def reading_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The lenient reading beside the strict one that counts, where it changes anything, and hints about the frame."""
+    lenient, variant = summary.get("lenient"), summary["variants"].get("lenient_reading")
+    if lenient and variant and lenient["changed"]:
+        giou, ciou = (number(variant["metrics"][name]["value"]) for name in ("giou", "ciou"))
+        yield (
+            f"lenient gIoU {giou}, cIoU {ciou} if answers are read leniently: {lenient['changed']} read otherwise, "
+            f"{lenient['failures_read']} failures read; the strict reading above counts"
+        )
+    for hint in summary.get("hints", ()):
+        yield f"hint    {hint}"
 
 
 def speed_line(summary: Mapping[str, Any]) -> str:

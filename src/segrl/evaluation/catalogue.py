@@ -31,8 +31,21 @@ SCORED = (
 )
 """As `segrl.types.Score`; failed and said_none (the answer was NO_TARGET) are 0 or 1."""
 
-MEASURED = ("pixels", "targets", "ref_id", "boundary_iou", "weighted_f", "box_iou", "named_iou")
+MEASURED = (
+    "pixels",
+    "targets",
+    "ref_id",
+    "boundary_iou",
+    "weighted_f",
+    "box_iou",
+    "named_iou",
+    "beyond",
+    "fractions",
+)
 """Numbers that `segrl.evaluation.measures` adds where they were asked for and apply."""
+
+LENIENT = ("iou", "intersection", "union", "predicted_area", "failed")
+"""Numbers of SCORED that the lenient reading has too, as `lenient_iou` and so on; NaN where nobody read so."""
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segrl.coordinates import box_iou
+from segrl.coordinates import box_iou, frame_hint
 from segrl.masks import mask_to_box
 from segrl.types import Box, Example, Status
 
@@ -19,7 +19,8 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
     """Numbers of one answer by name.
 
     `pixels`: pixels of the image that count (not `ignore`). `targets`: number of targets. `ref_id`: the
-    data set's own number of the object, if it has one. Where a target is there, 0 each for any answer but
+    data set's own number of the object, if it has one. Where boxes or points were written, `beyond` and `fractions`, 0
+    or 1: a number lies beyond the image, all lie in 0–1. Where a target is there, 0 each for any answer but
     an OK one: `box_iou`, IoU of the answer's box with the true one, and `boundary_iou`. With `saliency`
     `weighted_f`, 0 also where nothing is there. `named_iou`: where the
     data set can tell which objects a reasoning names (`meta["named"]`, reasoning → `(H, W)` bool mask or
@@ -31,6 +32,7 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
         "pixels": float(truth.size if keep is None else keep.sum()),
         "targets": float(len(example.targets)),
     }
+    found |= _frame_signs(segmentation, example.image.size)
     if isinstance(example.meta.get("ref_id"), int):
         found["ref_id"] = float(example.meta["ref_id"])
     is_ok = segmentation.answer.status is Status.OK
@@ -42,6 +44,16 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
     if saliency:
         found.setdefault("weighted_f", 0.0)
     return found | _agreement(example, segmentation)
+
+
+def _frame_signs(segmentation: Segmentation, image_wh: tuple[int, int]) -> dict[str, float]:
+    """`beyond` and `fractions`, 0 or 1: whether the written numbers look as if they meant another frame."""
+    written = segmentation.written
+    if written is None or not written.prompts:
+        return {}
+    hint = frame_hint(written, image_wh)
+    are_fractions = hint.startswith("all numbers lie between 0 and 1")
+    return {"beyond": float(bool(hint) and not are_fractions), "fractions": float(are_fractions)}
 
 
 def _agreement(example: Example, segmentation: Segmentation) -> dict[str, float]:

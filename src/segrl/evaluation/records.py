@@ -6,7 +6,8 @@
  "mask": {"size": [112, 112], "counts": "…"}, "truth": {…}, "iou": 0.81, "s_measure": 0.9,
  "intersection": 900, "union": 1111, "target_area": 1000, "predicted_area": 1011,
  "tokens": 48, "seconds": 0.21, "truncated": false,
- "measures": {"pixels": 12544, "targets": 1, "boundary_iou": 0.7, "box_iou": 0.8}, "samples": []}
+ "measures": {"pixels": 12544, "targets": 1, "boundary_iou": 0.7, "box_iou": 0.8}, "samples": [],
+ "says_none": false, "lenient": {}}
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class EvalRecord:
     the union of the targets, both at the original size. status and iou to predicted_area: as
     `segrl.types.Score`. tokens and seconds: length of the completion and the time it took. measures:
     further numbers (`segrl.evaluation.measures`), those that apply. samples: every text, where the
-    answer was voted from several or looked at twice.
+    answer was voted from several or looked at twice. says_none: a failure whose text says in words that nothing is
+    there. lenient: what the lenient reading of the text gives, where that is something else (status, the numbers of a
+    Score and `repairs`); {} where it is the same, None where nobody read it so.
     """
 
     id: str
@@ -57,6 +60,8 @@ class EvalRecord:
     truncated: bool
     measures: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[str, ...] = ()
+    says_none: bool = False
+    lenient: Mapping[str, Any] | None = None
 
     @property
     def kind(self) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segrl.evaluation.bootstrap import measure
-from segrl.evaluation.catalogue import CATALOGUE, Columns, Metric, applicable
+from segrl.evaluation.catalogue import CATALOGUE, LENIENT, Columns, Metric, applicable
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.slices import ORDER, TITLES
 from segrl.evaluation.table import Table, read_table
@@ -28,8 +28,9 @@ def write_result(directory: EvalDir) -> dict[str, Any]:
 
     metrics.json depends on the records alone: `n`, `images`, `metrics` (name → value and ci95),
     `statuses`, `failures` (count by kind), `slices` (dimension → part → n, images, metrics, statuses),
-    `variants` (name → the same under another published rule) and `examples_sha256`. summary.json
-    adds `run` (what run.json says) and `speed`. The summary is written last: where it is, all is.
+    `variants` (name → the same under another published rule), `none_in_words`, `lenient`, `hints` and
+    `examples_sha256`. summary.json adds `run` (what run.json says) and `speed`. The summary is written last: where
+    it is, all is.
     """
     table = read_table(directory.records)
     found = result(table)
@@ -46,6 +47,9 @@ def result(table: Table) -> dict[str, Any]:
     return {
         **whole,
         "failures": {name: count for name, count in whole["statuses"].items() if Status(name).is_failure},
+        "none_in_words": _none_in_words(table.columns),
+        "lenient": _lenient(table.columns),
+        "hints": hints(table.columns),
         "slices": _slices(table, metrics),
         "variants": _variants(table),
         "examples_sha256": examples_sha256(table),
@@ -109,8 +113,54 @@ def _variants(table: Table) -> dict[str, Any]:
         precisions = [metric for metric in CATALOGUE if metric.name.startswith("pr@")]
         found["requests_with_a_target"] = _part(table, there, [*overlaps, *precisions])
     found["failures_left_out"] = _part(table, read, overlaps)
-    forgiving = dataclasses.replace(table, columns=_as_no_target(table.columns))
-    found["failures_say_nothing_there"] = _part(forgiving, np.ones(len(table), dtype=bool), overlaps)
+    everything, columns = np.ones(len(table), dtype=bool), table.columns
+    forgiving = dataclasses.replace(table, columns=_as_no_target(columns, columns["failed"] == 1))
+    found["failures_say_nothing_there"] = _part(forgiving, everything, overlaps)
+    in_words = dataclasses.replace(table, columns=_as_no_target(columns, columns["says_none"] == 1))
+    found["none_in_words_counts"] = _part(in_words, everything, overlaps)
+    if len(table) and not np.isnan(columns["lenient_iou"]).any():
+        mended = {**columns, **{name: columns[f"lenient_{name}"] for name in LENIENT}}
+        shown = [metric for metric in CATALOGUE if metric.name in ("giou", "ciou", "parse_rate")]
+        found["lenient_reading"] = _part(dataclasses.replace(table, columns=mended), everything, shown)
+    return found
+
+
+def _none_in_words(columns: Columns) -> dict[str, int]:
+    """Failures whose text says in words that nothing is there, and those of them that are right."""
+    said = columns["says_none"] == 1
+    return {"n": int(said.sum()), "right": int((said & (columns["target_area"] == 0)).sum())}
+
+
+def _lenient(columns: Columns) -> dict[str, int] | None:
+    """How many answers the lenient reading changes, and how many failures it can read; None where nobody read so."""
+    changed = columns["lenient_changed"]
+    if not len(changed) or np.isnan(changed).any():
+        return None
+    read = (columns["failed"] == 1) & (columns["lenient_failed"] == 0)
+    return {"changed": int(changed.sum()), "failures_read": int(read.sum())}
+
+
+SIGNS, ANSWERS = 0.2, 3
+"""A hint needs this share of the answers with numbers, and so many of them."""
+
+
+def hints(columns: Columns) -> list[str]:
+    """What the numbers of the answers suggest about their frame, one line each, with the option that would mend it."""
+    found = []
+    for name, what in (
+        (
+            "beyond",
+            "write numbers beyond the image: policy.frame (original, resized, smart_resize, relative_1000) says what "
+            "the numbers mean",
+        ),
+        (
+            "fractions",
+            "write all numbers between 0 and 1: if they are shares of the sides, policy.frame=relative_1",
+        ),
+    ):
+        known = columns[name][~np.isnan(columns[name])]
+        if known.sum() >= ANSWERS and known.mean() >= SIGNS:
+            found.append(f"{int(known.sum())} of {len(known)} answers {what}")
     return found
 
 
@@ -120,9 +170,9 @@ def _first_of(values: Sequence[Any]) -> np.ndarray:
     return np.array([first[value] == place for place, value in enumerate(values)], dtype=bool)
 
 
-def _as_no_target(columns: Columns) -> Columns:
-    """Columns in which every answer that could not be read says "nothing there"."""
-    right = (columns["failed"] == 1) & (columns["target_area"] == 0)
+def _as_no_target(columns: Columns, rows: np.ndarray) -> Columns:
+    """Columns in which the failed answers of `rows` say "nothing there"."""
+    right = rows & (columns["target_area"] == 0)
     return {**columns, "iou": np.where(right, 1.0, columns["iou"])}
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.errors import SegrlError
 from segrl.evaluation import journal as journals
 from segrl.evaluation.inference import Decoding, Look, look, window_size
+from segrl.evaluation.lenient import read_leniently
 from segrl.evaluation.measures import measures
 from segrl.evaluation.records import EvalRecord, write_jsonl
 from segrl.evaluation.result import write_result
@@ -245,10 +246,13 @@ def evaluate_window(
     segmentations = [one.segmentation for one in looks]
     truths = [example.truth for example in window]
     scores = scoring.score(segmentations, truths, [example.ignore for example in window])
-    return [_record(*row, saliency) for row in zip(window, looks, scores, strict=True)]
+    lenient = read_leniently(text_to_masks, looks, window, decoding)
+    return [_record(*row, saliency) for row in zip(window, looks, scores, lenient, strict=True)]
 
 
-def _record(example: Example, seen: Look, score: Score, saliency: bool) -> EvalRecord:
+def _record(
+    example: Example, seen: Look, score: Score, lenient: Mapping[str, Any] | None, saliency: bool
+) -> EvalRecord:
     answer, completion = seen.segmentation.answer, seen.completion
     return EvalRecord(
         id=example.id,
@@ -266,6 +270,8 @@ def _record(example: Example, seen: Look, score: Score, saliency: bool) -> EvalR
         truncated=completion.truncated,
         measures=measures(example, seen.segmentation, saliency=saliency),
         samples=seen.samples,
+        says_none=answer.says_none,
+        lenient=lenient,
         **dataclasses.asdict(score),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from segrl.evaluation.catalogue import MEASURED, SCORED, Columns
+from segrl.evaluation.catalogue import LENIENT, MEASURED, SCORED, Columns
 from segrl.evaluation.fingerprint import example_key
 from segrl.evaluation.records import EvalRecord, iter_records
 from segrl.evaluation.slices import slices
@@ -93,11 +93,22 @@ def _numbers(record: EvalRecord) -> np.ndarray:
         "failed": record.status.is_failure,
         "said_none": record.status is Status.NO_TARGET,
     }
-    scored = [float(own[name]) if name in own else float(getattr(record, name)) for name in SCORED]
-    return np.array(scored + [float(record.measures.get(name, np.nan)) for name in MEASURED])
+    scored = {name: float(own[name]) if name in own else float(getattr(record, name)) for name in SCORED}
+    measured = [float(record.measures.get(name, np.nan)) for name in MEASURED]
+    return np.array([*scored.values(), *measured, *_lenient(record, scored), record.says_none])
+
+
+def _lenient(record: EvalRecord, scored: Mapping[str, float]) -> list[float]:
+    """The numbers LENIENT, and whether the reading changed anything."""
+    if record.lenient is None:
+        return [np.nan] * (len(LENIENT) + 1)
+    if not record.lenient:
+        return [*(scored[name] for name in LENIENT), 0.0]
+    found = {**record.lenient, "failed": Status(record.lenient["status"]).is_failure}
+    return [*(float(found[name]) for name in LENIENT), 1.0]
 
 
 def _columns(rows: Sequence[np.ndarray]) -> Columns:
-    names = (*SCORED, *MEASURED)
+    names = (*SCORED, *MEASURED, *(f"lenient_{name}" for name in LENIENT), "lenient_changed", "says_none")
     stacked = np.stack(rows) if rows else np.zeros((0, len(names)))
     return {name: np.ascontiguousarray(stacked[:, i]) for i, name in enumerate(names)}
