@@ -8,6 +8,7 @@ image, and `x_to = x_from · width_to / width_from`. Nothing here rounds; the on
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def frame_hint(answer: Answer | None, image_wh: tuple[int, int]) -> str:
     places = [place for prompt in prompts for place in _places(prompt)]
     largest = max(value for place in places for value in place)
     named = f"{frame_wh[0]:g}×{frame_wh[1]:g}"
-    if min(frame_wh) > 2 and largest <= 1 and all(value >= 0 for place in places for value in place):
+    if are_shares(prompts, image_wh):
         return f'all numbers lie between 0 and 1 in a frame of {named}: if they are shares, frame="relative_1"'
     if not any(lies_outside(prompt, image_wh) for prompt in prompts):
         return ""
@@ -90,6 +91,13 @@ def frame_hint(answer: Answer | None, image_wh: tuple[int, int]) -> str:
     ]
     advice = f'they would fit frame="{fits[0]}"' if fits else "say which frame the policy writes with frame="
     return f"numbers up to {largest:g} lie beyond the frame of {named}: {advice}"
+
+
+def are_shares(prompts: Sequence[MaskPrompt], image_wh: tuple[int, int]) -> bool:
+    """Whether every number lies in 0–1 although the frame's sides are longer: shares of the sides, it seems."""
+    values = [value for prompt in prompts for place in _places(prompt) for value in place]
+    within = bool(values) and all(0 <= value <= 1 for value in values)
+    return within and min(frame_size_wh(prompts[0].frame, image_wh)) > 2
 
 
 def _places(prompt: MaskPrompt) -> list[Point]:

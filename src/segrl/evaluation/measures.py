@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segrl.coordinates import box_iou, frame_hint
+from segrl.coordinates import are_shares, box_iou, lies_outside
 from segrl.masks import mask_to_box
 from segrl.types import Box, Example, Status
 
@@ -51,9 +51,8 @@ def _frame_signs(segmentation: Segmentation, image_wh: tuple[int, int]) -> dict[
     written = segmentation.written
     if written is None or not written.prompts:
         return {}
-    hint = frame_hint(written, image_wh)
-    are_fractions = hint.startswith("all numbers lie between 0 and 1")
-    return {"beyond": float(bool(hint) and not are_fractions), "fractions": float(are_fractions)}
+    beyond = any(lies_outside(prompt, image_wh) for prompt in written.prompts)
+    return {"beyond": float(beyond), "fractions": float(are_shares(written.prompts, image_wh))}
 
 
 def _agreement(example: Example, segmentation: Segmentation) -> dict[str, float]:
