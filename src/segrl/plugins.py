@@ -27,6 +27,15 @@ def import_path(path: str) -> Any:
         raise ImportError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
+def import_here(path: str) -> Any:
+    """As `import_path`, for what a call or a command names: looked for in the working directory too."""
+    try:
+        return import_path(path)
+    except ImportError:
+        make_importable(path.removeprefix(PREFIX), [Path.cwd()])
+        return import_path(path)
+
+
 def named_in(values: Any) -> Iterator[str]:
     """Every import path in plain values: after a key `python`, and in texts that begin with `python:`.
 

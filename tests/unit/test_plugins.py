@@ -152,7 +152,7 @@ def test_what_a_term_gets_wrong_is_one_line_that_names_it(place, name, message):
         scored(term(place, f"own_terms.{name}"))
 
 
-def test_a_data_set_beside_the_recipe_takes_options(place):
+def test_a_data_set_beside_the_recipe_takes_options(place, monkeypatch):
     recipe = place / "r.yaml"
     recipe.write_text(
         "method: sft\npolicy: tiny\nsegmenter: box\n"
@@ -161,8 +161,16 @@ def test_a_data_set_beside_the_recipe_takes_options(place):
     read = load_recipe(recipe)
     sections = (read.dataset, read.evaluation.dataset)
     assert [len(datasets.load(one.name, **one.options)) for one in sections] == [5, 3]
+    monkeypatch.chdir(place)
     sampled = datasets.load("python:own_data.cells", n=5, sample={"n": 2, "seed": 0})
     assert [one.query for one in sampled] == ["the cell", "the cell"]
+
+
+def test_a_data_set_that_a_call_names_is_found_in_the_working_directory(place, monkeypatch):
+    with pytest.raises(DataError, match="No module named 'own_data'"):
+        datasets.load("python:own_data.cells")
+    monkeypatch.chdir(place)
+    assert len(datasets.load("python:own_data.cells")) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from segrl.answers.base import AnswerFormat
 from segrl.errors import SegrlError
-from segrl.plugins import PREFIX, import_path
+from segrl.plugins import PREFIX, import_here
 from segrl.text import first_line
 from segrl.types import Answer
 
@@ -24,7 +24,7 @@ def own_format(name: str) -> AnswerFormat:
     """
     path = name.removeprefix(PREFIX)
     try:
-        found = import_path(path)
+        found = import_here(path)
     except ImportError as error:
         raise SegrlError(f"answer format {name}: cannot import {path!r} ({error})") from error
     if isinstance(found, type) and issubclass(found, AnswerFormat):

@@ -10,7 +10,7 @@ from typing import Any
 
 from segrl.datasets.image_mask_layouts import LAYOUTS
 from segrl.errors import DataError, SegrlError
-from segrl.plugins import PREFIX, import_path
+from segrl.plugins import PREFIX, import_here
 from segrl.text import did_you_mean, first_line
 from segrl.types import Example
 
@@ -117,7 +117,7 @@ def _own(name: str, options: Mapping[str, Any]) -> Sequence[Example]:
     from segrl.datasets.own import Own
 
     try:
-        return Own(name, _build(import_path(name), name, options))
+        return Own(name, _build(import_here(name), name, options))
     except SegrlError:
         raise
     except ImportError as error:
