@@ -69,8 +69,12 @@ def test_an_answer_format_of_ones_own_trains_and_is_loaded_with_the_policy(polic
     values = {**grpo(policy), "answer_format": {"python": "test_train_smoke.Pointing"}}
     result = train(parse_recipe(values), tmp_path / "run", say=quiet, progress=False)
     assert read_settings(result.model_dir).answer_format == "python:test_train_smoke.Pointing"
-    loaded = pipeline.load(str(result.model_dir), segmenter="box", device="cpu")
-    assert loaded.text_to_masks.answer_format.prompt("the cup") == "Point at the cup"
+    options = {"segmenter": "box", "device": "cpu"}
+    with pytest.raises(ModelError, match="names code, python:test_train_smoke.Pointing"):
+        pipeline.load(str(result.model_dir), **options)
+    for said in ({"answer_format": "python:test_train_smoke.Pointing"}, {"trust_remote_code": True}):
+        loaded = pipeline.load(str(result.model_dir), **options, **said)
+        assert loaded.text_to_masks.answer_format.prompt("the cup") == "Point at the cup"
 
 
 def test_sft_learns_the_completion_only_and_saves_a_policy(policy, tmp_path):
