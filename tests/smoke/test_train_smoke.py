@@ -70,7 +70,7 @@ def test_an_answer_format_of_ones_own_trains_and_is_loaded_with_the_policy(polic
     result = train(parse_recipe(values), tmp_path / "run", say=quiet, progress=False)
     assert read_settings(result.model_dir).answer_format == "python:test_train_smoke.Pointing"
     options = {"segmenter": "box", "device": "cpu"}
-    with pytest.raises(ModelError, match="names code, python:test_train_smoke.Pointing"):
+    with pytest.raises(ModelError, match="names code, python:test_train_smoke"):
         pipeline.load(str(result.model_dir), **options)
     for said in ({"answer_format": "python:test_train_smoke.Pointing"}, {"trust_remote_code": True}):
         loaded = pipeline.load(str(result.model_dir), **options, **said)
