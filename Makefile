@@ -7,13 +7,14 @@ CANDIDATES := python3.11 python3 python3.12 python3.13 python3.14
 IS_USABLE  := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell $(name) -c '$(IS_USABLE)' >/dev/null 2>&1 && echo $(name))))
 
+DUTS ?= data/DUTS
 PYTEST := $(VENV)/bin/python -m pytest
 # Files of tests are shared out among as many processes as there are cores; `make test JOBS=1` runs one after the other.
 JOBS ?= auto
 SHARED_OUT := -n $(JOBS) --dist loadfile
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart unit test test-long check attack audit proof bench docs clean
+.PHONY: help install quickstart unit test test-long check attack audit proof segmenter bench docs clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
@@ -23,6 +24,7 @@ help:
 	@echo 'make attack       hostile requests to the servers, with good clients beside'
 	@echo 'make audit        known vulnerabilities of the tested versions; needs a network'
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
+	@echo 'make segmenter    the tiny segmenter from nothing, on DUTS=FOLDER: hours; started again, it goes on'
 	@echo 'make bench        the speed of the mask reward and of the update beside the plain path: writes bench/*.json'
 	@echo 'make docs         the documentation as a site in site/, for any browser, without a network'
 	@echo 'make install      the environment in .venv alone'
@@ -65,6 +67,11 @@ test-long: check
 # Three seeds of reinforcement learning beside their controls; resumes where it was stopped.
 proof: install
 	$(VENV)/bin/python proof/run.py --out runs/proof --page docs/proof.md
+
+# Trains the segmenter that ships, on DUTS-TR, and puts its weights into the package; resumes where it was stopped.
+segmenter: install
+	$(VENV)/bin/python proof/segmenter.py train --data $(DUTS) --out runs/segmenter
+	$(VENV)/bin/python proof/segmenter.py ship runs/segmenter --data $(DUTS)
 
 # Ratios are measured side by side; leave the machine to it.
 bench: install
