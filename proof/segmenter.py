@@ -290,7 +290,7 @@ def ship(out: Path, data: Path, cache: Path | None, remark: str) -> None:
 def calibrate(network: CropNetwork, pictures: Pictures, held_out: Sequence[int]) -> None:
     """Scales and shifts the score's logit so that its mean square error on held-out pictures is the least."""
     rng = np.random.default_rng(0)
-    samples = [fresh(pictures, [index], rng) for index in held_out for _ in range(2)]
+    samples = [fresh(pictures, [index], rng) for index in held_out]
     samples = [replace(sample, colour=PLAIN) for sample in samples]
     logits, scores = answer(network, samples)
     found = np.array([iou(one > 0, s.mask > 0) for one, s in zip(logits, samples, strict=True)])

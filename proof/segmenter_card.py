@@ -13,7 +13,7 @@ from segmenter_samples import CANVAS, HELD_OUT, Pictures, draw_points, loosen
 from segrl.segmenters.tiny.segmenter import WEIGHTS, TinySegmenter, read_network
 from segrl.types import ORIGINAL, MaskPrompt
 
-MEASURED = 240
+MEASURED = 120
 PASSES = (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""The tiny segmenter's training runs, goes on where it was stopped, and ships weights that load."""
+"""The trainings on DUTS run, go on where they were stopped, and leave weights that load."""
 
 from __future__ import annotations
 
@@ -57,6 +57,20 @@ def test_training_goes_on_and_its_weights_load(duts, tmp_path, monkeypatch):
     assert "A test." in card
     loaded = segmenters.load("tiny", weights=str(tmp_path / "weights" / "model.safetensors"))
     assert sum(one.numel() for one in loaded.network.parameters()) < 3_000_000
+
+
+def test_the_eyes_of_the_policy_for_photographs_are_trained(duts, tmp_path):
+    from segrl import policies
+
+    command = [sys.executable, "-W", "ignore", str(PROOF / "photographs_eyes.py"), "--data", str(duts)]
+    command += ["--out", str(tmp_path), "--batch", "2", "--samples"]
+    for samples, steps in (("4", 2), ("6", 3)):
+        done = subprocess.run([*command, samples], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        row = json.loads(done.stdout.splitlines()[0])
+        assert row["step"] == steps
+        assert 0 <= row["box_iou"] <= 1
+    assert policies.load(str(tmp_path / "model")).answer_format == "seg-r1"
 
 
 def test_simulated_prompts_are_about_the_mask(duts, tmp_path):
