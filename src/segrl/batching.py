@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.errors import SegrlError
-from segrl.images import as_image
+from segrl.images import AS_IT_IS, Reading, as_image
 
 ImageLike = Image.Image | Path | str | bytes | np.ndarray
 BatchSize = int | Literal["auto"]
@@ -67,19 +67,19 @@ class AutoBatch(Batch):
         self._grows = False
 
 
-def opened(pairs: Iterable[tuple[ImageLike, str]]) -> Iterator[Opened]:
+def opened(pairs: Iterable[tuple[ImageLike, str]], pictures: Reading = AS_IT_IS) -> Iterator[Opened]:
     """The pairs with their images read; a path that stands several times in a row is read once."""
     last: Path | str | None = None
     for source, query in pairs:
         if last is None or not isinstance(source, Path | str) or source != last:
-            image = _read(source)
+            image = _read(source, pictures)
             last = source if isinstance(source, Path | str) else None
         yield image, query
 
 
-def _read(source: ImageLike) -> Image.Image | SegrlError:
+def _read(source: ImageLike, pictures: Reading) -> Image.Image | SegrlError:
     try:
-        return as_image(source)
+        return as_image(source, pictures)
     except SegrlError as error:
         return error
 

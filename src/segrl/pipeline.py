@@ -15,7 +15,8 @@ from PIL import Image
 from segrl import answers, overlay, policies
 from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windows
 from segrl.errors import SegrlError, ServerError
-from segrl.images import as_image, content_id
+from segrl.images import AS_IT_IS, as_image, content_id
+from segrl.images import Reading as PictureReading
 from segrl.policies import MAX_NEW_TOKENS
 from segrl.segmenters.protocol import ImageTooLarge
 from segrl.tiny import POLICIES
@@ -120,15 +121,21 @@ class Pipeline:
             yield result
 
     def try_many(
-        self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: BatchSize = 1
+        self,
+        pairs: Iterable[tuple[ImageLike, str]],
+        *,
+        batch_size: BatchSize = 1,
+        pictures: PictureReading = AS_IT_IS,
     ) -> Iterator[Result | SegrlError]:
         """As `segment_many`, but an image that cannot be used gives its error in its place and stops nothing.
+
+        pictures: what the reader of image files is told, for instance which page.
 
         DataError: it cannot be read. ModelError: alone it does not fit in the device's memory. Raised is
         a ServerError that no other image would escape: the server is gone, or refuses the key.
         """
         batch = self._auto if batch_size == "auto" else Batch(batch_size)
-        for window in windows(opened(pairs), batch):
+        for window in windows(opened(pairs, pictures), batch):
             usable = [(image, query) for image, query in window if isinstance(image, Image.Image)]
             results = iter(self._try(usable, batch))
             yield from (image if isinstance(image, SegrlError) else next(results) for image, _ in window)

@@ -231,6 +231,20 @@ def test_one_picture_through_a_pipe(photos: Path, asked: list[str], tmp_path: Pa
     assert "no picture on standard input" in segment("-", "-q", "box", stdin=b"").stderr
 
 
+def test_a_page_and_a_limit_of_pixels_are_chosen(photos: Path, asked: list[str], tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(photos / "frames.gif", save_all=True, append_images=frames[1:])
+    out = tmp_path / "out"
+    ran = segment(photos / "frames.gif", "-q", "box", "--page", "1", "--format", "cutout,yolo", "--out", out)
+    assert ran.exit_code == 0, ran.output
+    for made in (out / "cutout" / "1-box" / "frames.png", out / "yolo" / "images" / "frames.png"):
+        with Image.open(made) as image:
+            assert image.convert("RGB").getpixel((20, 10)) == (0, 0, 255)
+    assert "page: 1 there, None now" in segment(photos, "-q", "box", "--out", out).stderr
+    ran = segment(photos, "-q", "box", "--max-megapixels", "0.0005", "--out", tmp_path / "small")
+    assert (ran.exit_code, "raise max_megapixels" in ran.stderr) == (1, True)
+
+
 def boxes_coco(photos: Path) -> Path:
     path = photos / "boxes.json"
     images = [{"id": 7, "file_name": "y.jpg"}, {"id": 8, "file_name": "a/x.png"}]
@@ -282,7 +296,7 @@ def test_masks_of_boxes_in_a_file(write, photos: Path, asked: list[str], tmp_pat
         ("p.json", '{"images": [], "annotations": [], "categories": []}', "for none of the 3 images"),
         ("p.jsonl", '{"image": "y.jpg", "query": "x", "prompts": [{}]}', "line 1"),
         ("p.jsonl", '{"image": "y.jpg", "query": "x", "prompts": [{"box_xyxy": [4, 4, 1, 1]}]}', "not a box"),
-        ("p.yaml", "names: [", "cannot read the prompts"),
+        ("p.yaml", "names: [", "cannot read"),
         ("p.yaml", "names: [x]", "no labels"),
         ("none.json", None, "cannot read the prompts"),
     ],

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from segrl.batching import BatchSize
     from segrl.folder_job import Inputs, Plan
+    from segrl.images import Reading
     from segrl.pipeline import Result
 
 FORMATS = "coco, yolo, rle, png, cutout, labelme, label-studio"
@@ -70,6 +71,10 @@ MinArea = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out object
 ExactPolygons = Annotated[
     bool, typer.Option("--exact-polygons", help="Every corner in LabelMe and Label Studio, not polygons to be edited.")
 ]
+Page = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="Which page or frame of files that have several [default: 0].")
+]
+MaxMegapixels = Annotated[float, typer.Option(min=0, metavar="M", help="Larger pictures are not read.")]
 Prune = Annotated[
     bool, typer.Option("--prune", help="First remove pictures that are gone and queries that are not asked here.")
 ]
@@ -96,6 +101,8 @@ def segment(
     limit: Limit = None,
     min_area: MinArea = 0,
     exact_polygons: ExactPolygons = False,
+    page: Page = None,
+    max_megapixels: MaxMegapixels = 179,
     prune: Prune = False,
     batch_size: BatchSizeText = "auto",
     processes: ProcessCount = "1",
@@ -105,16 +112,18 @@ def segment(
 
     Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
     """
+    from segrl.images import Reading
     from segrl.pipeline import fitting_segmenter
 
     model: dict[str, Any] = {"segmenter": segmenter or fitting_segmenter(policy)}
     if prompts is None:
         model |= {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens}
         model |= {"reading": "strict" if strict else "lenient", **({"base": base} if base is not None else {})}
+    pictures = Reading(page=page, max_megapixels=max_megapixels)
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
-        return _pipe((query or [""])[0], chosen, {**model, "device": device}, min_area)
+        return _pipe((query or [""])[0], chosen, {**model, "device": device}, min_area, pictures)
     if out is None:
         raise _wrong("say where masks go: --out DIR")
     from segrl.exports import Style
@@ -126,7 +135,7 @@ def segment(
         tuple(chosen if formats else ["coco", "png", *chosen]),
         {**model, "device": device},
         _batch_size(batch_size),
-        style=Style(exact_polygons),
+        style=Style(exact_polygons, pictures),
         min_area=min_area,
         prompts=None if prompts is None else fingerprint(prompts),
     )
@@ -167,10 +176,11 @@ def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str,
             raise _wrong(f"{option} does not go with -: the result goes to standard output")
 
 
-def _pipe(query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int) -> None:
+def _pipe(query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int, pictures: Reading) -> None:
     """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1."""
     from segrl import pipeline
     from segrl.errors import SegrlError
+    from segrl.images import as_image
     from segrl.log_filters import quieten
 
     if len(formats) > 1 or not set(formats) <= set(PIPED):
@@ -179,7 +189,7 @@ def _pipe(query: str, formats: Sequence[str], model: Mapping[str, Any], min_area
     if not data:
         raise SegrlError("there is no picture on standard input")
     quieten()
-    result = pipeline.load(**model).segment(data, query)
+    result = pipeline.load(**model).segment(as_image(data, pictures), query)
     if result.status.is_failure:
         raise SegrlError(f"the answer could not be read ({result.status.value}): {result.answer.detail or result.text}")
     kept = [mask for mask in result.masks if mask.sum() >= min_area]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segrl.exports.record import ImageRecord
+from segrl.images import AS_IT_IS, Reading
 
 LONGEST_FOLDER_BYTES = 120
 """Of a query in a folder's name; file systems take 255 bytes, and some of them two bytes for each letter."""
@@ -16,9 +17,14 @@ LONGEST_FOLDER_BYTES = 120
 
 @dataclass(frozen=True)
 class Style:
-    """What a person may choose of an export. exact_polygons: in LabelMe and Label Studio every corner of the mask."""
+    """What a person may choose of an export.
+
+    exact_polygons: in LabelMe and Label Studio every corner of the mask. pictures: how images are read, where they
+    are read again.
+    """
 
     exact_polygons: bool = False
+    pictures: Reading = AS_IT_IS
 
 
 class Export:

@@ -27,7 +27,7 @@ from segrl.errors import DataError
 from segrl.exports.base import Export
 from segrl.exports.record import Found, ImageRecord
 from segrl.files import write_atomically, write_bytes
-from segrl.images import read_image
+from segrl.images import Reading, read_image
 from segrl.masks import from_rle
 
 QUARTER = 0.25
@@ -55,7 +55,7 @@ class Yolo(Export):
         new = {self.class_of[query] for query in (self.queries if queries is None else queries)}
         kept = [] if queries is None else [line for line in _read(labels) if _class(line) not in new]
         if queries is None or not image.exists():
-            write_bytes(image, _copy(Path(record.image), image.suffix))
+            write_bytes(image, _copy(Path(record.image), image.suffix, self.style.pictures))
         write_atomically(labels, [*kept, *self._lines(record, new)])
 
     def keep(self, old: ImageRecord, new: ImageRecord, was: Export) -> None:
@@ -78,7 +78,7 @@ class Yolo(Export):
         return self.place
 
 
-def _copy(image: Path, suffix: str) -> bytes:
+def _copy(image: Path, suffix: str, pictures: Reading) -> bytes:
     """The bytes of an image file, or what we read of it as PNG."""
     if image.suffix == suffix:
         try:
@@ -86,7 +86,7 @@ def _copy(image: Path, suffix: str) -> bytes:
         except OSError as error:
             raise DataError(f"cannot read the image {image}: {error.strerror}") from error
     file = io.BytesIO()
-    read_image(image).save(file, "PNG")
+    read_image(image, reading=pictures).save(file, "PNG")
     return file.getvalue()
 
 

@@ -45,7 +45,9 @@ class Plan:
     def made_with(self) -> dict[str, Any]:
         """What the masks depend on."""
         model = {key: value for key, value in self.policy.items() if key != "device"}
-        return model | {key: value for key in ("min_area", "prompts") if (value := getattr(self, key))}
+        page = self.style.pictures.page
+        chosen = {"min_area": self.min_area or None, "prompts": self.prompts, "page": page}
+        return model | {key: value for key, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _asked(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Re
 
     model = pipeline.load(**{**plan.policy, "device": device})
     pairs = ((task.image, query) for task in tasks for query in task.queries)
-    yield from model.try_many(pairs, batch_size=plan.batch_size)
+    yield from model.try_many(pairs, batch_size=plan.batch_size, pictures=plan.style.pictures)
 
 
 def _segmented(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Result | SegrlError]:
@@ -107,7 +109,7 @@ def _segmented(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterato
     for task in tasks:
         answers = [Answer(Status.OK, (task.prompts or {})[query]) for query in task.queries]
         try:
-            image = read_image(task.image)
+            image = read_image(task.image, reading=plan.style.pictures)
             found = segmenters.segment(segmenter, [image] * len(answers), answers)
         except (DataError, ImageTooLarge) as error:
             yield from [error] * len(task.queries)
