@@ -59,7 +59,7 @@ attack: install
 # The tested versions beside the published vulnerabilities; needs a network.
 audit: install
 	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
-	$(VENV)/bin/python -m pip_audit --requirement requirements/tested.txt --no-deps --disable-pip
+	$(VENV)/bin/python -m pip_audit --requirement requirements/tested.txt --no-deps --disable-pip --strict
 
 test-long: check
 	$(PYTEST) -m 'not gpu' --timeout 7200

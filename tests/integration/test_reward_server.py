@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,19 @@ def test_the_token_guards_the_score(reward):
         assert ask(client, row()).status_code == 401
         client.headers["Authorization"] = "Bearer s3cret"
         assert ask(client, row()).status_code == 200
+
+
+def test_the_client_asks_a_busy_server_again(client, app, monkeypatch):
+    from segrl.integrations import client as copied
+
+    monkeypatch.setenv("SEGRL_REWARD", str(client.base_url).rstrip("/"))
+    places = app.state.service.places
+    monkeypatch.setattr(places, "taken", places.total)
+    freed = threading.Timer(0.3, setattr, (places, "taken", 0))
+    freed.start()
+    (one,) = copied.score([row()])
+    freed.join()
+    assert one["status"] == "ok"
 
 
 def page() -> dict:

@@ -36,7 +36,8 @@ def demo(
     max_items: web.MaxItems = 20_000,
     max_depth: web.MaxDepth = 32,
     max_digits: web.MaxDigits = 100,
-    timeout: web.Timeout = 10,
+    upload_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an upload may take.")] = 120,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds from SIGTERM to the end.")] = 10,
 ) -> None:
     """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
     web.needs_web()
@@ -46,7 +47,7 @@ def demo(
     limits = web.limits_of(
         max_mb=max_mb, max_memory_mb=max_memory_mb, max_megapixels=max_megapixels,
         max_mask_megapixels=max_mask_megapixels, max_query_chars=max_query_chars, max_prompts=max_prompts,
-        max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=timeout, places=places,
+        max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=upload_timeout, places=places,
         places_per_client=places_per_client,
     )  # fmt: skip
     names = list(dict.fromkeys(policy or ["tiny"]))
