@@ -94,7 +94,7 @@ def _measured() -> list[tuple[str, str, str]]:
     from segrl.evaluation import evaluate
     from segrl.evaluation.result import result
     from segrl.evaluation.table import tabulate
-    from segrl.pipeline import make_text_to_masks
+    from segrl.loading import make_text_to_masks
 
     policy = policies.load("tiny")
     text_to_masks = make_text_to_masks(policy, segmenters.load("grabcut"))

@@ -8,7 +8,7 @@ What a program may import, made from the docstrings when this site is built. Eve
 """
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "Load and segment": ("segrl.pipeline",),
+    "Load, segment, train, evaluate": ("segrl.loading", "segrl.pipeline", "segrl.result", "segrl.api"),
     "Types": ("segrl.types",),
     "Coordinates and masks": ("segrl.coordinates", "segrl.masks"),
     "Answer formats": ("segrl.answers", "segrl.answers.base"),

@@ -3,6 +3,10 @@
     model = segrl.load("tiny")
     result = model.segment("scene.png", "the red ring")
 
+    segrl.train("recipe.yaml", "runs/mine")
+    segrl.evaluate("runs/mine/model", "tiny", "evals/mine")
+    segrl.report("runs/mine")
+
 Importing this package loads no torch: what is named below is imported when it is first used.
 """
 
@@ -10,18 +14,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segrl.pipeline import Pipeline, Result, Stream, load
+    from segrl.api import Evaluation, evaluate, report, train
+    from segrl.loading import load
+    from segrl.pipeline import Pipeline, Stream
+    from segrl.result import Result
+    from segrl.types import MaskPrompt, Status
 
 __version__ = "0.1.0"
 
-__all__ = ["Pipeline", "Result", "Stream", "__version__", "load"]
+__all__ = [
+    "Evaluation",
+    "MaskPrompt",
+    "Pipeline",
+    "Result",
+    "Status",
+    "Stream",
+    "__version__",
+    "evaluate",
+    "load",
+    "report",
+    "train",
+]
 
-_SUBMODULES = frozenset({"answers", "coordinates", "datasets", "errors", "masks", "policies", "scoring", "segmenters"})
+_HOMES = {"Evaluation": "api", "evaluate": "api", "report": "api", "train": "api", "load": "loading"}
+_HOMES |= {"Pipeline": "pipeline", "Stream": "pipeline", "Result": "result", "MaskPrompt": "types", "Status": "types"}
+_SUBMODULES = frozenset({
+    "answers", "coordinates", "datasets", "errors", "evaluation", "exports", "masks", "policies", "rewards", "scoring",
+    "segmenters", "training",
+})  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"segrl.{_HOMES[name]}"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"segrl.{name}")
-    if name in ("Pipeline", "Result", "Stream", "load"):
-        return getattr(importlib.import_module("segrl.pipeline"), name)
     raise AttributeError(f"module 'segrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_SUBMODULES, *globals()})

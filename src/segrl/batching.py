@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from segrl.errors import SegrlError
+from segrl.errors import DataError, SegrlError
 from segrl.images import AS_IT_IS, Reading, as_image
 
 ImageLike = Image.Image | Path | str | bytes | np.ndarray
 BatchSize = int | Literal["auto"]
 Opened = tuple[Image.Image | SegrlError, str]
 """An image, or why it could not be read, and the query about it."""
+
+EMPTY_QUERY = DataError("the query is empty: say what to find")
 
 OPEN_PIXELS = 2**27
 """Pixels of the images that are open at once (400 MB), whatever the batch."""
@@ -74,7 +76,14 @@ def opened(pairs: Iterable[tuple[ImageLike, str]], pictures: Reading = AS_IT_IS)
         if last is None or not isinstance(source, Path | str) or source != last:
             image = _read(source, pictures)
             last = source if isinstance(source, Path | str) else None
-        yield image, query
+        yield (image if query.strip() else EMPTY_QUERY), query
+
+
+def checked_query(query: str) -> str:
+    """The query. Raises DataError for an empty one."""
+    if not query.strip():
+        raise EMPTY_QUERY
+    return query
 
 
 def _read(source: ImageLike, pictures: Reading) -> Image.Image | SegrlError:

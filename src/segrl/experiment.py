@@ -13,7 +13,7 @@ from segrl.evaluation import EvalDir, OnWindow, Overlap, Share, describe, load
 from segrl.evaluation import run as run_evaluation
 from segrl.evaluation.overlap import overlap, read_overlap, write_overlap
 from segrl.files import make_directory
-from segrl.report import EvaluatedRun, chosen, write_report
+from segrl.reporting import EvaluatedRun, chosen, write_report
 from segrl.training import Recipe, TrainResult, train
 from segrl.training.checkpoints import RunDir
 from segrl.training.distributed import launch

@@ -2,101 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
-from segrl import answers, overlay, policies
-from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, opened, windows
+from segrl import policies
+from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, checked_query, opened, windows
 from segrl.errors import SegrlError, ServerError
 from segrl.images import AS_IT_IS, as_image, content_id
 from segrl.images import Reading as PictureReading
 from segrl.policies import MAX_NEW_TOKENS
+from segrl.result import Result
 from segrl.segmenters.protocol import ImageTooLarge
-from segrl.tiny import POLICIES
-from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Reading, Segmentation, Status
+from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Status
 
 if TYPE_CHECKING:
     from segrl.policies import Completion, Policy
-    from segrl.segmenters import Segmenter
     from segrl.text_to_masks import TextToMasks
 
-__all__ = ["ImageLike", "Pipeline", "Result", "Stream", "load", "make_text_to_masks"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["ImageLike", "Pipeline", "Stream"]
 
 Pair = tuple[Image.Image, str]
 
-DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
-"""The frozen segmenter of both papers' families; the tiny policy goes with GrabCut, which needs no weights."""
-
-WEIGHTLESS = ("grabcut", "box")
-"""Segmenters that run on the CPU whatever the policy runs on."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a pipeline says about one image and one query.
-
-    image: RGB as it was read. masks: `(N, H, W)` bool at the image's size, one per object found;
-    N = 0 where nothing was found or the answer could not be read, and `status` tells which.
-    answer: status, reasoning and mask prompts in original pixels. text: what the policy wrote.
-    scores: `(N,)` float32, the IoU that the segmenter itself expects of each mask (about 0 to 1; no
-    promise, and nothing about whether it is the right object); None from a segmenter that gives none
-    (GrabCut).
-    """
-
-    image: Image.Image
-    query: str
-    text: str
-    answer: Answer
-    masks: np.ndarray
-    scores: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, image: Image.Image, query: str, text: str, one: Segmentation) -> Result:
-        """A text that was read, with its masks."""
-        scores = None if one.scores is None else one.scores.cpu().numpy()
-        return cls(image, query, text, one.answer, one.masks.cpu().numpy(), scores)
-
-    @property
-    def status(self) -> Status:
-        """OK, NO_TARGET ("nothing there"), or what was wrong with the answer."""
-        return self.answer.status
-
-    @property
-    def reasoning(self) -> str | None:
-        """The text between the think tags; None without them."""
-        return self.answer.reasoning
-
-    @property
-    def repairs(self) -> tuple[str, ...]:
-        """What the lenient reading mended or left out, one line each; empty where the answer was as it should be."""
-        return self.answer.repairs
-
-    @property
-    def prompts(self) -> tuple[MaskPrompt, ...]:
-        """The boxes and points, one mask prompt per mask, in original pixels."""
-        return self.answer.prompts
-
-    @property
-    def mask(self) -> np.ndarray:
-        """`(H, W)` bool: all masks as one."""
-        return np.asarray(self.masks.any(axis=0))
-
-    def overlay(self) -> Image.Image:
-        """A copy of the image with masks, boxes and points drawn over it (`segrl.overlay`)."""
-        return overlay.draw(self.image, self.masks, self.prompts)
-
 
 class Pipeline:
-    """Images and queries in, masks out. text_to_masks: by `make_text_to_masks`, or any that reads this policy's texts.
+    """Images and queries in, masks out. text_to_masks: any that reads this policy's texts (`make_text_to_masks`).
 
     An image is a path, the bytes of an image file, a PIL image, or an array `(H, W)` or `(H, W, 3)` of
     uint8 in RGB order; addresses are never opened. Decoding is greedy, so the same call gives the same result.
@@ -142,7 +75,7 @@ class Pipeline:
 
     def stream(self, image: ImageLike, query: str) -> Stream:
         """The same answer as `segment` gives, told while it is written."""
-        return Stream(self, as_image(image), query)
+        return Stream(self, as_image(image), checked_query(query))
 
     def masks(self, image: ImageLike, prompts: Sequence[MaskPrompt], query: str = "") -> Result:
         """The masks of boxes and points that somebody drew or edited, without asking the policy.
@@ -256,79 +189,3 @@ def _does_not_fit(image: Image.Image) -> ImageTooLarge:
         f"an image of {image.width}×{image.height} alone does not fit in the device's memory: "
         "make it smaller, or give the policy an input_wh",
     )
-
-
-def make_text_to_masks(
-    policy: Policy, segmenter: Segmenter, answer_format: str | None = None, reading: Reading = "strict"
-) -> TextToMasks:
-    """The road from this policy's texts to masks; `answer_format` None is the policy's own."""
-    from segrl.text_to_masks import TextToMasks
-
-    chosen = answers.get(answer_format or policy.answer_format)
-    return TextToMasks(chosen, policy.frame_for, segmenter, reading)
-
-
-def fitting_segmenter(policy: str) -> str:
-    """The segmenter that `load` takes for a policy: GrabCut for our own, that of a published one, the one that a
-    policy was trained with (its segrl.json says which), or SAM 2.1 large."""
-    row = policies.published(policy)
-    if policy in POLICIES or row is not None:
-        return row.segmenter if row is not None else "grabcut"
-    return _trained_with(policy) or DEFAULT_SEGMENTER
-
-
-def _trained_with(policy: str) -> str | None:
-    if policies.is_served(policy):
-        return None
-    if Path(policy).is_dir():
-        return policies.read_settings(policy).segmenter
-    from segrl.policies.loading import find_settings
-
-    return find_settings(policy).segmenter
-
-
-def fitting_max_new_tokens(policy: str) -> int:
-    """The longest answer that `load` lets a policy write: that of a published one, or MAX_NEW_TOKENS."""
-    row = policies.published(policy)
-    return row.max_new_tokens if row else MAX_NEW_TOKENS
-
-
-def takes_device(name: str) -> bool:
-    """Whether a policy or segmenter is put on a device here: not one behind a server, nor one without weights."""
-    return name not in WEIGHTLESS and not policies.is_served(name)
-
-
-def load(
-    policy: str = "tiny",
-    *,
-    segmenter: str | None = None,
-    answer_format: str | None = None,
-    max_new_tokens: int | None = None,
-    device: str | None = None,
-    reading: Reading = "lenient",
-    **policy_options: Any,
-) -> Pipeline:
-    """A pipeline by names: a policy (`tiny`, a directory, a name on the hub) and a segmenter that fits it.
-
-    How a published checkpoint is asked and read is known by its name (`policies.published`), how one that segrl
-    trained stands beside its weights; about any other a line is logged that says what was assumed.
-    segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. max_new_tokens: without it
-    `fitting_max_new_tokens`. device: of policy and segmenter, of each that runs here (`takes_device`).
-    reading: how answers are read; "strict" as training pays for them and the protocol counts them.
-    policy_options: for instance `frame`, `input_wh`, `system`, `dtype` (`policies.loading.load`).
-    Raises SegrlError with one line for anything that cannot be loaded.
-    """
-    from segrl import segmenters
-
-    if answer_format is not None:
-        answers.get(answer_format)  # a wrong name is told before minutes of loading
-    loaded = policies.load(policy, answer_format=answer_format, **_placed(policy, device), **policy_options)
-    if assumed := getattr(loaded, "assumed", ""):
-        logger.warning(assumed)
-    name = segmenter or fitting_segmenter(policy)
-    text_to_masks = make_text_to_masks(loaded, segmenters.load(name, **_placed(name, device)), reading=reading)
-    return Pipeline(loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
-
-
-def _placed(name: str, device: str | None) -> dict[str, str]:
-    return {"device": device} if device is not None and takes_device(name) else {}

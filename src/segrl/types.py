@@ -95,7 +95,7 @@ class MaskPrompt:
     differ, and a prompt with neither box nor points.
     """
 
-    box_xyxy: Box | None
+    box_xyxy: Box | None = None
     points_xy: tuple[Point, ...] = ()
     labels: tuple[int, ...] = ()
     frame: Frame = UNKNOWN_FRAME

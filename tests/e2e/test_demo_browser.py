@@ -20,7 +20,8 @@ from serving import listening
 
 from segrl import answers, segmenters
 from segrl.images import content_id
-from segrl.pipeline import Pipeline, make_text_to_masks
+from segrl.loading import make_text_to_masks
+from segrl.pipeline import Pipeline
 from segrl.tiny.scenes import TinyScenes
 from segrl.types import ORIGINAL
 

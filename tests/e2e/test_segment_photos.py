@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from scripted import ScriptedPolicy
 
-from segrl import datasets, pipeline, segmenters
+from segrl import datasets, loading, pipeline, segmenters
 from segrl.folder_job import Plan, find_jobs, segment_photos
 from segrl.jobs import Processes
 
@@ -106,8 +106,8 @@ def test_a_model_that_cannot_be_loaded_ends_all_processes(photos: Path, tmp_path
 def test_memory_stays_flat(n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept images would take 0.9 MB each."""
     scripted = ScriptedPolicy({}, default="<think>…</think> <bbox>[100,100,800,700]</bbox>")
-    model = pipeline.Pipeline(scripted, pipeline.make_text_to_masks(scripted, segmenters.load("box")))
-    monkeypatch.setattr(pipeline, "load", lambda **_: model)
+    model = pipeline.Pipeline(scripted, loading.make_text_to_masks(scripted, segmenters.load("box")))
+    monkeypatch.setattr(loading, "load", lambda **_: model)
     photo = tmp_path / "photos" / "0.jpg"
     photo.parent.mkdir()
     Image.effect_noise((640, 480), 40).convert("RGB").save(photo)

@@ -20,8 +20,8 @@ from segrl.evaluation import Decoding, Share, compare_runs, read_jsonl, run
 from segrl.evaluation.inference import CONTEXT, SMALLEST, _span
 from segrl.evaluation.records import EvalRecord
 from segrl.evaluation.run import evaluate_window
+from segrl.loading import make_text_to_masks
 from segrl.masks import box_to_mask, from_rle
-from segrl.pipeline import make_text_to_masks
 from segrl.policies import Completion
 from segrl.types import RELATIVE_1000, Example, Status
 

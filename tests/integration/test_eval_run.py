@@ -26,7 +26,7 @@ from segrl.evaluation import (
     run_on_processes,
 )
 from segrl.evaluation import journal as journals
-from segrl.report.evaluation import write_evaluation
+from segrl.reporting.evaluation import write_evaluation
 
 N = 40
 

@@ -141,12 +141,12 @@ def test_what_is_gone_and_what_was_mistyped_is_pruned(photos: Path, asked: list[
 def test_a_failed_command_claims_nothing(photos: Path, asked: list[str], tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("segrl.pipeline.load", _no_model)
+        patch.setattr("segrl.loading.load", _no_model)
         assert segment(photos, "-q", "bxo", "--max-new-tokens", "7", "--out", out).exit_code == 2
     assert [path.name for path in out.iterdir()] == [LOCK]
     assert segment(photos, "-q", "box", "--out", out).exit_code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("segrl.pipeline.load", _no_model)
+        patch.setattr("segrl.loading.load", _no_model)
         assert segment(photos, "-q", "mistyped", "--out", out).exit_code == 2
     assert json.loads((out / "segment.json").read_text())["queries"] == ["box"]
 

@@ -21,7 +21,7 @@ from eval_samples import write_examples  # noqa: E402
 from golden_run import KINDS, evaluate_arm  # noqa: E402
 
 from segrl.evaluation import Share, compare_runs, run  # noqa: E402
-from segrl.report import write_report  # noqa: E402
+from segrl.reporting import write_report  # noqa: E402
 
 GOLDEN = Path(__file__).with_name("golden_figures.json")
 HEADLINE = ("giou", "ciou", "s_measure", "parse_rate")

@@ -12,7 +12,8 @@ from scripted import ScriptedPolicy
 import segrl
 from segrl import segmenters
 from segrl.errors import SegrlError
-from segrl.pipeline import Pipeline, make_text_to_masks
+from segrl.loading import make_text_to_masks
+from segrl.pipeline import Pipeline
 from segrl.types import Frame, Status
 
 TEXTS = {

@@ -17,7 +17,8 @@ import segrl
 from segrl import policies, segmenters
 from segrl.batching import AutoBatch, Batch, opened, windows
 from segrl.errors import DataError, FrameError, ModelError, SegrlError, ServerError
-from segrl.pipeline import Pipeline, fitting_segmenter, make_text_to_masks
+from segrl.loading import fitting_segmenter, make_text_to_masks
+from segrl.pipeline import Pipeline
 from segrl.policies.loading import find_settings
 from segrl.segmenters.box import BoxSegmenter
 from segrl.types import RELATIVE_1000, MaskPrompt, Status

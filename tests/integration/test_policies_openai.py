@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from segrl import pipeline, policies, segmenters
+from segrl import loading, policies, segmenters
 from segrl.errors import ModelError, ServerError
 from segrl.evaluation import Share, run
 from segrl.folder_job.work import Plan, Task, answered
 from segrl.jobs import Seat
-from segrl.pipeline import Pipeline, make_text_to_masks
+from segrl.loading import make_text_to_masks
+from segrl.pipeline import Pipeline
 from segrl.policies import frames, names, openai_loading, server
 from segrl.policies.frames import FAMILY_RESIZE, family_of
 from segrl.policies.openai_policy import OpenAIPolicy, read_reply
@@ -325,7 +326,7 @@ def test_a_published_model_behind_a_server_may_write_as_long_as_here(tmp_path: P
     examples = write_examples(tmp_path, 2)
     with serving(text("[]"), models=(THINKING,)) as fake:
         name = f"openai:{THINKING}@{fake.url}{QUICK}"
-        pipeline.load(name, segmenter="box").segment(WIDE, "the cup")
+        loading.load(name, segmenter="box").segment(WIDE, "the cup")
         run(replace(examples, policy=name, texts=None), tmp_path / "run", share=Share())
     assert [body["max_tokens"] for body in fake.asked] == [4096] * 3
     assert json.loads((tmp_path / "run" / "run.json").read_text())["decoding"]["max_new_tokens"] == 4096

@@ -13,7 +13,8 @@ from schemathesis.specs.openapi.checks import (
 from serving import EchoPolicy, running
 
 from segrl import segmenters
-from segrl.pipeline import Pipeline, make_text_to_masks
+from segrl.loading import make_text_to_masks
+from segrl.pipeline import Pipeline
 from segrl.web.app import create_app
 
 load_all_checks()

@@ -120,9 +120,9 @@ def test_report_prints_its_path(tmp_path):
 
 def test_interrupt_is_one_line(tmp_path):
     code = (
-        "import segrl.report\n"
+        "import segrl.reporting\n"
         "def stop(path): raise KeyboardInterrupt\n"
-        "segrl.report.write_report = stop\n"
+        "segrl.reporting.write_report = stop\n"
         "from segrl.cli import main; main()"
     )
     result = subprocess.run([sys.executable, "-c", code, "report", str(tmp_path)], capture_output=True, text=True)

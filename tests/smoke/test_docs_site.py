@@ -80,7 +80,7 @@ def test_modules_and_the_python_interface_are_made_from_the_code(site: Path) -> 
         name = path.relative_to(ROOT / "src" / "segrl").as_posix()
         assert name == "__init__.py" or f"<code>{name}</code>" in modules, name
     for name in (
-        "segrl.pipeline.load",
+        "segrl.loading.load",
         "segrl.types.MaskPrompt",
         "segrl.rewards.rollout.Rollout",
         "segrl.scoring.overlap.iou",

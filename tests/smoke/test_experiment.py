@@ -12,7 +12,7 @@ from segrl import datasets, segmenters
 from segrl.cli.show import before_after_table
 from segrl.evaluation import Overlap, compare_runs
 from segrl.experiment import Experiment
-from segrl.pipeline import fitting_segmenter
+from segrl.loading import fitting_segmenter
 from segrl.policies import read_settings
 from segrl.training import parse_recipe
 from segrl.training.export import export

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from segrl import pipeline
+from segrl import loading
 from segrl.answers.seg_r1 import SegR1
 from segrl.errors import ModelError, RecipeError
 from segrl.files import read_rows
@@ -71,9 +71,9 @@ def test_an_answer_format_of_ones_own_trains_and_is_loaded_with_the_policy(polic
     assert read_settings(result.model_dir).answer_format == "python:test_train_smoke.Pointing"
     options = {"segmenter": "box", "device": "cpu"}
     with pytest.raises(ModelError, match="names code, python:test_train_smoke"):
-        pipeline.load(str(result.model_dir), **options)
+        loading.load(str(result.model_dir), **options)
     for said in ({"answer_format": "python:test_train_smoke.Pointing"}, {"trust_remote_code": True}):
-        loaded = pipeline.load(str(result.model_dir), **options, **said)
+        loaded = loading.load(str(result.model_dir), **options, **said)
         assert loaded.text_to_masks.answer_format.prompt("the cup") == "Point at the cup"
 
 

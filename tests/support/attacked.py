@@ -10,7 +10,8 @@ from PIL import Image
 from serving import EchoPolicy
 
 from segrl import segmenters
-from segrl.pipeline import Pipeline, make_text_to_masks
+from segrl.loading import make_text_to_masks
+from segrl.pipeline import Pipeline
 from segrl.web.limits import Limits, ServerSettings
 from segrl.web.run import bind, serve
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scripted import ScriptedPolicy
 from typer.testing import CliRunner
 
-from segrl import pipeline, segmenters
+from segrl import loading, pipeline, segmenters
 from segrl.cli.app import app
 
 TEXTS = {
@@ -37,7 +37,7 @@ def fixed_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def load(policy: str, **options: Any) -> pipeline.Pipeline:
         scripted = ScriptedPolicy(TEXTS, key=key)
-        return pipeline.Pipeline(scripted, pipeline.make_text_to_masks(scripted, segmenters.load("box")))
+        return pipeline.Pipeline(scripted, loading.make_text_to_masks(scripted, segmenters.load("box")))
 
     monkeypatch.setattr(pipeline, "load", load)
     return seen

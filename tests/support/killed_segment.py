@@ -7,17 +7,17 @@ import sys
 import pytest
 from folder_runs import fixed_answers
 
-from segrl import pipeline
+from segrl import loading
 from segrl.cli import main
 
 if __name__ == "__main__":
     fixed_answers(pytest.MonkeyPatch())
-    load = pipeline.load
+    load = loading.load
 
     def load_and_say(**options: object) -> object:
         print("loaded", flush=True)
         return load(**options)
 
-    pipeline.load = load_and_say  # type: ignore[assignment]
+    loading.load = load_and_say  # type: ignore[assignment]
     sys.argv[0] = "segrl"
     main()

@@ -21,7 +21,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from segrl import segmenters
-from segrl.pipeline import Pipeline, make_text_to_masks
+from segrl.loading import make_text_to_masks
+from segrl.pipeline import Pipeline
 from segrl.policies import Completion
 from segrl.types import ORIGINAL, Frame
 from segrl.web.app import create_app

@@ -16,7 +16,7 @@ from segrl import brush, datasets, exports
 from segrl.errors import DataError
 from segrl.exports.base import Style
 from segrl.masks import mask_to_polygons, png_bytes
-from segrl.pipeline import Result
+from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
 
 A, B = (1, 1, 5, 4), (6, 2, 10, 7)

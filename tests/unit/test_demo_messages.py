@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segrl.pipeline import Result
+from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
 from segrl.web.demo import messages
 

@@ -13,8 +13,8 @@ from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, evaluate, pointing, read_jsonl, write_jsonl
 from segrl.evaluation.result import result
 from segrl.evaluation.table import tabulate
+from segrl.loading import make_text_to_masks
 from segrl.masks import box_to_mask, from_rle
-from segrl.pipeline import make_text_to_masks
 from segrl.policies import Completion
 from segrl.types import RELATIVE_1000, Example, Status
 

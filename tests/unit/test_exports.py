@@ -20,7 +20,7 @@ from segrl import datasets, exports
 from segrl.errors import SegrlError
 from segrl.exports.yolo import _lines as yolo_lines
 from segrl.masks import from_rle, polygons_to_mask, read_mask, to_rle
-from segrl.pipeline import Result
+from segrl.result import Result
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Status
 
 SCORES = np.array([0.9, 0.25], np.float32)

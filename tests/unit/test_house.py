@@ -24,11 +24,14 @@ LAYERS = (
     {"answers", "segmenters", "scoring"},
     {"text_to_masks", "tiny"},
     {"policies", "rewards", "datasets"},
-    {"batching", "batch_queue"},
+    {"batching", "batch_queue", "exports"},
+    {"result"},
     {"pipeline"},
-    {"training", "evaluation", "exports", "report"},
+    {"loading"},
+    {"training", "evaluation", "reporting"},
     {"folder_job"},
     {"experiment", "integrations", "memory_estimate"},
+    {"api"},
     {"cli", "web", "__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segrl.overlay import COLOURS, draw
-from segrl.pipeline import Result
+from segrl.result import Result
 from segrl.types import ORIGINAL, RELATIVE_1000, Answer, MaskPrompt, Status
 
 GREY = Image.new("RGB", (60, 40), (100, 100, 100))

@@ -15,11 +15,11 @@ from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, Overlap, compare_runs, write_evaluation
 from segrl.evaluation.overlap import write_overlap
 from segrl.masks import box_to_mask, to_rle
-from segrl.report import EvaluatedRun, write_report
-from segrl.report.charts import Chart, Series, nice_ticks, show, smooth
-from segrl.report.choose import choose
-from segrl.report.curves import charts
-from segrl.report.pictures import Picture, outline_path
+from segrl.reporting import EvaluatedRun, write_report
+from segrl.reporting.charts import Chart, Series, nice_ticks, show, smooth
+from segrl.reporting.choose import choose
+from segrl.reporting.curves import charts
+from segrl.reporting.pictures import Picture, outline_path
 from segrl.training import parse_recipe
 from segrl.training.checkpoints import RunDir
 from segrl.training.export import card

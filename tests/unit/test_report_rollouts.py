@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrl.masks import box_to_mask, to_rle
-from segrl.report import write_report
-from segrl.report.rollouts import outside_in, viewer
+from segrl.reporting import write_report
+from segrl.reporting.rollouts import outside_in, viewer
 from segrl.training.pictures import SIDE_PX, Pictures
 
 HW = (600, 800)

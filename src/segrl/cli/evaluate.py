@@ -136,7 +136,7 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
 
 def _write_page(settings: EvalSettings, out: Path) -> None:
     from segrl import datasets
-    from segrl.report.evaluation import keep_pictures, write_page
+    from segrl.reporting.evaluation import keep_pictures, write_page
 
     keep_pictures(out, datasets.load(settings.dataset, **settings.dataset_options))
     write_page(out)

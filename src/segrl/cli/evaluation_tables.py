@@ -10,7 +10,7 @@ from rich.table import Table
 
 from segrl.evaluation import CATALOGUE
 from segrl.evaluation.slices import TITLES
-from segrl.report.evaluation import facts
+from segrl.reporting.evaluation import facts
 
 LEFT_OUT = frozenset({"pr@0.6", "pr@0.8", "e_adaptive", "f_mean", "f_adaptive", "tokens"})
 """Measures that stand in metrics.json and on the page, but not in the terminal."""

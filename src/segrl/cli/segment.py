@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segrl.batching import BatchSize
     from segrl.folder_job import Inputs, Plan
     from segrl.images import Reading
-    from segrl.pipeline import Result
+    from segrl.result import Result
 
 FORMATS = "coco, yolo, rle, png, cutout, labelme, label-studio"
 
@@ -113,7 +113,7 @@ def segment(
     Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
     """
     from segrl.images import Reading
-    from segrl.pipeline import fitting_segmenter
+    from segrl.loading import fitting_segmenter
 
     model: dict[str, Any] = {"segmenter": segmenter or fitting_segmenter(policy)}
     if prompts is None:
@@ -178,7 +178,7 @@ def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str,
 
 def _pipe(query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int, pictures: Reading) -> None:
     """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1."""
-    from segrl import pipeline
+    from segrl import loading
     from segrl.errors import SegrlError
     from segrl.images import as_image
     from segrl.log_filters import quieten
@@ -189,7 +189,7 @@ def _pipe(query: str, formats: Sequence[str], model: Mapping[str, Any], min_area
     if not data:
         raise SegrlError("there is no picture on standard input")
     quieten()
-    result = pipeline.load(**model).segment(as_image(data, pictures), query)
+    result = loading.load(**model).segment(as_image(data, pictures), query)
     if result.status.is_failure:
         raise SegrlError(f"the answer could not be read ({result.status.value}): {result.answer.detail or result.text}")
     kept = [mask for mask in result.masks if mask.sum() >= min_area]

@@ -35,7 +35,7 @@ def suite(
     from segrl.cli.evaluation_tables import general_table
     from segrl.errors import SegrlError
     from segrl.evaluation.general import RESULT, check_policy, general
-    from segrl.report.evaluation import write_page
+    from segrl.reporting.evaluation import write_page
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SegrlError("segrl suite is started once: with --processes N lmms-eval shares its work")

@@ -15,7 +15,7 @@ from segrl.errors import DataError, SegrlError
 from segrl.evaluation.fingerprint import examples_hash, versions, weights_fingerprint
 from segrl.evaluation.inference import PLAIN, Decoding, window_size
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
-from segrl.pipeline import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_text_to_masks, takes_device
+from segrl.loading import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_text_to_masks, takes_device
 from segrl.types import Example
 
 if TYPE_CHECKING:

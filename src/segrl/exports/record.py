@@ -14,13 +14,33 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from segrl.masks import Rle, to_rle
 from segrl.types import ORIGINAL, MaskPrompt, Status
 
 if TYPE_CHECKING:
-    from segrl.pipeline import Result
+    import numpy as np
+    from PIL import Image
+
+    from segrl.types import Answer
+
+
+class Result(Protocol):
+    """What a record is made from: a `segrl.Result`."""
+
+    @property
+    def image(self) -> Image.Image: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def answer(self) -> Answer: ...
+    @property
+    def masks(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)

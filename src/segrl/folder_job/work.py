@@ -16,7 +16,7 @@ from segrl.exports import Export, FileState, Found, ImageRecord, Style
 from segrl.images import read_image
 from segrl.jobs import Seat
 from segrl.masks import from_rle
-from segrl.pipeline import Result
+from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
 
 
@@ -24,7 +24,7 @@ from segrl.types import Answer, MaskPrompt, Status
 class Plan:
     """What all images have in common, in plain values that can be sent to another process.
 
-    policy: options of `pipeline.load`; where the tasks bring their own prompts only segmenter and device count.
+    policy: options of `loading.load`; where the tasks bring their own prompts only segmenter and device count.
     formats: of `exports`. queries: every query, by class. min_area: objects of fewer pixels are left out. prompts:
     what tells the file of the tasks' own prompts from others; None where a policy is asked.
     """
@@ -91,9 +91,9 @@ def answered(tasks: Iterable[Task], seat: Seat, plan: Plan) -> Iterator[ImageRec
 
 def _asked(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Result | SegrlError]:
     """A policy's answer to every query of every task."""
-    from segrl import pipeline
+    from segrl import loading
 
-    model = pipeline.load(**{**plan.policy, "device": device})
+    model = loading.load(**{**plan.policy, "device": device})
     pairs = ((task.image, query) for task in tasks for query in task.queries)
     yield from model.try_many(pairs, batch_size=plan.batch_size, pictures=plan.style.pictures)
 
@@ -101,7 +101,7 @@ def _asked(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Re
 def _segmented(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Result | SegrlError]:
     """The masks of every task's own boxes and points."""
     from segrl import segmenters
-    from segrl.pipeline import takes_device
+    from segrl.loading import takes_device
     from segrl.segmenters.protocol import ImageTooLarge
 
     name = plan.policy["segmenter"]

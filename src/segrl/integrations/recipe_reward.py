@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.errors import RecipeError
 from segrl.integrations.ground_truth import Truths
-from segrl.pipeline import WEIGHTLESS
+from segrl.loading import WEIGHTLESS
 from segrl.policies import prepare_image
 from segrl.rewards.engine import Completions, RewardBatch
 from segrl.training.data import lazy_dataset

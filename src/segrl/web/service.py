@@ -14,7 +14,8 @@ from PIL import Image
 
 from segrl.batch_queue import BatchQueue
 from segrl.errors import SegrlError
-from segrl.pipeline import Pipeline, Result
+from segrl.pipeline import Pipeline
+from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
 from segrl.web.errors import Refused, invalid
 from segrl.web.images import PackedMasks, RecentImages, decode

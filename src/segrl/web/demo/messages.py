@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from segrl.pipeline import Result
+from segrl.result import Result
 from segrl.types import Status
 
 DRAW = "Draw a box or put a point on an object, or say what to look for and press Ask."

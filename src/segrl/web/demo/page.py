@@ -17,7 +17,8 @@ from PIL import Image
 from pydantic import FailFast, TypeAdapter, ValidationError
 
 from segrl.errors import SegrlError
-from segrl.pipeline import Pipeline, Result
+from segrl.pipeline import Pipeline
+from segrl.result import Result
 from segrl.types import Answer, Status
 from segrl.web.demo import messages
 from segrl.web.demo.guard import uploaded

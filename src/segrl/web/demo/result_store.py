@@ -17,7 +17,7 @@ from PIL import Image
 
 from segrl import exports, overlay
 from segrl.masks import png_bytes
-from segrl.pipeline import Result
+from segrl.result import Result
 from segrl.web.images import PackedMasks
 
 PICTURE = "picture.png"

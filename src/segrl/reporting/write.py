@@ -13,13 +13,13 @@ from segrl.evaluation.overlap import words
 from segrl.evaluation.result import metrics_of
 from segrl.files import write_atomically
 from segrl.masks import from_rle
-from segrl.report import story
-from segrl.report.choose import Group, choose
-from segrl.report.curves import charts as curve_charts
-from segrl.report.evaluated_run import EvaluatedRun, require_run
-from segrl.report.page_setup import environment
-from segrl.report.pictures import Picture
-from segrl.report.rollouts import viewer
+from segrl.reporting import story
+from segrl.reporting.choose import Group, choose
+from segrl.reporting.curves import charts as curve_charts
+from segrl.reporting.evaluated_run import EvaluatedRun, require_run
+from segrl.reporting.page_setup import environment
+from segrl.reporting.pictures import Picture
+from segrl.reporting.rollouts import viewer
 from segrl.training.diagnosis import facts, history
 
 
@@ -104,7 +104,7 @@ def _without_slices(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _page_file(name: str) -> str:
-    return resources.files("segrl.report").joinpath("page", name).read_text(encoding="utf-8")
+    return resources.files("segrl.reporting").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _held_out(run: EvaluatedRun, summary: dict[str, Any]) -> list[tuple[float, float]]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segrl.report import charts, story
+from segrl.reporting import charts, story
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
 def environment() -> Environment:
-    """Templates of `segrl/report/page`; everything is escaped, and a name that is not given is an error."""
+    """Templates of `segrl/reporting/page`; everything is escaped, and a name that is not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("segrl.report", "page"),
+        loader=PackageLoader("segrl.reporting", "page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,7 +4,7 @@ EvaluatedRun   the files of a run that a report reads
 write_report   run directory → report.html and summary.json
 """
 
-from segrl.report.evaluated_run import EvaluatedRun
-from segrl.report.write import chosen, write_report
+from segrl.reporting.evaluated_run import EvaluatedRun
+from segrl.reporting.write import chosen, write_report
 
 __all__ = ["EvaluatedRun", "chosen", "write_report"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from segrl.report.charts import Chart, Series
+from segrl.reporting.charts import Chart, Series
 from segrl.types import Status
 
 COLOURS = ("c1", "c2", "c3", "c4", "c5", "c6")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.masks import from_rle, to_rle
-from segrl.report.pictures import Picture
+from segrl.reporting.pictures import Picture
 from segrl.training.pictures import Pictures
 
 BUDGET_BYTES = 6_000_000

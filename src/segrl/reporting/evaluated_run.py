@@ -4,7 +4,7 @@ evaluation/before/         the policy before training, as `segrl eval` keeps an 
 evaluation/after/          the same examples after it
 evaluation/overlap.json    whether the measured examples were trained on (`segrl.evaluation.overlap`)
 evaluation/images/         pictures of the examples that the report shows (`segrl.training.pictures`)
-summary.json, report.html  what `segrl.report` makes of them
+summary.json, report.html  what `segrl.reporting` makes of them
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from segrl.evaluation.slices import TITLES
 from segrl.evaluation.table import Table, read_table
 from segrl.files import write_atomically
 from segrl.masks import from_rle
-from segrl.report.page_setup import environment
-from segrl.report.pictures import Picture
+from segrl.reporting.page_setup import environment
+from segrl.reporting.pictures import Picture
 from segrl.training.pictures import Pictures
 from segrl.types import Example
 
@@ -150,7 +150,7 @@ def _render(
 
 
 def _style() -> str:
-    return resources.files("segrl.report").joinpath("page/style.css").read_text(encoding="utf-8")
+    return resources.files("segrl.reporting").joinpath("page/style.css").read_text(encoding="utf-8")
 
 
 def facts(summary: Mapping[str, Any]) -> str:

@@ -1,0 +1,102 @@
+"""Policies and segmenters by name: what fits what, and the pipeline that they make together."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segrl import answers, policies
+from segrl.pipeline import Pipeline
+from segrl.policies import MAX_NEW_TOKENS
+from segrl.tiny import POLICIES
+from segrl.types import Reading
+
+if TYPE_CHECKING:
+    from segrl.policies import Policy
+    from segrl.segmenters import Segmenter
+    from segrl.text_to_masks import TextToMasks
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
+"""The frozen segmenter of both papers' families; the tiny policy goes with GrabCut, which needs no weights."""
+
+WEIGHTLESS = ("grabcut", "box")
+"""Segmenters that run on the CPU whatever the policy runs on."""
+
+
+def make_text_to_masks(
+    policy: Policy, segmenter: Segmenter, answer_format: str | None = None, reading: Reading = "strict"
+) -> TextToMasks:
+    """The road from this policy's texts to masks; `answer_format` None is the policy's own."""
+    from segrl.text_to_masks import TextToMasks
+
+    chosen = answers.get(answer_format or policy.answer_format)
+    return TextToMasks(chosen, policy.frame_for, segmenter, reading)
+
+
+def fitting_segmenter(policy: str) -> str:
+    """The segmenter that `load` takes for a policy: GrabCut for our own, that of a published one, the one that a
+    policy was trained with (its segrl.json says which), or SAM 2.1 large."""
+    row = policies.published(policy)
+    if policy in POLICIES or row is not None:
+        return row.segmenter if row is not None else "grabcut"
+    return _trained_with(policy) or DEFAULT_SEGMENTER
+
+
+def _trained_with(policy: str) -> str | None:
+    if policies.is_served(policy):
+        return None
+    if Path(policy).is_dir():
+        return policies.read_settings(policy).segmenter
+    from segrl.policies.loading import find_settings
+
+    return find_settings(policy).segmenter
+
+
+def fitting_max_new_tokens(policy: str) -> int:
+    """The longest answer that `load` lets a policy write: that of a published one, or MAX_NEW_TOKENS."""
+    row = policies.published(policy)
+    return row.max_new_tokens if row else MAX_NEW_TOKENS
+
+
+def takes_device(name: str) -> bool:
+    """Whether a policy or segmenter is put on a device here: not one behind a server, nor one without weights."""
+    return name not in WEIGHTLESS and not policies.is_served(name)
+
+
+def load(
+    policy: str = "tiny",
+    *,
+    segmenter: str | None = None,
+    answer_format: str | None = None,
+    max_new_tokens: int | None = None,
+    device: str | None = None,
+    reading: Reading = "lenient",
+    **policy_options: Any,
+) -> Pipeline:
+    """A pipeline by names: a policy (`tiny`, a directory, a name on the hub) and a segmenter that fits it.
+
+    How a published checkpoint is asked and read is known by its name (`policies.published`), how one that segrl
+    trained stands beside its weights; about any other a line is logged that says what was assumed.
+    segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. max_new_tokens: without it
+    `fitting_max_new_tokens`. device: of policy and segmenter, of each that runs here (`takes_device`).
+    reading: how answers are read; "strict" as training pays for them and the protocol counts them.
+    policy_options: for instance `frame`, `input_wh`, `system`, `dtype` (`policies.loading.load`).
+    Raises SegrlError with one line for anything that cannot be loaded.
+    """
+    from segrl import segmenters
+
+    if answer_format is not None:
+        answers.get(answer_format)  # a wrong name is told before minutes of loading
+    loaded = policies.load(policy, answer_format=answer_format, **_placed(policy, device), **policy_options)
+    if assumed := getattr(loaded, "assumed", ""):
+        logger.warning(assumed)
+    name = segmenter or fitting_segmenter(policy)
+    text_to_masks = make_text_to_masks(loaded, segmenters.load(name, **_placed(name, device)), reading=reading)
+    return Pipeline(loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
+
+
+def _placed(name: str, device: str | None) -> dict[str, str]:
+    return {"device": device} if device is not None and takes_device(name) else {}

@@ -1,0 +1,128 @@
+"""What a pipeline says about one image and one query, as pictures, masks and files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from segrl import exports, overlay
+from segrl.coordinates import frame_hint
+from segrl.masks import mask_to_box
+from segrl.types import Answer, MaskPrompt, Status
+
+if TYPE_CHECKING:
+    import supervision
+
+    from segrl.types import Segmentation
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pipeline says about one image and one query.
+
+    image: RGB as it was read. masks: `(N, H, W)` bool at the image's size, one per object found;
+    N = 0 where nothing was found or the answer could not be read, and `status` tells which.
+    answer: status, reasoning and mask prompts in original pixels. text: what the policy wrote.
+    scores: `(N,)` float32, the IoU that the segmenter itself expects of each mask (about 0 to 1; no
+    promise, and nothing about whether it is the right object); None from a segmenter that gives none
+    (GrabCut). hint: what looks wrong with the frame of the numbers (`coordinates.frame_hint`); "" where nothing does.
+    """
+
+    image: Image.Image
+    query: str
+    text: str
+    answer: Answer
+    masks: np.ndarray
+    scores: np.ndarray | None = None
+    hint: str = ""
+
+    @classmethod
+    def of(cls, image: Image.Image, query: str, text: str, one: Segmentation) -> Result:
+        """A text that was read, with its masks."""
+        scores = None if one.scores is None else one.scores.cpu().numpy()
+        hint = frame_hint(one.written, image.size)
+        return cls(image, query, text, one.answer, one.masks.cpu().numpy(), scores, hint)
+
+    @property
+    def status(self) -> Status:
+        """OK, NO_TARGET ("nothing there"), or what was wrong with the answer."""
+        return self.answer.status
+
+    @property
+    def reasoning(self) -> str | None:
+        """The text between the think tags; None without them."""
+        return self.answer.reasoning
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What the lenient reading mended or left out, one line each; empty where the answer was as it should be."""
+        return self.answer.repairs
+
+    @property
+    def prompts(self) -> tuple[MaskPrompt, ...]:
+        """The boxes and points, one mask prompt per mask, in original pixels."""
+        return self.answer.prompts
+
+    @property
+    def mask(self) -> np.ndarray:
+        """`(H, W)` bool: all masks as one."""
+        return np.asarray(self.masks.any(axis=0))
+
+    def overlay(self) -> Image.Image:
+        """A copy of the image with masks, boxes and points drawn over it (`segrl.overlay`)."""
+        return overlay.draw(self.image, self.masks, self.prompts)
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, which a notebook shows for a result."""
+        file = io.BytesIO()
+        self.overlay().save(file, "PNG")
+        return file.getvalue()
+
+    def cutout(self) -> Image.Image:
+        """The image as RGBA, transparent wherever no mask is."""
+        alpha = Image.fromarray(self.mask.astype(np.uint8) * 255)
+        found = self.image.convert("RGBA")
+        found.putalpha(alpha)
+        return found
+
+    def to_detections(self) -> supervision.Detections:
+        """The masks as supervision's Detections: `xyxy` around each mask, `confidence` from the scores, class 0.
+
+        An empty mask has the box (0, 0, 0, 0). `data["class_name"]` is the query.
+        """
+        import supervision
+
+        count = len(self.masks)
+        if count == 0:
+            return supervision.Detections.empty()
+        boxes = [mask_to_box(mask) or (0, 0, 0, 0) for mask in self.masks]
+        return supervision.Detections(
+            xyxy=np.array(boxes, dtype=np.float32),
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=np.zeros(count, dtype=int),
+            data={"class_name": np.array([self.query] * count)},
+        )
+
+    def save(self, out: Path | str, formats: Sequence[str] = ("coco", "png"), *, name: str = "image") -> list[Path]:
+        """Writes the result in the formats of `segrl segment` (coco, yolo, rle, png, labelme, overlay, …) under `out`.
+
+        The image is written there as well, as `<name>.png`. Returns the file or folder of each format. Raises
+        SegrlError for a format that there is not.
+        """
+        chosen = [exports.get(one) for one in formats]
+        place = Path(out)
+        place.mkdir(parents=True, exist_ok=True)
+        picture = place / f"{name}.png"
+        self.image.save(picture)
+        record = exports.record(str(picture), [self], file_name=picture.name, name=name)
+        writers = [one(place, [self.query]) for one in chosen]
+        for writer in writers:
+            writer.add(record)
+        return [writer.finish([record]) for writer in writers]
