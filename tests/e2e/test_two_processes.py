@@ -46,11 +46,12 @@ RECIPE = {
 BETAS = {"kl": 0.1, "plain": 0.0}
 
 
-def run(line: list[str], folder: Path) -> None:
+def run(line: list[str], folder: Path) -> str:
     tests = os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": tests, "TRL_EXPERIMENTAL_SILENCE": "1"}
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,18 @@ def folder(tmp_path_factory) -> Path:
     for name, beta in BETAS.items():
         values = {**RECIPE, "policy": str(policy), "trainer": {**RECIPE["trainer"], "beta": beta}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    run([sys.executable, str(SCRIPT), str(folder), "1"], folder)
-    run(command(2, [str(SCRIPT), str(folder), "2"]), folder)
+    for line in ([sys.executable, str(SCRIPT), str(folder), "1"], command(2, [str(SCRIPT), str(folder), "2"])):
+        assert "each prompt is read once per group" in run(line, folder)
     return folder
+
+
+def test_sharded_weights_have_the_same_gradient_either_way(folder: Path, tmp_path: Path):
+    script = SCRIPT.with_name("sharded_update.py")
+    found = run(command(2, [str(script), str(folder / "plain.yaml"), str(tmp_path)]), folder)
+    [said] = [json.loads(line) for line in found.splitlines() if line.startswith("{")]
+    assert said["kind"].startswith("FSDP")
+    assert said["difference"] < 1e-5
+    assert any("each prompt is read once per group" in line for line in said["lines"])
 
 
 @pytest.mark.parametrize("name", BETAS)
