@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.errors import DataError, SegrlError
-from segrl.images import AS_IT_IS, Reading, as_image
+from segrl.images import AS_IT_IS, PictureOptions, as_image
 
 ImageLike = Image.Image | Path | str | bytes | np.ndarray
 BatchSize = int | Literal["auto"]
@@ -69,7 +69,7 @@ class AutoBatch(Batch):
         self._grows = False
 
 
-def opened(pairs: Iterable[tuple[ImageLike, str]], pictures: Reading = AS_IT_IS) -> Iterator[Opened]:
+def opened(pairs: Iterable[tuple[ImageLike, str]], pictures: PictureOptions = AS_IT_IS) -> Iterator[Opened]:
     """The pairs with their images read; a path that stands several times in a row is read once."""
     last: Path | str | None = None
     for source, query in pairs:
@@ -86,7 +86,7 @@ def checked_query(query: str) -> str:
     return query
 
 
-def _read(source: ImageLike, pictures: Reading) -> Image.Image | SegrlError:
+def _read(source: ImageLike, pictures: PictureOptions) -> Image.Image | SegrlError:
     try:
         return as_image(source, pictures)
     except SegrlError as error:

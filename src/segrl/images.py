@@ -48,7 +48,7 @@ IMAGE_SUFFIXES = frozenset(
 """File names that are taken for images in a folder."""
 
 MAX_MEGAPIXELS = 179.0
-"""Larger pictures are refused unless `Reading.max_megapixels` is raised; Pillow's own limit."""
+"""Larger pictures are refused unless `PictureOptions.max_megapixels` is raised; Pillow's own limit."""
 
 # EXIF orientations, and the turn that brings the stored pixels upright.
 TURNS = {
@@ -79,7 +79,7 @@ class ImageBytes(io.BytesIO):
 
 
 @dataclass(frozen=True)
-class Reading:
+class PictureOptions:
     """What the reader is told where a file alone does not say it.
 
     page: which of several pages or frames, from 0; None reads the first and says so once. full_scale: the
@@ -96,28 +96,28 @@ class Reading:
 
     def __post_init__(self) -> None:
         if self.page is not None and (type(self.page) is not int or self.page < 0):
-            raise DataError(f"reading.page is a whole number from 0, not {self.page!r}")
+            raise DataError(f"pictures.page is a whole number from 0, not {self.page!r}")
         for name in ("full_scale", "max_megapixels"):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
             if not is_number and not (name == "full_scale" and value is None):
-                raise DataError(f"reading.{name} is a number above 0, not {value!r}")
+                raise DataError(f"pictures.{name} is a number above 0, not {value!r}")
         if self.masks not in ("upright", "stored"):
-            raise DataError(f"reading.masks is upright or stored, not {self.masks!r}")
+            raise DataError(f"pictures.masks is upright or stored, not {self.masks!r}")
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Reading:
+    def from_options(cls, options: Mapping[str, Any]) -> PictureOptions:
         """The options as a recipe has them. Raises DataError for an unknown one, listing those there are."""
         known = [field.name for field in fields(cls)]
         if not isinstance(options, Mapping):
-            raise DataError(f"reading takes {', '.join(known)}, not {options!r:.60}")
+            raise DataError(f"pictures takes {', '.join(known)}, not {options!r:.60}")
         for name in options:
             if name not in known:
-                raise DataError(f"reading has no option {name!r}; it has {', '.join(known)}")
+                raise DataError(f"pictures has no option {name!r}; it has {', '.join(known)}")
         return cls(**options)
 
 
-AS_IT_IS = Reading()
+AS_IT_IS = PictureOptions()
 
 
 @dataclass(frozen=True)
@@ -139,24 +139,26 @@ class Picture:
         return self.hw[::-1] if self.orientation in SWAPS_SIDES else self.hw
 
 
-def read_image(file: Path | str | BinaryIO, name: str | None = None, reading: Reading = AS_IT_IS) -> Image.Image:
+def read_image(
+    file: Path | str | BinaryIO, name: str | None = None, pictures: PictureOptions = AS_IT_IS
+) -> Image.Image:
     """An image file as RGB, upright; see `read_picture`."""
-    return read_picture(file, name, reading).image
+    return read_picture(file, name, pictures).image
 
 
-def read_picture(file: Path | str | BinaryIO, name: str | None = None, reading: Reading = AS_IT_IS) -> Picture:
+def read_picture(file: Path | str | BinaryIO, name: str | None = None, pictures: PictureOptions = AS_IT_IS) -> Picture:
     """An image file as upright 8-bit RGB in sRGB, EXIF orientation applied.
 
     Deep samples (10 to 16 bits, floats) are scaled by what the file declares, else by what it holds, which is
     said once. Transparency is laid over white. A colour profile is converted to sRGB. Raises DataError naming
     the file (by `name` for one without a path) if it is missing, no image of FORMATS, cut short, or holds
-    samples whose scale cannot be told; TooManyPixels above `reading.max_megapixels`.
+    samples whose scale cannot be told; TooManyPixels above `pictures.max_megapixels`.
     """
     name = str(name or file)
-    with open_image(file, name, reading) as image:
-        deep = deep_samples(image, name, reading.page or 0)
+    with open_image(file, name, pictures) as image:
+        deep = deep_samples(image, name, pictures.page or 0)
         orientation = _orientation(image)
-        pixels = file_to_srgb(image, deep, name, reading.full_scale)
+        pixels = file_to_srgb(image, deep, name, pictures.full_scale)
         return Picture(_upright(pixels, image), orientation, name)
 
 
@@ -172,16 +174,16 @@ def is_turned_in_place(file: Path) -> bool:
         return orientation != 1 and (orientation not in SWAPS_SIDES or image.width == image.height)
 
 
-def as_image(image: Image.Image | Path | str | bytes | np.ndarray, reading: Reading = AS_IT_IS) -> Image.Image:
+def as_image(image: Image.Image | Path | str | bytes | np.ndarray, pictures: PictureOptions = AS_IT_IS) -> Image.Image:
     """Whatever a user holds, as RGB with its EXIF orientation applied.
 
     A path, the bytes of an image file, a PIL image, or an array `(H, W)` or `(H, W, 3)` of uint8 in
     RGB order. Raises DataError for anything else and for a URL, which segrl never opens.
     """
     if isinstance(image, Image.Image):
-        return to_rgb(image, reading)
+        return to_rgb(image, pictures)
     if isinstance(image, bytes):
-        return read_image(io.BytesIO(image), "of those bytes", reading)
+        return read_image(io.BytesIO(image), "of those bytes", pictures)
     if isinstance(image, np.ndarray):
         grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
         if image.dtype != np.uint8 or not grey_or_rgb or image.size == 0:
@@ -189,13 +191,13 @@ def as_image(image: Image.Image | Path | str | bytes | np.ndarray, reading: Read
         return Image.fromarray(image).convert("RGB")
     if isinstance(image, str) and image.startswith(("http://", "https://")):
         raise DataError(f"segrl opens no addresses: download {image} and give the file")
-    return read_image(image, reading=reading)
+    return read_image(image, pictures=pictures)
 
 
-def to_rgb(image: Image.Image, reading: Reading = AS_IT_IS) -> Image.Image:
+def to_rgb(image: Image.Image, pictures: PictureOptions = AS_IT_IS) -> Image.Image:
     """An open PIL image as `read_picture` gives a file."""
     name = str(getattr(image, "filename", "") or "in memory")
-    return _upright(to_srgb(image, name, reading.full_scale), image)
+    return _upright(to_srgb(image, name, pictures.full_scale), image)
 
 
 def content_id(image: Image.Image) -> str:
@@ -206,7 +208,9 @@ def content_id(image: Image.Image) -> str:
 
 
 @contextmanager
-def open_image(file: Path | str | BinaryIO, name: str, reading: Reading = AS_IT_IS) -> Iterator[ImageFile.ImageFile]:
+def open_image(
+    file: Path | str | BinaryIO, name: str, pictures: PictureOptions = AS_IT_IS
+) -> Iterator[ImageFile.ImageFile]:
     """An image file, identified, its size checked, turned to its page; no pixel is decoded yet.
 
     Whatever goes wrong with the file within the block is a DataError of one line that names it.
@@ -214,10 +218,10 @@ def open_image(file: Path | str | BinaryIO, name: str, reading: Reading = AS_IT_
     try:
         with _binary(file) as stream:
             image = _identified(stream, name)
-            _check_size(image.size, name, reading)
+            _check_size(image.size, name, pictures)
             with _lifted_limit(image.size):
-                _turn_to_page(image, name, reading)
-                _check_size(image.size, name, reading)
+                _turn_to_page(image, name, pictures)
+                _check_size(image.size, name, pictures)
                 yield image
     except SegrlError:
         raise
@@ -261,15 +265,15 @@ def _what_it_is(prefix: bytes) -> str:
     return f"it is none of {known}"
 
 
-def _check_size(size_wh: tuple[int, int], name: str, reading: Reading) -> None:
+def _check_size(size_wh: tuple[int, int], name: str, pictures: PictureOptions) -> None:
     width, height = size_wh
     if min(size_wh) < 1:
         raise DataError(f"cannot read the image {name}: it says that it has {width}×{height} pixels")
     megapixels = width * height / 1e6
-    if megapixels > reading.max_megapixels:
+    if megapixels > pictures.max_megapixels:
         raise TooManyPixels(
             f"the image {name} has {width}×{height} pixels, {megapixels:.0f} megapixels; "
-            f"at most {reading.max_megapixels:g} are read: make it smaller, or raise max_megapixels"
+            f"at most {pictures.max_megapixels:g} are read: make it smaller, or raise max_megapixels"
         )
 
 
@@ -291,12 +295,12 @@ def _lifted_limit(size_wh: tuple[int, int]) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _turn_to_page(image: ImageFile.ImageFile, name: str, reading: Reading) -> None:
-    if reading.page is not None:
+def _turn_to_page(image: ImageFile.ImageFile, name: str, pictures: PictureOptions) -> None:
+    if pictures.page is not None:
         try:
-            image.seek(reading.page)
+            image.seek(pictures.page)
         except EOFError:
-            raise DataError(f"the image {name} has no page {reading.page}, counted from 0") from None
+            raise DataError(f"the image {name} has no page {pictures.page}, counted from 0") from None
     elif getattr(image, "is_animated", False) and image.format != "MPO":  # whose others are previews and depths
         warn_once(
             "pages", f"{name} has several pages or frames: the first is read, here and in other files; page chooses"

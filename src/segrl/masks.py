@@ -17,7 +17,7 @@ from PIL import Image
 
 from segrl.contours import edge_rings
 from segrl.errors import DataError
-from segrl.images import AS_IT_IS, Reading, open_image
+from segrl.images import AS_IT_IS, PictureOptions, open_image
 from segrl.pixels import deep_samples
 from segrl.types import Box
 
@@ -251,9 +251,9 @@ MANY_VALUES = 100
 """A label image with more values than this is none: it has smoothed edges, or is a picture."""
 
 
-def read_mask(path: Path | str | BinaryIO, reading: Reading = AS_IT_IS) -> np.ndarray:
+def read_mask(path: Path | str | BinaryIO, pictures: PictureOptions = AS_IT_IS) -> np.ndarray:
     """A mask file → `(H, W)` bool; `target_of` its values. Raises DataError as `read_mask_values`."""
-    values, is_labels = _read_values(path, reading)
+    values, is_labels = _read_values(path, pictures)
     return target_of(values, is_labels, str(path))
 
 
@@ -281,20 +281,20 @@ def over_half(values: np.ndarray) -> np.ndarray:
     return values > (0 if largest <= 1 else 127 if largest <= 255 else 32767)
 
 
-def read_mask_values(path: Path | str | BinaryIO, reading: Reading = AS_IT_IS) -> np.ndarray:
+def read_mask_values(path: Path | str | BinaryIO, pictures: PictureOptions = AS_IT_IS) -> np.ndarray:
     """A mask file → `(H, W)` int32: greys and palette indices as they stand.
 
     Of a picture with transparency that varies, the alpha (0 to 255). Colours are numbered from 1 in the order
     of their value, with 0 for black. Floats of 0 to 1 are scaled to 255. Raises DataError naming the file if it
     is missing, no image, too large, or has more colours than labels can be.
     """
-    return _read_values(path, reading)[0]
+    return _read_values(path, pictures)[0]
 
 
-def _read_values(path: Path | str | BinaryIO, reading: Reading) -> tuple[np.ndarray, bool]:
+def _read_values(path: Path | str | BinaryIO, pictures: PictureOptions) -> tuple[np.ndarray, bool]:
     """The values, and whether they are labels for certain."""
     name = f"the mask {path}"
-    with open_image(path, name, reading) as image:
+    with open_image(path, name, pictures) as image:
         deep = deep_samples(image, name)
         if deep is not None:
             return _of_colours(deep[..., :3], name)

@@ -12,8 +12,7 @@ from PIL import Image
 from segrl import policies
 from segrl.batching import AutoBatch, Batch, BatchSize, ImageLike, checked_query, opened, windows
 from segrl.errors import SegrlError, ServerError
-from segrl.images import AS_IT_IS, as_image, content_id
-from segrl.images import Reading as PictureReading
+from segrl.images import AS_IT_IS, PictureOptions, as_image, content_id
 from segrl.policies import MAX_NEW_TOKENS
 from segrl.result import Result
 from segrl.segmenters.protocol import ImageTooLarge
@@ -58,7 +57,7 @@ class Pipeline:
         pairs: Iterable[tuple[ImageLike, str]],
         *,
         batch_size: BatchSize = 1,
-        pictures: PictureReading = AS_IT_IS,
+        pictures: PictureOptions = AS_IT_IS,
     ) -> Iterator[Result | SegrlError]:
         """As `segment_many`, but an image that cannot be used gives its error in its place and stops nothing.
 

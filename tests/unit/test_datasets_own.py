@@ -320,7 +320,7 @@ def test_masks_on_stored_pixels_are_asked_for_and_named_by_the_check(tmp_path, o
     stored = Image.fromarray(drawn)
     stored.getexif()[0x0112] = orientation
     wanted = np.asarray(ImageOps.exif_transpose(stored))
-    for example in datasets.load("jsonl", root=tmp_path, reading={"masks": "stored"}):
+    for example in datasets.load("jsonl", root=tmp_path, pictures={"masks": "stored"}):
         assert np.array_equal(example.truth, wanted)
     if size_wh[0] != size_wh[1] and orientation == 6:
         return  # the sides tell
@@ -329,14 +329,14 @@ def test_masks_on_stored_pixels_are_asked_for_and_named_by_the_check(tmp_path, o
     (found,) = check("jsonl", str(tmp_path))
     assert "1 photographs are turned by EXIF and keep their sides" in found.notes[0]
     assert not found.faults
-    (found,) = check("jsonl", str(tmp_path), options={"reading": {"masks": "stored"}})
+    (found,) = check("jsonl", str(tmp_path), options={"pictures": {"masks": "stored"}})
     assert not found.notes
 
 
 def test_reading_is_an_option_of_every_set_of_files(tmp_path):
     write_coco(tmp_path, [coco_image(7, file_name="7.png")], [annotation(1, 7, [rectangle(*A)])])
     options = {"root": tmp_path, "annotations": "a.json"}
-    small = {"reading": {"max_megapixels": 0.00001}}
+    small = {"pictures": {"max_megapixels": 0.00001}}
     joined = {"sets": [{"name": "coco", "annotations": "a.json"}], "root": tmp_path}
     for examples in (
         datasets.load("coco", **options, **small),
@@ -346,6 +346,6 @@ def test_reading_is_an_option_of_every_set_of_files(tmp_path):
         with pytest.raises(DataError, match="max_megapixels"):
             examples[0]
     with pytest.raises(DataError, match="no option 'maxmegapixels'"):
-        datasets.load("coco", **options, reading={"maxmegapixels": 1})
+        datasets.load("coco", **options, pictures={"maxmegapixels": 1})
     with pytest.raises(DataError, match="reads no picture files"):
-        datasets.load("tiny", n=3, seed=0, reading={"page": 1})
+        datasets.load("tiny", n=3, seed=0, pictures={"page": 1})

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from segrl import log_filters
 from segrl.errors import DataError
-from segrl.images import Reading, TooManyPixels, as_image, read_image, read_picture, to_rgb
+from segrl.images import PictureOptions, TooManyPixels, as_image, read_image, read_picture, to_rgb
 
 RAMP = np.linspace(0, 1, 12).reshape(1, 12).repeat(4, axis=0)
 """What every file below shows, dark to bright."""
@@ -63,7 +63,7 @@ def test_colours_of_16_bits_keep_their_order(tmp_path):
 @pytest.mark.parametrize(("scale", "option"), [(1, None), (255, None), (7.5, 7.5)])
 def test_floats_are_scaled(tmp_path, scale, option):
     path = tiff((RAMP * scale).astype(np.float32), tmp_path / "a.tiff")
-    pixels = np.asarray(read_image(path, reading=Reading(full_scale=option)))
+    pixels = np.asarray(read_image(path, pictures=PictureOptions(full_scale=option)))
     assert np.abs(pixels[..., 0] - RAMP * 255).max() <= 1
 
 
@@ -71,7 +71,7 @@ def test_a_declared_white_is_taken(tmp_path, caplog):
     path = tiff(deep(300), tmp_path / "a.tiff", white=600)
     assert np.asarray(read_image(path)).max() == 128
     assert not caplog.records
-    assert np.asarray(read_image(path, reading=Reading(full_scale=1200))).max() == 64
+    assert np.asarray(read_image(path, pictures=PictureOptions(full_scale=1200))).max() == 64
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_pages_are_a_choice_that_is_said_once(tmp_path, suffix, caplog):
     assert read_image(path).getpixel((3, 3)) == (255, 0, 0)
     read_image(tmp_path / f"b{suffix}")
     assert [("several pages" in r.message, r.levelno) for r in caplog.records] == [(True, logging.WARNING)]
-    assert read_image(path, reading=Reading(page=1)).getpixel((3, 3)) == (0, 0, 255)
+    assert read_image(path, pictures=PictureOptions(page=1)).getpixel((3, 3)) == (0, 0, 255)
     with pytest.raises(DataError, match="no page 2"):
-        read_image(path, reading=Reading(page=2))
+        read_image(path, pictures=PictureOptions(page=2))
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".avif", ".jp2", ".jpg", ".png", ".bmp", ".webp", ".tif", ".ppm"])
@@ -173,10 +173,10 @@ def test_a_huge_picture_gets_our_words_and_an_option(tmp_path):
         read_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(giant_png(1600, 1000))
     with pytest.raises(TooManyPixels):
-        read_image(tmp_path / "b.png", reading=Reading(max_megapixels=1))
+        read_image(tmp_path / "b.png", pictures=PictureOptions(max_megapixels=1))
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 1000  # as if it were a huge one to Pillow
     try:
-        assert read_image(tmp_path / "b.png", reading=Reading(max_megapixels=2)).size == (1600, 1000)
+        assert read_image(tmp_path / "b.png", pictures=PictureOptions(max_megapixels=2)).size == (1600, 1000)
         assert Image.MAX_IMAGE_PIXELS == 1000
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -219,9 +219,9 @@ def test_a_picture_in_memory_is_read_as_its_file_is(tmp_path):
         ({"max_megapixels": None}, "max_megapixels is a number"),
         ({"max_megapixels": float("inf")}, "max_megapixels is a number"),
         ({"masks": "turned"}, "upright or stored"),
-        ("first", "reading takes"),
+        ("first", "pictures takes"),
     ],
 )
 def test_wrong_options_of_reading(options, hint):
     with pytest.raises(DataError, match=hint):
-        Reading.from_options(options)
+        PictureOptions.from_options(options)

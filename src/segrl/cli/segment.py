@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from segrl.batching import BatchSize
     from segrl.folder_job import Inputs, Plan
-    from segrl.images import Reading
+    from segrl.images import PictureOptions
     from segrl.result import Result
 
 FORMATS = "coco, yolo, rle, png, cutout, labelme, label-studio"
@@ -112,14 +112,14 @@ def segment(
 
     Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
     """
-    from segrl.images import Reading
+    from segrl.images import PictureOptions
     from segrl.loading import fitting_segmenter
 
     model: dict[str, Any] = {"segmenter": segmenter or fitting_segmenter(policy)}
     if prompts is None:
         model |= {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens}
         model |= {"reading": "strict" if strict else "lenient", **({"base": base} if base is not None else {})}
-    pictures = Reading(page=page, max_megapixels=max_megapixels)
+    pictures = PictureOptions(page=page, max_megapixels=max_megapixels)
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
@@ -176,7 +176,9 @@ def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str,
             raise _wrong(f"{option} does not go with -: the result goes to standard output")
 
 
-def _pipe(query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int, pictures: Reading) -> None:
+def _pipe(
+    query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int, pictures: PictureOptions
+) -> None:
     """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1."""
     from segrl import loading
     from segrl.errors import SegrlError

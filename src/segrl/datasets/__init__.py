@@ -89,8 +89,8 @@ def load(name: str, **options: Any) -> Sequence[Example]:
 
     Every set takes `sample={"n": 3000, "seed": 0}`: that many examples, drawn with the seed, in the set's
     order; `augment={"views": 8, "flip": True}`: that many views of each (`segrl.datasets.augmented`), for
-    training on few images; and `reading={"max_megapixels": 400}`: what the reader of pictures is told where a
-    file alone does not say it (`segrl.images.Reading`). Raises DataError for an unknown name or option (naming
+    training on few images; and `pictures={"max_megapixels": 400}`: what the reader of pictures is told where a
+    file alone does not say it (`segrl.images.PictureOptions`). Raises DataError for an unknown name or option (naming
     the nearest), a missing option, and whatever the reader finds wrong with the options and the files.
 
     >>> len(load("tiny", n=3, seed=0))
@@ -98,13 +98,13 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     """
     if name not in _READERS and not name.startswith(PREFIX):
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
-    augment, reading = options.pop("augment", None), options.pop("reading", None)
+    augment, pictures = options.pop("augment", None), options.pop("pictures", None)
     examples = _own(name, options) if name.startswith(PREFIX) else _READERS[name](**options)
-    if reading is not None:
+    if pictures is not None:
         from segrl.datasets.rows import pass_on
-        from segrl.images import Reading
+        from segrl.images import PictureOptions
 
-        pass_on(Reading.from_options(reading), examples)
+        pass_on(PictureOptions.from_options(pictures), examples)
     if augment is None:
         return examples
     from segrl.datasets.augmented import Augmented

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segrl.datasets.rows import Examples, pass_on
 from segrl.errors import DataError
-from segrl.images import Reading, content_id
+from segrl.images import PictureOptions, content_id
 from segrl.masks import mask_to_box
 from segrl.types import Example
 
@@ -66,9 +66,9 @@ class Augmented(Examples):
     def __len__(self) -> int:
         return len(self._examples) * self.options.views
 
-    def read_with(self, reading: Reading) -> None:
+    def read_with(self, pictures: PictureOptions) -> None:
         """See Examples."""
-        pass_on(reading, self._examples)
+        pass_on(pictures, self._examples)
 
     def example(self, place: int) -> Example:
         """See Examples."""

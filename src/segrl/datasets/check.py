@@ -125,14 +125,14 @@ def turned_photographs(examples: Sequence[Example]) -> tuple[str, ...]:
     Masks drawn on their stored pixels fit in size and lie in the wrong place; nothing in the files can tell.
     Raises DataError for an image that cannot be read.
     """
-    if not isinstance(examples, Rows) or examples.reading.masks == "stored":
+    if not isinstance(examples, Rows) or examples.pictures.masks == "stored":
         return ()
     turned = [path for path in sorted({row.image for row in examples.rows}) if is_turned_in_place(path)]
     if not turned:
         return ()
     return (
         f"{len(turned)} photographs are turned by EXIF and keep their sides, the first is {turned[0]}: "
-        "if masks were drawn on the stored pixels, say reading: {masks: stored}",
+        "if masks were drawn on the stored pixels, say pictures: {masks: stored}",
     )
 
 

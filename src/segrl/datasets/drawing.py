@@ -16,7 +16,7 @@ from PIL import Image
 
 from segrl.documents import parse_json
 from segrl.errors import DataError
-from segrl.images import AS_IT_IS, SWAPS_SIDES, TURNS, ImageBytes, Picture, Reading, content_id
+from segrl.images import AS_IT_IS, SWAPS_SIDES, TURNS, ImageBytes, Picture, PictureOptions, content_id
 from segrl.masks import (
     box_to_mask,
     decode_segmentation,
@@ -75,13 +75,13 @@ def xywh_to_xyxy(box: Any, name: str) -> Box:
 class Canvas:
     """A picture, and where masks of its data set lie on it. hw: (height, width) of the upright image."""
 
-    def __init__(self, picture: Picture, reading: Reading = AS_IT_IS) -> None:
+    def __init__(self, picture: Picture, pictures: PictureOptions = AS_IT_IS) -> None:
         self.image, self.name, self.hw = picture.image, picture.name, picture.hw
-        self._orientation, self._is_stored = picture.orientation, reading.masks == "stored"
+        self._orientation, self._is_stored = picture.orientation, pictures.masks == "stored"
         self.drawn_hw = picture.stored_hw if self._is_stored else picture.hw
         """The size in which shapes without a size of their own are drawn."""
         limit = max(MAX_ENLARGED * self.hw[0] * self.hw[1], 2**20)
-        self._mask_reading = replace(reading, page=None, full_scale=None, max_megapixels=limit / 1e6)
+        self._mask_pictures = replace(pictures, page=None, full_scale=None, max_megapixels=limit / 1e6)
 
     @property
     def content_id(self) -> str:
@@ -92,7 +92,7 @@ class Canvas:
         """How a mask of `mask_hw` (height, width) is brought to the upright image, decided before it is drawn.
 
         One of the image's size stays as it is. One that was drawn on stored pixels (so said by
-        `Reading.masks`, or shown by its sides where EXIF swaps them) is turned with them. Another size of the
+        `PictureOptions.masks`, or shown by its sides where EXIF swaps them) is turned with them. Another size of the
         same proportions is scaled (nearest pixel), as the field's evaluation scripts do, unless `scale` is
         False. Raises DataError naming mask and image for anything else.
         """
@@ -121,7 +121,7 @@ class Canvas:
 
     def mask_values(self, file: Path) -> np.ndarray:
         """`masks.read_mask_values`, of a file that is not too large for this image."""
-        return read_mask_values(file, self._mask_reading)
+        return read_mask_values(file, self._mask_pictures)
 
     def written(self, written: Any, root: Path, where: str) -> np.ndarray:
         """A mask as a row of a data set holds it, `(H, W)` bool at the size of the upright image.
@@ -133,11 +133,11 @@ class Canvas:
         written, path = _parsed(written, where), mask_file(written, where)
         name = f"of {where}"
         if path is not None:
-            return self.fit(read_mask(root / path, self._mask_reading), name)
+            return self.fit(read_mask(root / path, self._mask_pictures), name)
         if isinstance(written, Mapping) and "bytes" in written:
             if not isinstance(written["bytes"], bytes):
                 raise DataError(f"{where} has a mask whose bytes are none, but {written['bytes']!r:.60}")
-            return self.fit(read_mask(ImageBytes(written["bytes"], name), self._mask_reading), name)
+            return self.fit(read_mask(ImageBytes(written["bytes"], name), self._mask_pictures), name)
         if _is_dense(written, self.drawn_hw):
             return self.fit(_dense(written, where), name)
         fitted = self.fitting(segmentation_hw(written, self.drawn_hw, where), name)

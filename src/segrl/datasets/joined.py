@@ -18,7 +18,7 @@ from typing import Any
 
 from segrl.datasets.rows import Examples, pass_on
 from segrl.errors import DataError
-from segrl.images import Reading
+from segrl.images import PictureOptions
 from segrl.types import Example
 
 
@@ -38,9 +38,9 @@ class Joined(Examples):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def read_with(self, reading: Reading) -> None:
+    def read_with(self, pictures: PictureOptions) -> None:
         """See Examples; it holds for all sets."""
-        pass_on(reading, *self._sets)
+        pass_on(pictures, *self._sets)
 
     def example(self, place: int) -> Example:
         """See Examples; each set reads its own."""

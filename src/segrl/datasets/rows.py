@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar, overload
 
 from segrl.datasets.drawing import Canvas
 from segrl.errors import DataError
-from segrl.images import AS_IT_IS, ImageBytes, Reading, read_picture
+from segrl.images import AS_IT_IS, ImageBytes, PictureOptions, read_picture
 from segrl.types import Example
 
 
@@ -30,18 +30,18 @@ Item = TypeVar("Item")
 class Examples(Sequence[Example]):
     """A sequence of examples that are made when they are asked for; a slice is a list of them.
 
-    reading: what the reader of pictures is told, for every set the option `reading` (`images.Reading`).
+    pictures: what the reader of pictures is told, for every set the option `pictures` (`images.PictureOptions`).
     """
 
-    reading: Reading = AS_IT_IS
+    pictures: PictureOptions = AS_IT_IS
 
-    def read_with(self, reading: Reading) -> None:
+    def read_with(self, pictures: PictureOptions) -> None:
         """Pictures are read so from now on."""
-        self.reading = reading
+        self.pictures = pictures
 
     def canvas(self, file: Path | ImageBytes) -> Canvas:
         """An image file, read, to draw its masks on."""
-        return Canvas(read_picture(file, str(file), self.reading), self.reading)
+        return Canvas(read_picture(file, str(file), self.pictures), self.pictures)
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -117,21 +117,21 @@ class Subset(Examples):
     def __len__(self) -> int:
         return len(self._places)
 
-    def read_with(self, reading: Reading) -> None:
+    def read_with(self, pictures: PictureOptions) -> None:
         """See Examples."""
-        pass_on(reading, self._examples)
+        pass_on(pictures, self._examples)
 
     def example(self, place: int) -> Example:
         """See Examples."""
         return self._examples[self._places[place]]
 
 
-def pass_on(reading: Reading, *sets: Sequence[Example]) -> None:
+def pass_on(pictures: PictureOptions, *sets: Sequence[Example]) -> None:
     """Tells sets how to read their pictures. Raises DataError for one that reads no files."""
     for examples in sets:
         if not isinstance(examples, Examples):
-            raise DataError(f"{type(examples).__name__} reads no picture files: leave out the option reading")
-        examples.read_with(reading)
+            raise DataError(f"{type(examples).__name__} reads no picture files: leave out the option pictures")
+        examples.read_with(pictures)
 
 
 def files_by_stem(folder: Path, suffixes: Collection[str], starts_with: str = "") -> dict[str, Path]:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from segrl import brush
 from segrl.datasets.drawing import Draw, checked_box
 from segrl.errors import DataError
-from segrl.images import ImageBytes, Reading
+from segrl.images import ImageBytes, PictureOptions
 from segrl.masks import box_to_mask, check_corners, read_mask
 from segrl.types import Box, Point
 
@@ -81,7 +81,7 @@ def pasted(data: str, corner: Point, image_hw: tuple[int, int], name: str) -> np
         file = ImageBytes(base64.b64decode(data, validate=True), f"of {name}")
     except (binascii.Error, ValueError) as error:
         raise DataError(f"{name} has a mask that is no base64") from error
-    part = read_mask(file, Reading(max_megapixels=max(image_hw[0] * image_hw[1] / 1e6, 0.001)))
+    part = read_mask(file, PictureOptions(max_megapixels=max(image_hw[0] * image_hw[1] / 1e6, 0.001)))
     mask = np.zeros(image_hw, dtype=bool)
     check_corners([corner], image_hw, name)
     x, y = (math.floor(value + 0.5) for value in corner)

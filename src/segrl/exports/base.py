@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segrl.exports.record import ImageRecord
-from segrl.images import AS_IT_IS, Reading
+from segrl.images import AS_IT_IS, PictureOptions
 
 LONGEST_FOLDER_BYTES = 120
 """Of a query in a folder's name; file systems take 255 bytes, and some of them two bytes for each letter."""
@@ -24,7 +24,7 @@ class Style:
     """
 
     exact_polygons: bool = False
-    pictures: Reading = AS_IT_IS
+    pictures: PictureOptions = AS_IT_IS
 
 
 class Export:

@@ -67,7 +67,7 @@ class Overlay(_Pictures):
     name, suffix = "overlay", ".jpg"
 
     def _write(self, record: ImageRecord, answers: Sequence[Found]) -> None:
-        image = read_image(record.image, reading=self.style.pictures)
+        image = read_image(record.image, pictures=self.style.pictures)
         for found in answers:
             drawn = overlay.draw(image, _masks(record, found), found.prompts)
             write_image(self._path(record, found), drawn, quality=90)
@@ -79,7 +79,7 @@ class Cutout(_Pictures):
     name, suffix = "cutout", ".png"
 
     def _write(self, record: ImageRecord, answers: Sequence[Found]) -> None:
-        image = read_image(record.image, reading=self.style.pictures)
+        image = read_image(record.image, pictures=self.style.pictures)
         for found in answers:
             cut = overlay.cutout(image, _union(record, found))
             write_image(self._path(record, found), cut, compress_level=1)

@@ -27,7 +27,7 @@ from segrl.errors import DataError
 from segrl.exports.base import Export
 from segrl.exports.record import Found, ImageRecord
 from segrl.files import write_atomically, write_bytes
-from segrl.images import Reading, read_image
+from segrl.images import PictureOptions, read_image
 from segrl.masks import from_rle
 
 QUARTER = 0.25
@@ -78,7 +78,7 @@ class Yolo(Export):
         return self.place
 
 
-def _copy(image: Path, suffix: str, pictures: Reading) -> bytes:
+def _copy(image: Path, suffix: str, pictures: PictureOptions) -> bytes:
     """The bytes of an image file, or what we read of it as PNG."""
     if image.suffix == suffix:
         try:
@@ -86,7 +86,7 @@ def _copy(image: Path, suffix: str, pictures: Reading) -> bytes:
         except OSError as error:
             raise DataError(f"cannot read the image {image}: {error.strerror}") from error
     file = io.BytesIO()
-    read_image(image, reading=pictures).save(file, "PNG")
+    read_image(image, pictures=pictures).save(file, "PNG")
     return file.getvalue()
 
 

@@ -109,7 +109,7 @@ def _segmented(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterato
     for task in tasks:
         answers = [Answer(Status.OK, (task.prompts or {})[query]) for query in task.queries]
         try:
-            image = read_image(task.image, reading=plan.style.pictures)
+            image = read_image(task.image, pictures=plan.style.pictures)
             found = segmenters.segment(segmenter, [image] * len(answers), answers)
         except (DataError, ImageTooLarge) as error:
             yield from [error] * len(task.queries)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.errors import DataError
-from segrl.images import FORMATS, Reading, TooManyPixels, content_id, open_image, read_image
+from segrl.images import FORMATS, PictureOptions, TooManyPixels, content_id, open_image, read_image
 from segrl.web.errors import Refused, invalid
 
 MAX_ASPECT = 200
@@ -39,13 +39,13 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     Its size is read and checked before any pixel is decoded. Raises Refused: 413 for too many
     pixels, 422 for what is no image, cut short or too narrow.
     """
-    reading, name = Reading(max_megapixels=max_pixels / 1e6), "that was sent"
+    pictures, name = PictureOptions(max_megapixels=max_pixels / 1e6), "that was sent"
     try:
-        with open_image(io.BytesIO(data), name, reading) as opened:
+        with open_image(io.BytesIO(data), name, pictures) as opened:
             width, height = opened.size
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise invalid(f"image: {width}×{height} is too narrow; one side is over {MAX_ASPECT} times the other")
-        return read_image(io.BytesIO(data), name, reading)
+        return read_image(io.BytesIO(data), name, pictures)
     except TooManyPixels as error:
         raise Refused(413, "too_many_pixels", str(error)) from error
     except DataError as error:
