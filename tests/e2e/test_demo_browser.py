@@ -252,9 +252,7 @@ def mask_of_box(box: tuple[float, float, float, float]) -> np.ndarray:
 
 def settled(visit) -> None:
     """Waits until no edit is on its way."""
-    visit.page.wait_for_timeout(50)
     visit.page.wait_for_function("document.querySelector('.editor').dataset.edits === 'done'")
-    visit.page.wait_for_timeout(300)
 
 
 def test_the_last_edit_wins_however_fast_they_come(visit):

@@ -49,7 +49,7 @@ async function receive() {
     landed();
     if (changed) return; // it is overtaken already
   }
-  if (!value.files) return;
+  if (!value.files) { rest(); return; }
   const mine = ++latest;
   try {
     const images = await Promise.all([isNew ? load(value.files + "picture.jpg") : picture, load(value.files + "layer.png")]);
@@ -73,6 +73,7 @@ async function receive() {
   root.removeAttribute("data-empty");
   root.dataset.masks = value.masks;
   root.dataset.shown = value.files;
+  rest();
   fit();
   if (isNew && window.innerWidth < 700 && document.querySelector(".editor") === root) toAnswer();
 }
@@ -161,6 +162,7 @@ function send(wait = 0) {
   draw();
   clearTimeout(timer);
   changed = true;
+  root.dataset.edits = "waiting";
   timer = setTimeout(fly, wait);
 }
 
@@ -170,7 +172,6 @@ function fly() {
   if (flying !== null || !changed) return;
   flying = ++number; changed = false;
   say("Cutting out again …");
-  root.dataset.edits = "waiting";
   lost = setTimeout(landed, LOST_AFTER);
   const whole = objects.filter((o) => o.box_xyxy || o.points_xy.length);
   trigger("edited", { number, of, objects: clone(whole) });
@@ -180,7 +181,13 @@ function landed() {
   clearTimeout(lost);
   flying = null;
   if (changed) { clearTimeout(timer); timer = setTimeout(fly, 0); }
-  else { root.dataset.edits = "done"; say(""); }
+}
+
+// Says that what is shown is of the last edit, if it is.
+function rest() {
+  if (flying !== null || changed) return;
+  root.dataset.edits = "done";
+  say("");
 }
 
 function ensure() {
