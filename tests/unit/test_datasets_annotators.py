@@ -144,6 +144,7 @@ def test_yolo(tmp_path, about):
         ("", "names: [dog]\nval: images\n", "has no split 'train'; it has val"),
         ("", "names: [dog]\ntrain: elsewhere\n", "no folder and no list"),
         ("", "nc: 1\n", "names no classes"),
+        ("", f"names: [dog]\ntrain: {'x' * 5000}\n", "File name too long"),
         ("", "- dog\n", "names no classes"),
         ("", "names: [dog]\n", "holds no examples"),
     ],

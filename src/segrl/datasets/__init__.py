@@ -144,6 +144,10 @@ def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping
             raise DataError(f"the data set {name!r} needs the option {option!r}, which has no default")
     try:
         return reader(**options)
+    except OSError as error:  # such as a name in a file that is too long to be a path
+        raise DataError(
+            f"the data set {name!r} cannot be read: {error.strerror}: {str(error.filename)!r:.120}"
+        ) from error
     except (TypeError, AttributeError, ValueError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise DataError(f"the data set {name!r} cannot be made with {given}: {error}") from error
