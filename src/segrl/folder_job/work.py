@@ -45,6 +45,8 @@ class Plan:
     def made_with(self) -> dict[str, Any]:
         """What the masks depend on."""
         model = {key: value for key, value in self.policy.items() if key != "device"}
+        if self.prompts is None:
+            model = {"reading": "lenient"} | model  # as `pipeline.load` reads answers unless it is told
         page = self.style.pictures.page
         chosen = {"min_area": self.min_area or None, "prompts": self.prompts, "page": page}
         return model | {key: value for key, value in chosen.items() if value is not None}
