@@ -68,13 +68,6 @@ def report(directory: Path | str) -> Path:
 
     Raises SegrlError for a directory that is neither.
     """
-    from segrl.evaluation import EvalDir
-    from segrl.evaluation.general import read_general
-
-    if EvalDir(Path(directory)).is_finished or read_general(Path(directory)) is not None:
-        from segrl.reporting.evaluation import write_page
-
-        return write_page(directory)
     from segrl.reporting import write_report
 
     return write_report(directory)

@@ -136,10 +136,11 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
 
 def _write_page(settings: EvalSettings, out: Path) -> None:
     from segrl import datasets
-    from segrl.reporting.evaluation import keep_pictures, write_page
+    from segrl.reporting import write_report
+    from segrl.reporting.evaluation import keep_pictures
 
     keep_pictures(out, datasets.load(settings.dataset, **settings.dataset_options))
-    write_page(out)
+    write_report(out)
 
 
 def _show(summary: Mapping[str, Any], files: str) -> None:

@@ -35,7 +35,7 @@ def suite(
     from segrl.cli.evaluation_tables import general_table
     from segrl.errors import SegrlError
     from segrl.evaluation.general import RESULT, check_policy, general
-    from segrl.reporting.evaluation import write_page
+    from segrl.reporting import write_report
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SegrlError("segrl suite is started once: with --processes N lmms-eval shares its work")
@@ -53,4 +53,4 @@ def suite(
         say=typer.echo,
     )
     Console().print(general_table(found))
-    typer.echo(f"scores  {place / RESULT}\nreport  {write_page(place)}")
+    typer.echo(f"scores  {place / RESULT}\nreport  {write_report(place)}")

@@ -1,7 +1,7 @@
-"""A run as one static HTML page that opens without a network, and its numbers as summary.json.
+"""A run or an evaluation as one static HTML page that opens without a network.
 
 EvaluatedRun   the files of a run that a report reads
-write_report   run directory → report.html and summary.json
+write_report   directory of a run, an evaluation or general ability → report.html
 """
 
 from segrl.reporting.evaluated_run import EvaluatedRun

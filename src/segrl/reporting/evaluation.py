@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from segrl.evaluation.result import summary_of
 from segrl.evaluation.slices import TITLES
 from segrl.evaluation.table import Table, read_table
 from segrl.files import write_atomically
-from segrl.masks import from_rle
-from segrl.reporting.page_setup import environment
-from segrl.reporting.pictures import Picture
+from segrl.reporting.page_setup import environment, page_file
+from segrl.reporting.pictures import kept_pictures
 from segrl.training.pictures import Pictures
 from segrl.types import Example
 
@@ -88,7 +86,11 @@ def write_page(path: Path | str) -> Path:
     general = read_general(directory.path)
     if general is None or directory.run.exists():
         return write_evaluation(path)
-    page = environment().get_template("general.html.jinja").render(general=general, style=_style())
+    page = (
+        environment()
+        .get_template("general.html.jinja")
+        .render(title=f"General ability: {general['run']['checkpoint']}", general=general, style=page_file("style.css"))
+    )
     write_atomically(directory.report, page)
     return directory.report
 
@@ -142,15 +144,11 @@ def _render(
             titles=TITLES,
             groups=groups,
             failures=failures,
-            pictures=_pictures(directory, groups),
+            pictures=kept_pictures((record for group in groups for record in group.records), _kept(directory)),
             general=read_general(directory.path),
-            style=_style(),
+            style=page_file("style.css"),
         )
     )
-
-
-def _style() -> str:
-    return resources.files("segrl.reporting").joinpath("page/style.css").read_text(encoding="utf-8")
 
 
 def facts(summary: Mapping[str, Any]) -> str:
@@ -164,13 +162,3 @@ def facts(summary: Mapping[str, Any]) -> str:
         run["decoding"]["test_time"],
     ]
     return " · ".join(words)
-
-
-def _pictures(directory: EvalDir, groups: Sequence[Group]) -> dict[str, Picture]:
-    kept, pictures = _kept(directory), {}
-    for record in (record for group in groups for record in group.records):
-        image = kept.open(record.image_id)
-        if image is not None:
-            height, width = from_rle(record.truth).shape
-            pictures[record.image_id] = Picture(image, (width, height))
-    return pictures

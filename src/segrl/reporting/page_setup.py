@@ -1,13 +1,19 @@
-"""What the pages share: the templates' environment."""
+"""What the pages share: the templates' environment, style sheets and scripts."""
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from segrl.reporting import charts, story
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+def page_file(name: str) -> str:
+    """The text of a style sheet or script of `segrl/reporting/page`."""
+    return resources.files("segrl.reporting").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def environment() -> Environment:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from segrl.evaluation import EvalRecord
 from segrl.masks import Rle, from_rle
+from segrl.training.pictures import Pictures
 from segrl.types import Box, MaskPrompt, Point
 
 ANSWER_RGB = (230, 159, 0)  # Okabe and Ito's orange, as --answer of the style sheet
@@ -107,6 +108,17 @@ class Picture:
     def _dots(self, prompts: Sequence[MaskPrompt]) -> tuple[Dot, ...]:
         labelled = (pair for prompt in prompts for pair in zip(prompt.points_xy, prompt.labels, strict=True))
         return tuple(Dot(*self.point(point), label == 1) for point, label in labelled)
+
+
+def kept_pictures(records: Iterable[EvalRecord], kept: Pictures) -> dict[str, Picture]:
+    """The pictures of some records by image id, those that were kept."""
+    found = {}
+    for record in records:
+        image = None if record.image_id in found else kept.open(record.image_id)
+        if image is not None:
+            height, width = record.truth["size"]
+            found[record.image_id] = Picture(image, (width, height))
+    return found
 
 
 def outline_path(mask: np.ndarray) -> str:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from segrl.evaluation import compare_runs, pointing
+from segrl.evaluation import EvalDir, compare_runs, pointing
+from segrl.evaluation.general import read_general
 from segrl.evaluation.overlap import words
 from segrl.evaluation.result import metrics_of
 from segrl.files import write_atomically
-from segrl.masks import from_rle
 from segrl.reporting import story
 from segrl.reporting.choose import Group, choose
 from segrl.reporting.curves import charts as curve_charts
 from segrl.reporting.evaluated_run import EvaluatedRun, require_run
-from segrl.reporting.page_setup import environment
-from segrl.reporting.pictures import Picture
+from segrl.reporting.evaluation import write_page
+from segrl.reporting.page_setup import environment, page_file
+from segrl.reporting.pictures import kept_pictures
 from segrl.reporting.rollouts import viewer
 from segrl.training.diagnosis import facts, history
 
 
 def write_report(path: Path | str) -> Path:
-    """Write `summary.json` and `report.html` for the run in `path`; returns the page's path.
+    """Write report.html for what `path` holds, and summary.json for a training run; returns the page's path.
 
-    Whatever the run lacks (no evaluation, no training log) is left out of the page.
-    Raises DataError if `path` holds no run, or a file of it cannot be read.
+    `path`: a training run, also one that is still going, an evaluation, or scores of general ability. Whatever a run
+    lacks (no evaluation, no training log) is left out of the page. Raises DataError if `path` holds none of them, or
+    a file of it cannot be read.
     """
+    if EvalDir(Path(path)).is_finished or read_general(Path(path)) is not None:
+        return write_page(path)
     run = require_run(Path(path))
     summary = summary_of(run)
     write_atomically(run.summary_path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -85,13 +88,13 @@ def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
         axis=_axis(summary),
         charts=curve_charts(run.steps, _held_out(run, summary), words(run.overlap, "queries")),
         groups=groups,
-        pictures=_pictures(run, groups),
+        pictures=kept_pictures((pair.before for group in groups for pair in group.pairs), run.pictures),
         recipe=run.recipe_text,
         judged=any("reward" in row for row in run.steps),
         check=run.reward_check,
         rollouts=viewer(run.rollouts, run.rollout_pictures),
-        script=_page_file("rollouts.js"),
-        style=_page_file("style.css") + _page_file("rollouts.css"),
+        script=page_file("rollouts.js"),
+        style=page_file("style.css") + page_file("rollouts.css"),
     )
 
 
@@ -101,10 +104,6 @@ def _without_slices(summary: dict[str, Any]) -> dict[str, Any]:
         name: {key: one for key, one in value.items() if key != "slices"} if isinstance(value, dict) else value
         for name, value in summary.items()
     }
-
-
-def _page_file(name: str) -> str:
-    return resources.files("segrl.reporting").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _held_out(run: EvaluatedRun, summary: dict[str, Any]) -> list[tuple[float, float]]:
@@ -122,14 +121,3 @@ def _axis(summary: dict[str, Any]) -> tuple[float, float]:
     rows = [] if found is None else [found, *found["slices"].get("kind", {}).values()]
     ends = [end for row in rows for end in row["metrics"]["giou"]["ci95"] or ()]
     return min([0.0, *ends]), max([0.1, *ends])
-
-
-def _pictures(run: EvaluatedRun, groups: list[Group]) -> dict[str, Picture]:
-    """The pictures that were kept of the chosen examples, by image id."""
-    pictures = {}
-    for pair in (pair for group in groups for pair in group.pairs):
-        image = run.pictures.open(pair.before.image_id)
-        if image is not None:
-            height, width = from_rle(pair.before.truth).shape
-            pictures[pair.before.image_id] = Picture(image, (width, height))
-    return pictures
