@@ -31,7 +31,7 @@ SegmenterName = Annotated[
 Root = Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where the run is kept and gone on with [default: runs/eval/NAME-P-S]"),
+    typer.Option(metavar="DIR", help="Where the evaluation is kept, and resumed from [default: runs/eval/NAME-P-S]"),
 ]
 KeyValues = Annotated[
     list[str] | None,
@@ -50,7 +50,7 @@ MaxNewTokens = Annotated[
 Samples = Annotated[int, typer.Option(min=1, help="Answers that vote over the mask.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the samples.")]
-SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about the region found.")]
+SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about a crop of the region found.")]
 Saliency = Annotated[
     bool | None, typer.Option(help="E, F and weighted F measures and MAE [default: for the sets of that field]")
 ]
@@ -76,7 +76,7 @@ def evaluate(
     saliency: Saliency = None,
     threads: Threads = 1,
 ) -> None:
-    """Measure a policy on a data set: a table, metrics.json and a page; the same command goes on after a stop."""
+    """Measure a policy on a data set: a table, metrics.json and a report; the same command resumes after an interruption."""
     from segrl.evaluation import Decoding, EvalSettings
     from segrl.evaluation.general import check_policy
 

@@ -36,7 +36,7 @@ PLAIN = "plain decoding"
 """What run.json says of a result without test-time options."""
 
 WHOLE = 0.8
-"""A region that holds more of the image than this shows nothing new, and is not looked at again."""
+"""A region that holds more of the image than this shows nothing new, and is not cropped."""
 
 _WINDOW = 8  # batches handed to the policy at once, so that it can put equal lengths together
 
@@ -184,7 +184,7 @@ def _look_again(
 
 
 def _corners(region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
-    assert region is not None  # those without one are not looked at again
+    assert region is not None  # those without one are not cropped
     return region
 
 

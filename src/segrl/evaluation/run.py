@@ -63,7 +63,7 @@ def run(
     share: Share | None = None,
     on_window: OnWindow | None = None,
 ) -> bool:
-    """Does this process's part of an evaluation in `out`, or what is left of it; True if the whole is finished then.
+    """Does this process's part of an evaluation in `out`, or the rest of it; True if the whole is finished then.
 
     evaluation: the settings, or what they name, loaded already. share: without it as the environment says. Raises
     SegrlError for what the user can put right, also where `out` holds another evaluation.

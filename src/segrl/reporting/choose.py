@@ -37,8 +37,8 @@ class Group:
 def choose(before: Sequence[EvalRecord], after: Sequence[EvalRecord], *, seed: int = 0) -> list[Group]:
     """Groups of pairs without repeats, empty groups left out; both sequences hold the same examples in order.
 
-    The first group is drawn at random, kinds of query in turn, before anything else is looked at, so
-    that it is not flattered; gains and losses come from what is left, each kind once before any twice.
+    The first group is drawn at random, kinds of query in turn, before the others, so that it is not
+    biased; gains and losses come from the remaining pairs, each kind once before any twice.
     """
     pairs = [Pair(*both) for both in zip(before, after, strict=True)]
     shuffled = random.Random(seed).sample(pairs, len(pairs))
@@ -47,7 +47,7 @@ def choose(before: Sequence[EvalRecord], after: Sequence[EvalRecord], *, seed: i
     gained = _kinds_in_turn(sorted((p for p in rest if p.gain > 0), key=lambda p: -p.gain), LARGEST)
     lost = _kinds_in_turn(sorted((p for p in rest if p.gain < 0), key=lambda p: p.gain), LARGEST)
     groups = [
-        Group("Drawn at random", f"Seed {seed}, kinds of query in turn; not picked for their looks.", tuple(drawn)),
+        Group("Drawn at random", f"Seed {seed}, kinds of query in turn; not selected by result.", tuple(drawn)),
         Group("Largest gains", "The most improved examples, kinds of query in turn.", tuple(gained)),
         Group("Largest losses", "What became worse, kinds of query in turn.", tuple(lost)),
     ]
