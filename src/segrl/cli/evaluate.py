@@ -76,7 +76,7 @@ def evaluate(
     saliency: Saliency = None,
     threads: Threads = 1,
 ) -> None:
-    """Measure a policy on a data set: a table, metrics.json and a report; the same command resumes after an interruption."""
+    """Measure a policy on a data set: a table, metrics.json and a report; the same command resumes it."""
     from segrl.evaluation import Decoding, EvalSettings
     from segrl.evaluation.general import check_policy
 
