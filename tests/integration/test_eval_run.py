@@ -148,7 +148,9 @@ def test_settings_that_make_no_sense(options, said):
         ("oracle", "grabcut", 512),
     ],
 )
-def test_what_nobody_said_is_what_fits_the_policy(policy, segmenter, longest):
+def test_what_nobody_said_is_what_fits_the_policy(policy, segmenter, longest, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "mine" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     settings = EvalSettings(policy=policy, dataset="tiny")
     assert (settings.segmenter_name, settings.fitted_decoding.max_new_tokens) == (segmenter, longest)
     said = dataclasses.replace(settings, segmenter="box", decoding=Decoding(max_new_tokens=9))
