@@ -17,8 +17,8 @@ from segrl.evaluation.replay import Replay
 from segrl.evaluation.result import result
 from segrl.evaluation.run import evaluate_window
 from segrl.evaluation.table import tabulate
+from segrl.loading import make_text_to_masks
 from segrl.masks import box_to_mask
-from segrl.pipeline import make_text_to_masks
 from segrl.policies import Completion
 from segrl.types import RELATIVE_1000, Example, Status
 

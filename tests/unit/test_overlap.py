@@ -15,7 +15,7 @@ from segrl.evaluation.overlap import overlap, read_overlap, words, write_overlap
 from segrl.evaluation.replay import oracle
 from segrl.evaluation.run import evaluate_window
 from segrl.images import content_id
-from segrl.pipeline import make_text_to_masks
+from segrl.loading import make_text_to_masks
 from segrl.types import Example
 
 
