@@ -13,6 +13,35 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 CASES: dict[str, tuple[str, ...]] = {
+    "1 several objects without a list": ("unit/test_answers_lenient.py::test_several_objects_without_a_list",),
+    "2 lists that are cut off, entries that cannot be used": (
+        "unit/test_answers_lenient.py::test_a_list_that_is_cut_off_keeps_its_whole_objects",
+        "unit/test_answers_lenient.py::test_one_entry_that_cannot_be_used_leaves_the_others",
+        "unit/test_answers_lenient.py::test_a_box_outside_the_image_leaves_the_others",
+    ),
+    "3 shapes that published models write": (
+        "unit/test_answers_lenient.py::test_a_broken_box_is_read",
+        "unit/test_answers_lenient.py::test_broken_points_are_read",
+        "unit/test_answers_lenient.py::test_several_boxes_in_broken_text",
+        "unit/test_answers_lenient.py::test_nothing_there_in_other_spellings",
+        "unit/test_answers_lenient.py::test_percentages_are_relative_to_the_image",
+        "unit/test_answers_lenient.py::test_the_last_complete_answer_counts",
+        "unit/test_answers_lenient.py::test_an_answer_within_the_thinking",
+    ),
+    "4 native forms of families": (
+        "unit/test_answers_native.py::test_native_answers_are_read",
+        "unit/test_answers_native.py::test_native_statuses",
+        "unit/test_answers_native.py::test_the_family_chooses_the_format_and_the_frame",
+    ),
+    "5 numbers in the wrong frame": ("unit/test_frame_hint.py::test_other_frames_are_noticed",),
+    "6 seg-r1 without an outer list, seg-zero with a list too many": (
+        "unit/test_answers_lenient.py::test_several_boxes_in_broken_text",
+        "unit/test_answers_lenient.py::test_broken_points_are_read",
+    ),
+    "7 none in words": (
+        "unit/test_answers_lenient.py::test_none_in_words_stays_a_failure_and_is_told_apart",
+        "unit/test_answers_lenient.py::test_other_failures_do_not_say_none",
+    ),
     "8 pictures of 10 to 16 bits, floats, pages": (
         "unit/test_images.py::test_deep_samples_are_scaled_by_what_the_file_holds",
         "unit/test_images.py::test_colours_of_16_bits_keep_their_order",
@@ -64,6 +93,23 @@ CASES: dict[str, tuple[str, ...]] = {
         "unit/test_images.py::test_every_orientation_is_turned_once",
     ),
     "37 colour profiles": ("unit/test_images.py::test_colour_profiles_become_srgb",),
+    "20 processors named by other versions": (
+        "integration/test_checkpoints_as_found.py::test_processors_named_by_other_versions_of_transformers",
+    ),
+    "21 an adapter whose base is elsewhere": (
+        "integration/test_checkpoints_as_found.py::test_an_adapter_whose_base_is_elsewhere",
+    ),
+    "22 files that were not fetched": (
+        "integration/test_checkpoints_as_found.py::test_files_that_git_lfs_did_not_fetch",
+        "integration/test_checkpoints_as_found.py::test_shards_of_another_trainer",
+    ),
+    "23 a flat configuration": ("integration/test_checkpoints_as_found.py::test_a_flat_configuration_of_qwen2_5_vl",),
+    "24 the answer as reasoning_content": (
+        "integration/test_checkpoints_as_found.py::test_an_answer_that_a_server_took_for_reasoning",
+    ),
+    "36 the prompt of a published checkpoint": (
+        "integration/test_checkpoints_as_found.py::test_the_prompt_of_a_published_checkpoint_needs_no_hub",
+    ),
 }
 
 
