@@ -92,3 +92,20 @@ def test_a_length_that_cuts_the_image_is_refused_before_the_first_step(policy, t
 def test_a_group_size_that_does_not_divide_names_the_recipes_keys(policy, tmp_path):
     with pytest.raises(RecipeError, match=r"per_device_train_batch_size: 2.*num_generations: 3.*must be a multiple of"):
         train(parse_recipe(grpo(policy, num_generations=3)), tmp_path / "run", say=lambda line: None, progress=False)
+
+
+def test_a_checkpoint_damaged_without_a_change_of_size_is_not_used(policy, tmp_path):
+    """The run goes on from the one before it, says so, and ends with the weights of an undisturbed run."""
+    recipe = parse_recipe(sft(policy, max_steps=2, save_steps=1, bf16=False, learning_rate=1e-3))
+    run, said = tmp_path / "run", []
+    model = train(recipe, run, say=said.append, progress=False).model_dir / "model.safetensors"
+    whole = model.read_bytes()
+    model.unlink()
+    (run / "finished.json").unlink()
+    weights = run / "checkpoints" / "checkpoint-2" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000] + bytes(1000))
+    train(recipe, run, say=said.append, progress=False)
+    assert any("checkpoint-2 is damaged (the contents of model.safetensors have changed)" in line for line in said)
+    assert "going on from step 1 of 2" in said
+    assert (run / "checkpoints" / "damaged-checkpoint-2").is_dir()
+    assert model.read_bytes() == whole
