@@ -123,7 +123,9 @@ async def visit(client: httpx.AsyncClient, good: Good, truth: bytes | None, end:
 async def under_attack(url: str, goods: list[Good], requests: list[bytes], rounds: int, slow: int) -> Seen:
     """The good clients' answers before, during and after the attack are compared."""
     seen, end, never = Seen(), asyncio.Event(), asyncio.Event()
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=CLIENTS)) as client:
+    # a connection for each request: no race with the server that closes one which was idle for seconds
+    alone = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=alone) as client:
         truths = await asyncio.gather(*(visit(client, good, None, never, seen) for good in goods))
         seen.n_good = 0
         visitors = [visit(client, good, truth, end, seen) for good, truth in zip(goods, truths, strict=True)]
