@@ -101,7 +101,7 @@ class Journal:
                     if self._note is not None:
                         self.notes[key] = self._note(row)
             except (KeyError, TypeError, ValueError) as error:
-                raise DataError(f"{file} holds a line that is no record: {error!r}") from error
+                raise _no_record(file, repr(error)) from error
 
 
 def _lines(path: Path, start: int = 0) -> Iterator[tuple[int, Row]]:
@@ -121,10 +121,17 @@ def _row(line: bytes, path: Path) -> Row:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{path} holds a line that is no record: {error}") from error
+        raise _no_record(path, str(error)) from error
     if not isinstance(row, dict):
-        raise DataError(f"{path} holds a line that is no record")
+        raise _no_record(path, "not an object")
     return row
+
+
+def _no_record(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path} holds a line that is no record ({why}): an earlier version or another program wrote it; "
+        "remove that file to begin again"
+    )
 
 
 def check_settings(folder: Path, theirs: Any, ours: Mapping[str, Any], holds: str) -> None:
