@@ -27,9 +27,9 @@ from torch.nn import functional
 
 from segrl.files import write_atomically
 from segrl.segmenters.tiny.crops import DEVIATION, MEAN, REACH, Crop
-from segrl.segmenters.tiny.network import SIDE, CropNetwork, fuse
+from segrl.segmenters.tiny.network import CropNetwork, fuse
+from segrl.segmenters.tiny.segmenter import FIRST_SIDE, SIDE, WEIGHTS
 
-SMALL_SIDE = 96
 PLAIN = np.eye(3, 4, dtype=np.float32)
 """The colours as they are; see `Sample.colour`."""
 CHOOSING = 240
@@ -41,7 +41,7 @@ class Options:
     """One training.
 
     samples: rounds of correction count, too. decay_from, small_until: shares of the training, after which the learning
-    rate falls and the crops grow from `SMALL_SIDE` to the network's own side. seconds: between checkpoints.
+    rate falls and the crops grow from `FIRST_SIDE` to the network's own side. seconds: between checkpoints.
     """
 
     data: Path
@@ -131,7 +131,7 @@ def one_step(
     for group in state.optimizer.param_groups:
         group["lr"] = options.rate * rate_at(progress, options)
     crops = [sample.crop() for sample in samples]
-    inputs, target, outside = batch_of(samples, crops, SMALL_SIDE if progress < options.small_until else SIDE)
+    inputs, target, outside = batch_of(samples, crops, FIRST_SIDE if progress < options.small_until else SIDE)
     with torch.autocast("cpu", torch.bfloat16):
         logits, score = state.network(inputs)
     logits, score = logits.float(), score.float()
@@ -269,8 +269,6 @@ def keep(state: State, options: Options, losses: np.ndarray, figures: dict[str, 
 def ship(out: Path, data: Path, cache: Path | None, remark: str) -> None:
     """The best averaged weights of `out` into the package, in half precision, with their card."""
     from segmenter_card import card
-
-    from segrl.segmenters.tiny.segmenter import WEIGHTS
 
     saved = torch.load(out / "best.pt", weights_only=True)
     network = CropNetwork()

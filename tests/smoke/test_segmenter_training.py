@@ -43,13 +43,12 @@ def test_training_goes_on_and_its_weights_load(duts, tmp_path, monkeypatch):
     import segmenter_card
 
     from segrl import segmenters
-    from segrl.segmenters.tiny import segmenter as shipped
 
     train(duts, tmp_path, 8)
     train(duts, tmp_path, 12)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 3]
-    for module in (shipped, segmenter_card):
+    for module in (segmenter, segmenter_card):
         monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights" / "model.safetensors")
     segmenter.ship(tmp_path, duts, None, "A test.")
     card = (tmp_path / "weights" / "README.md").read_text()

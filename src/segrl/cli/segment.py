@@ -115,7 +115,7 @@ def segment(
     from segrl.images import PictureOptions
     from segrl.loading import fitting_segmenter
 
-    model: dict[str, Any] = {"segmenter": segmenter or fitting_segmenter(policy)}
+    model: dict[str, Any] = {"segmenter": segmenter or ("tiny" if prompts is not None else fitting_segmenter(policy))}
     if prompts is None:
         model |= {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens}
         model |= {"reading": "strict" if strict else "lenient", **({"base": base} if base is not None else {})}

@@ -15,8 +15,6 @@ from torch.nn import functional
 
 CHANNELS = (32, 64, 128, 192)
 BLOCKS = (0, 2, 2, 2)
-SIDE = 128
-"""Pixels of the crop that the network was trained on, each way; a multiple of 16."""
 INPUTS = 7
 """Red, green, blue, box, positive points, negative points, earlier mask: see `crops.rasterize`."""
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from segrl.segmenters.tiny.network import CropNetwork
 
 WEIGHTS = Path(__file__).parent / "weights" / "model.safetensors"
+SIDE, FIRST_SIDE = 128, 96
+"""Sides of the last crop and of those before it, in the network's pixels: it was trained on both."""
 LOGITS_SIDE = 256
 """Longer side of `decode_logits`' answers, which cover the whole image (less where the image is smaller)."""
 
@@ -130,21 +132,22 @@ class TinySegmenter:
             seen = _Seen(prompt.prior_logits.detach().float().cpu().numpy(), whole)
         if prompt.box_xyxy is None and not positive and seen is None:
             return _Seen(np.full((1, 1), OUTSIDE, np.float32), whole)
-        for _ in range(self.passes):
-            seen = self._pass(rgb, prompt, positive, seen)
+        for number in range(self.passes):
+            side = SIDE if number == self.passes - 1 else FIRST_SIDE
+            seen = self._pass(rgb, prompt, positive, seen, side)
         assert seen is not None
         return seen
 
-    def _pass(self, rgb: np.ndarray, prompt: MaskPrompt, positive: Sequence[Point], seen: _Seen | None) -> _Seen:
-        """One run of the network, with what was seen before as the earlier mask."""
+    def _pass(
+        self, rgb: np.ndarray, prompt: MaskPrompt, positive: Sequence[Point], seen: _Seen | None, side: int
+    ) -> _Seen:
+        """One run of the network on a crop of `side`, with what was seen before as the earlier mask."""
         import torch
 
-        from segrl.segmenters.tiny.network import SIDE
-
         crop = crop_around(rgb.shape[:2], prompt.box_xyxy, positive, None if seen is None else seen.box())
-        prior = None if seen is None else carry_over(seen.logits, seen.crop, crop, (SIDE, SIDE))
-        maps = rasterize(crop, SIDE, prompt.box_xyxy, prompt.points_xy, prompt.labels, prior)
-        pixels = torch.from_numpy(resize(rgb[crop[1] : crop[3], crop[0] : crop[2]], (SIDE, SIDE)))
+        prior = None if seen is None else carry_over(seen.logits, seen.crop, crop, (side, side))
+        maps = rasterize(crop, side, prompt.box_xyxy, prompt.points_xy, prompt.labels, prior)
+        pixels = torch.from_numpy(resize(rgb[crop[1] : crop[3], crop[0] : crop[2]], (side, side)))
         colours = (pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
         inputs = torch.cat([colours.permute(2, 0, 1), torch.from_numpy(maps)])[None]
         inputs = inputs.to(self.device, memory_format=torch.channels_last)
