@@ -88,7 +88,7 @@ Training time: {spent}."""
 
 
 def _frozen(proof: Proof) -> str:
-    if not proof.rl.policy.freeze_vision_tower:
+    if not proof.rl.recipe.policy.freeze_vision_tower:
         return ""
     return "Both RL arms train the language model alone: the vision tower is frozen; more SFT trains all.\n"
 

@@ -42,7 +42,8 @@ def test_a_family_is_loaded_from_disk_with_its_own_coordinates(checkpoints: dict
 
 
 def test_every_family_of_the_table_is_tested_here() -> None:
-    assert {name.removesuffix("_moe") for name in FAMILY_FRAMES} == BUILD.keys()
+    served_only = {"molmo", "gemini"}  # transformers has no class for them
+    assert {name.removesuffix("_moe") for name in FAMILY_FRAMES} - served_only == BUILD.keys()
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,10 @@ def test_adapters_that_cannot_be_used(adapter: Path, tmp_path: Path, fault: str)
         (copy / "adapter_config.json").write_text(json.dumps(config | below))
     with pytest.raises(ModelError) as raised:
         policies.load(str(copy))
-    hints = {"base": "no model directory", "nobody": "does not say", "keys": "lacks some of its weights"}
+    hints = {
+        "base": "which is not here: say where the model is with base",
+        "nobody": "does not say",
+        "keys": "lacks some of its weights",
+    }
     assert hints.get(fault, "cannot be laid over") in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -39,7 +39,7 @@ def fixed_answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         scripted = ScriptedPolicy(TEXTS, key=key)
         return pipeline.Pipeline(scripted, loading.make_text_to_masks(scripted, segmenters.load("box")))
 
-    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     return seen
 
 

@@ -123,7 +123,7 @@ def test_numbers_of_any_length(digits: str, name: str) -> None:
     texts = {"seg-r1": f"<bbox>{box}</bbox>", "points-only": f"<points>[{box}]</points><labels>[1]</labels>"}
     texts |= {"sam-r1": f'<answer>{{"bbox": {box}}}</answer>', "json-list": f'[{{"bbox_2d": {box}}}]'}
     texts |= {"seg-zero": f'{{"bbox": {box}}}', "qwen-json": texts["json-list"], "gemini": f'[{{"box_2d": {box}}}]'}
-    texts |= {"qwen2-vl": f"<|box_start|>{box},{box}<|box_end|>", "internvl": f"<box>[{box}]</box>"}
+    texts |= {"qwen2-vl": f"<|box_start|>({digits},1),(2e400,3)<|box_end|>", "internvl": f"<box>[{box}]</box>"}
     texts |= {"molmo": f'<point x="{digits}" y="{digits}" z="1">a</point>'}
     if name == "molmo" and digits.startswith("0"):
         assert answers.parse(texts[name], name).status is Status.OK

@@ -12,6 +12,7 @@ thinking policy writes stands in think tags in front, and is rendered there.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -40,7 +41,7 @@ NATIVE_FORMATS = {
 _BOX_TOKEN = re.compile(r"<\|box_(start|end)\|>")
 _BOX_TAG = tag_pattern("box")
 _POINT_TAG = re.compile(r'<(points?)((?:\s++[A-Za-z]\w*+="[^"<>]*+")++)\s*+>')
-_COORDINATE = re.compile(r'\s([xy])([0-9]*+)="\s*+([0-9]++(?:\.[0-9]*+)?+)\s*+"')
+_COORDINATE = re.compile(r'\s([xy])([0-9]*+)="\s*+(-?+[0-9]++(?:\.[0-9]*+)?+)\s*+"')
 _THERE_ARE_NONE = re.compile(r"\s*+There are none\.?+\s*+(?:<\|\w++\|>\s*+)?+\Z")
 
 
@@ -288,6 +289,8 @@ def _read_percentages(tags: Sequence[str]) -> list[Point]:
         numbers = [number for axis, number in found if axis == "x"]
         if not numbers or len(found) != 2 * len(numbers) or any(("y", number) not in found for number in numbers):
             raise BadValues("a point is an x and a y, each a percentage")
+        if not all(math.isfinite(_thousandths(value)) for value in found.values()):
+            raise BadValues("a percentage is a finite number")
         points += [(_thousandths(found["x", number]), _thousandths(found["y", number])) for number in numbers]
     check_count(len(points), MAX_POINTS, "points")
     return points
