@@ -30,7 +30,10 @@ def ci(recipe: Recipe, policies: Mapping[str, Path], data: Path) -> tuple[Recipe
     path = values["policy"]["path"]
     if not Path(path).is_dir():
         values["policy"]["path"] = str(policies.get(path, policies["hub"]))
-    if values["segmenter"] is not None and "/" in values["segmenter"]["name"]:
+    # A trained segmenter sees nothing in the stand-ins' flat pictures.
+    if values["segmenter"] is not None and (
+        "/" in values["segmenter"]["name"] or values["segmenter"]["name"] == "tiny"
+    ):
         values["segmenter"] = {"name": "box"}
     _shrink_data(values["dataset"], data)
     if values["evaluation"] is not None:
