@@ -25,7 +25,7 @@ from segrl.folder_job.work import Plan, Task, answered
 from segrl.jobs import Seat
 from segrl.loading import make_text_to_masks
 from segrl.pipeline import Pipeline
-from segrl.policies import frames, names, openai_loading, server
+from segrl.policies import frames, openai_policy, server, settings
 from segrl.policies.frames import FAMILY_RESIZE, family_of
 from segrl.policies.openai_policy import OpenAIPolicy, read_reply
 from segrl.policies.server import Server
@@ -357,6 +357,6 @@ def test_nothing_asked_for_is_nothing_sent() -> None:
 
 
 def test_the_docstrings_examples() -> None:
-    for module in (server, openai_loading, frames, names):
+    for module in (server, openai_policy, frames, settings):
         assert doctest.testmod(module).failed == 0
     assert family_of("my-Qwen2_5-VL-lora") == "qwen2_5_vl"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrl import policies
-from segrl.policies.streaming import text_pieces
+from segrl.policies.transformers_policy import text_pieces
 from segrl.tiny import model as tiny_model
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 from segrl import policies
 from segrl.errors import ModelError
 from segrl.policies.frames import SmartResize
-from segrl.policies.sampling import GumbelNoise
-from segrl.policies.transformers_policy import TransformersPolicy
+from segrl.policies.transformers_policy import GumbelNoise, TransformersPolicy
 from segrl.tiny import model as tiny_model
 from segrl.types import RELATIVE_1000, Frame
 

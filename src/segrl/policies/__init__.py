@@ -8,9 +8,19 @@ from typing import Any
 from segrl.policies.base import Completion, Policy, StreamingPolicy, stream
 from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion, rendered
 from segrl.policies.frames import FAMILY_FRAMES, frame_rule
-from segrl.policies.names import is_served, model_name
-from segrl.policies.published import MAX_NEW_TOKENS, PUBLISHED, Published, published
-from segrl.policies.settings import FRAME_NAMES, PolicySettings, prepare_image, read_settings, write_settings
+from segrl.policies.settings import (
+    FRAME_NAMES,
+    MAX_NEW_TOKENS,
+    PUBLISHED,
+    PolicySettings,
+    Published,
+    is_served,
+    model_name,
+    prepare_image,
+    published,
+    read_settings,
+    write_settings,
+)
 
 __all__ = [
     "FAMILY_FRAMES",
@@ -44,7 +54,7 @@ def load(name_or_path: str | PathLike[str], **options: Any) -> Policy:
     `openai:MODEL@http://host:port/v1` for a model behind a server.
 
     A directory may hold a whole checkpoint or a PEFT adapter. options: see `segrl.policies.loading.load`
-    and `segrl.policies.openai_loading.load`. Raises ModelError with one line that says what to do.
+    and `segrl.policies.openai_policy.load`. Raises ModelError with one line that says what to do.
     """
     name = str(name_or_path)
     if is_served(name):
@@ -60,7 +70,7 @@ def load(name_or_path: str | PathLike[str], **options: Any) -> Policy:
 def _load_served(name: str, options: dict[str, Any]) -> Policy:
     """The policy behind a server; what it computes with is the server's own affair."""
     from segrl.errors import ModelError
-    from segrl.policies.openai_loading import load as load_openai
+    from segrl.policies.openai_policy import load as load_openai
 
     for option in ("device", "dtype", "autocast", "merge_adapter"):
         if options.pop(option, None):

@@ -1,7 +1,11 @@
-"""What every policy is: images and text prompts in, texts out."""
+"""What every policy is: images and text prompts in, texts out; and the seeds that sampling draws with.
+
+A seed names a request by its content, so that a draw does not depend on what is generated beside it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -79,3 +83,19 @@ def stream(policy: Policy, image: Image.Image, prompt: str, *, max_new_tokens: i
     ((completion,),) = policy.generate([image], [prompt], max_new_tokens=max_new_tokens)
     yield completion.text
     return completion
+
+
+def request_seed(seed: int, prompt: str, image: Image.Image) -> int:
+    """63 bits that name a request by its content under a user's seed."""
+    digest = hashlib.sha256(f"{seed} {image.size} {prompt}".encode(errors="surrogatepass"))
+    digest.update(image.tobytes())
+    return _bits(digest.digest())
+
+
+def sample_seed(request: int, occurrence: int, sample: int) -> int:
+    """63 bits that name one draw for a request; `occurrence` counts equal requests in one call."""
+    return _bits(hashlib.sha256(f"{request} {occurrence} {sample}".encode()).digest())
+
+
+def _bits(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big") >> 1

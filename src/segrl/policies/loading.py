@@ -13,8 +13,14 @@ from segrl.errors import ModelError
 from segrl.policies.checkpoint import FILE_NAME as ADAPTER_FILE
 from segrl.policies.checkpoint import HUB_NAME, base_of, check_files, lay_over, processor_place, with_known_names
 from segrl.policies.frames import FAMILY_FRAMES
-from segrl.policies.published import published_settings
-from segrl.policies.settings import FILE_NAME, PolicySettings, answer_format_of, read_settings, refuse_code
+from segrl.policies.settings import (
+    FILE_NAME,
+    PolicySettings,
+    answer_format_of,
+    published_settings,
+    read_settings,
+    refuse_code,
+)
 from segrl.policies.transformers_policy import TransformersPolicy
 from segrl.segmenters.loading import parse_device
 from segrl.text import first_line

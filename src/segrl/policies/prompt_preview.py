@@ -8,9 +8,16 @@ from pathlib import Path
 from segrl import answers
 from segrl.policies.chat import rendered
 from segrl.policies.frames import family_of
-from segrl.policies.names import is_served, model_name
-from segrl.policies.published import published, published_settings
-from segrl.policies.settings import PolicySettings, answer_format_of, read_settings, refuse_code
+from segrl.policies.settings import (
+    PolicySettings,
+    answer_format_of,
+    is_served,
+    model_name,
+    published,
+    published_settings,
+    read_settings,
+    refuse_code,
+)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,22 @@
 
     {"answer_format": "seg-r1", "frame": "resized", "input_wh": [768, 768], "segmenter": "facebook/sam2.1-hiera-large"}
 
-Every key is optional; what is missing follows from the model family (`segrl.policies.frames`).
+Every key is optional; what is missing follows from the table of published checkpoints (`PUBLISHED`), then from the
+model family (`segrl.policies.frames`). What the table says was read in the authors' own code; the instruction of
+`seg-r1` is in our words.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segrl.answers import NATIVE_FORMATS
+from segrl.answers import NATIVE_FORMATS, get
 from segrl.errors import ModelError
 from segrl.files import write_atomically
 from segrl.plugins import PREFIX
@@ -20,6 +25,25 @@ from segrl.text import did_you_mean
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+_SERVED = "openai:"
+_ADDRESS = re.compile(r"@(?=https?://)")
+
+
+def is_served(name: str) -> bool:
+    """Whether the name is that of a model behind a server, `openai:MODEL@http://host:port/v1`."""
+    return name.startswith(_SERVED)
+
+
+def model_name(name: str) -> str:
+    """The name of the model: MODEL of one behind a server, any other as it is.
+
+    >>> model_name("openai:Qwen/Qwen3-VL-8B-Thinking@http://localhost:8000/v1"), model_name("tiny")
+    ('Qwen/Qwen3-VL-8B-Thinking', 'tiny')
+    """
+    return _ADDRESS.split(name.removeprefix(_SERVED), maxsplit=1)[0] if is_served(name) else name
+
 
 FILE_NAME = "segrl.json"
 
@@ -128,3 +152,66 @@ def prepare_image(image: Image.Image, settings: PolicySettings) -> Image.Image:
     if settings.input_wh is None or rgb.size == settings.input_wh:
         return rgb
     return rgb.resize(settings.input_wh, PilImage.Resampling.BICUBIC)
+
+
+SAM_2 = "facebook/sam2-hiera-large"
+SAM_2_1 = "facebook/sam2.1-hiera-large"
+
+MAX_NEW_TOKENS = 512
+"""The longest answer of a policy that is not known to need more."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """How to use the checkpoints called `names` (on the hub; `*` stands for anything).
+
+    max_new_tokens: room for their reasoning and answer.
+    """
+
+    names: tuple[str, ...]
+    settings: PolicySettings
+    segmenter: str = SAM_2_1
+    max_new_tokens: int = MAX_NEW_TOKENS
+
+
+PUBLISHED = (
+    # 768×768 as it was trained; its authors' demo and referring evaluations give it 1024×1024 (`input_wh`).
+    Published(
+        ("geshang/Seg-R1-3B", "geshang/Seg-R1-7B"),
+        PolicySettings("seg-r1", "resized", (768, 768), get("seg-r1").system),
+    ),
+    Published(
+        ("Ricky06662/Seg-Zero-3B", "Ricky06662/Seg-Zero-7B", "Ricky06662/Seg-Zero-7B-Best-on-ReasonSegTest"),
+        PolicySettings("seg-zero", "resized", (840, 840)),
+        SAM_2,
+        1024,
+    ),
+    Published(("Ricky06662/VisionReasoner-7B",), PolicySettings("json-list", "resized", (840, 840)), SAM_2, 1024),
+    Published(("Qwen/Qwen2.5-VL-*",), PolicySettings("qwen-json", "smart_resize")),
+    Published(("Qwen/Qwen3-VL-*-Thinking*",), PolicySettings("qwen-json", "relative_1000"), max_new_tokens=4096),
+    Published(("Qwen/Qwen3-VL-*",), PolicySettings("qwen-json", "relative_1000")),
+    Published(("Qwen/Qwen2-VL-*",), PolicySettings("qwen2-vl", "relative_1000")),
+    Published(("OpenGVLab/InternVL*-HF",), PolicySettings("internvl", "relative_1000")),
+)
+"""The table; the first row that fits counts."""
+
+
+def published(name_or_path: str, table: Sequence[Published] = PUBLISHED) -> Published | None:
+    """The row for a name on the hub, here or behind a server, or for a directory called as the checkpoint is; or None.
+
+    >>> published("geshang/seg-r1-7b").settings.answer_format
+    'seg-r1'
+    """
+    wanted, is_directory = model_name(name_or_path).lower(), Path(name_or_path).is_dir()
+    directory = Path(wanted).name
+    for row in table:
+        for name in map(str.lower, row.names):
+            if fnmatchcase(wanted, name) or (is_directory and fnmatchcase(directory, Path(name).name)):
+                return row
+    return None
+
+
+def published_settings(name_or_path: str) -> PolicySettings:
+    """Those of a checkpoint that is known by its name; all None for any other."""
+    row = published(name_or_path)
+    return PolicySettings() if row is None else row.settings

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from threading import Lock
+from queue import SimpleQueue
+from threading import Event, Lock
 from typing import Any
 
 import torch
@@ -16,14 +17,86 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessorList
 
 from segrl.errors import DataError
-from segrl.policies.base import Completion
+from segrl.policies.base import Completion, request_seed, sample_seed
 from segrl.policies.chat import end_token_ids, opened_think, read_completion, rendered
 from segrl.policies.frames import SmartResize, frame_rule
-from segrl.policies.sampling import GumbelNoise
-from segrl.policies.seeds import request_seed, sample_seed
 from segrl.policies.settings import PolicySettings, answer_format_of, prepare_image
-from segrl.policies.streaming import TokenQueue
 from segrl.types import Frame
+
+_PART_OF_A_CHARACTER = "\ufffd"
+"""What a tokenizer writes for bytes that are no whole character yet."""
+
+
+class _Stopped(Exception):
+    """Nobody reads on: it ends generation, and is no error."""
+
+
+class TokenQueue:
+    """A streamer for transformers' `generate`, which calls `put` and `end`; one completion, read in another thread."""
+
+    def __init__(self) -> None:
+        self._tokens: SimpleQueue[int | None] = SimpleQueue()
+        self._stopped = Event()
+        self._saw_prompt = False
+
+    def put(self, token_ids: torch.Tensor) -> None:
+        """The prompt first, which is passed over, then each token. Ends generation once `stop` was called."""
+        if self._stopped.is_set():
+            raise _Stopped
+        if self._saw_prompt:
+            for token in token_ids.flatten().tolist():
+                self._tokens.put(token)
+        self._saw_prompt = True
+
+    def end(self) -> None:
+        """No token will come any more; may be called twice."""
+        self._tokens.put(None)
+
+    def stop(self) -> None:
+        """Nobody reads on: generation ends at its next token."""
+        self._stopped.set()
+
+    def pieces(self, tokenizer: Any, opening: str) -> Iterator[str]:
+        """The text in pieces as it comes, `opening` first; special tokens are kept, the end token is not."""
+        return text_pieces(iter(self._tokens.get, None), tokenizer, opening)
+
+
+def text_pieces(tokens: Iterable[int], tokenizer: Any, opening: str = "") -> Iterator[str]:
+    """What each token adds to the text of `read_completion`; half a character waits for its other half.
+
+    The pieces joined are the text of all tokens.
+    """
+    ids: list[int] = []
+    told = text = opening
+    if opening:
+        yield opening
+    for token in tokens:
+        ids.append(token)
+        text, _, _ = read_completion(tokenizer, ids, opening=opening)
+        if not text.endswith(_PART_OF_A_CHARACTER) and len(text) > len(told):
+            yield text[len(told) :]
+            told = text
+    if len(text) > len(told):
+        yield text[len(told) :]
+
+
+class GumbelNoise:
+    """A logits processor after which the most likely token is a draw from softmax(logits / temperature).
+
+    Each row has a generator of its own (Gumbel-max sampling), so a row's tokens do not depend on
+    the rows beside it. `scores`: float32 (rows, vocabulary).
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
+        self._temperature = temperature
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.empty_like(scores)
+        for row, generator in zip(noise, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores / self._temperature - noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_()
+
 
 GROUNDING_TOKENS = frozenset({"<ref>", "</ref>", "<box>", "</box>"})
 """Special tokens of InternVL that its own request for a box holds, and that change nothing else."""
