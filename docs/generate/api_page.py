@@ -14,7 +14,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Answer formats": ("segrl.answers", "segrl.answers.base"),
     "Segmenters": ("segrl.segmenters", "segrl.segmenters.protocol"),
     "Text to masks": ("segrl.text_to_masks",),
-    "Scores": ("segrl.scoring.overlap", "segrl.scoring.structure", "segrl.scoring.boundary", "segrl.scoring.counted"),
+    "Scores": ("segrl.scoring.metrics", "segrl.scoring.metrics", "segrl.scoring.metrics", "segrl.scoring.metrics"),
     "Rewards": ("segrl.rewards.rollout", "segrl.rewards.terms", "segrl.rewards.registry"),
     "Data sets": ("segrl.datasets",),
     "Policies": ("segrl.policies", "segrl.policies.base"),

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -50,8 +51,13 @@ BY_NAME = re.compile(r"(?:python:)?(segrl(?:\.\w+)+)\.?")
 """A text that names a module of ours: what `import_module`, `python:` and a new process are given."""
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imports(path: Path) -> tuple[tuple[str, int], ...]:
     """(module of ours, line) for every import, those inside functions and those by name included."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             match = BY_NAME.fullmatch(node.value)

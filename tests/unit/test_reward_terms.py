@@ -14,7 +14,7 @@ from segrl import scoring
 from segrl.errors import RecipeError
 from segrl.masks import mask_to_box
 from segrl.rewards import TERMS, Rollout, build_terms
-from segrl.rewards.texts import sentences
+from segrl.rewards.terms import sentences
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Segmentation, Status
 
 H, W = 6, 10

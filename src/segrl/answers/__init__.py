@@ -1,20 +1,17 @@
 """Text ⇄ mask prompts: what a policy is asked, and what its answer means.
 
-A file per format, and one for those that model families write by themselves. `parse` never raises on
+`parse` never raises on
 any text, takes time linear in its length, never rounds, and yields numbers in the policy's own frame.
 """
 
 from __future__ import annotations
 
-from segrl.answers.base import AnswerFormat
-from segrl.answers.json_list import JsonList
+from segrl.answers.base import AnswerFormat, own_format
+from segrl.answers.json_list import JsonList, SegZero
 from segrl.answers.native import NATIVE_FORMATS, Gemini, InternVL, Molmo, QwenJson, QwenTokens
-from segrl.answers.plugins import own_format
-from segrl.answers.points_only import PointsOnly
 from segrl.answers.prompts import own_points
 from segrl.answers.sam_r1 import SamR1
-from segrl.answers.seg_r1 import SegR1
-from segrl.answers.seg_zero import SegZero
+from segrl.answers.seg_r1 import PointsOnly, SegR1
 from segrl.errors import SegrlError
 from segrl.plugins import PREFIX
 from segrl.text import did_you_mean

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
-from segrl.answers.json_answer import read_answer_tag, read_field
+from segrl.answers.json_list import read_answer_tag, read_field
 from segrl.answers.prompts import (
     MAX_BOXES,
     MAX_POINTS,

@@ -9,7 +9,7 @@ from typing import Any
 
 from segrl.errors import RecipeError
 from segrl.plugins import import_path
-from segrl.rewards import objects, points, terms, texts
+from segrl.rewards import terms
 from segrl.rewards.rollout import Rollout
 from segrl.text import did_you_mean
 
@@ -24,23 +24,23 @@ TERMS: dict[str, TermFunction] = {
     "format": terms.format_all,
     "no_target": terms.no_target,
     "boundary_iou": terms.boundary_iou,
-    "matching": objects.matching,
-    "matching_box_point": objects.matching_box_point,
-    "points_on_target": points.points_on_target,
-    "number_of_points": points.number_of_points,
-    "non_repeat": texts.non_repeat,
-    "length_budget": texts.length_budget,
+    "matching": terms.matching,
+    "matching_box_point": terms.matching_box_point,
+    "points_on_target": terms.points_on_target,
+    "number_of_points": terms.number_of_points,
+    "non_repeat": terms.non_repeat,
+    "length_budget": terms.length_budget,
 }
 """The terms that a recipe can name."""
 
 CHECKS: dict[str, Callable[..., None]] = {
     "iou_tiers": terms.check_tiers,
     "boundary_iou": terms.check_boundary_iou,
-    "matching": objects.check_matching,
-    "matching_box_point": objects.check_matching_box_point,
-    "number_of_points": points.check_number_of_points,
-    "non_repeat": texts.check_non_repeat,
-    "length_budget": texts.check_length_budget,
+    "matching": terms.check_matching,
+    "matching_box_point": terms.check_matching_box_point,
+    "number_of_points": terms.check_number_of_points,
+    "non_repeat": terms.check_non_repeat,
+    "length_budget": terms.check_length_budget,
 }
 """Checks of a term's options, made before a run."""
 

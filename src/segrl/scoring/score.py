@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from segrl.scoring.overlap import count, intersection_and_union
-from segrl.scoring.structure import s_measure
+from segrl.scoring.metrics import count, intersection_and_union, s_measure
 from segrl.types import Score, Segmentation, Status
 
 Mask = torch.Tensor | np.ndarray
