@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from segrl.datasets.image_mask_layouts import LAYOUTS
+from segrl.datasets.image_masks import LAYOUTS
 from segrl.errors import DataError, SegrlError
 from segrl.evaluation.inference import PLAIN
 from segrl.files import write_atomically

@@ -16,7 +16,7 @@ from fake_server import MODEL, Reply, serving, text
 from PIL import Image
 
 from segrl import datasets, exports
-from segrl.datasets.write_prompts import write_prompts
+from segrl.datasets.gold import write_prompts
 
 SUPPORT = Path(__file__).parents[1] / "support"
 KILLS = [3, pytest.param(20, marks=pytest.mark.long)]

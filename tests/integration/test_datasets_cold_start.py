@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from segrl import datasets, policies
 from segrl.cli.app import app
-from segrl.datasets.write_prompts import write_prompts
+from segrl.datasets.gold import write_prompts
 from segrl.datasets.write_reasoning import MIN_WORDS, agree, write_reasoning
 from segrl.errors import DataError, SegrlError, ServerError
 from segrl.files import make_directory, read_rows

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrl import datasets
-from segrl.datasets.augmented import Augmented
+from segrl.datasets.derived import Augmented
 from segrl.errors import DataError
 from segrl.training.recipe import parse_recipe
 from segrl.types import Example

@@ -12,9 +12,8 @@ from segrl.cli.app import app
 from segrl.cli.data import describe
 from segrl.datasets import check as checking
 from segrl.datasets import rows
-from segrl.datasets.check import SplitCheck, check
-from segrl.datasets.image_mask_layouts import LAYOUTS
-from segrl.datasets.published import BENCHMARKS, Size
+from segrl.datasets.check import BENCHMARKS, Size, SplitCheck, check
+from segrl.datasets.image_masks import LAYOUTS
 from segrl.errors import DataError
 
 

@@ -6,7 +6,7 @@ from dataset_files import box_mask, save_image, save_mask
 from PIL import Image
 
 from segrl import datasets
-from segrl.datasets.image_mask_layouts import LAYOUTS
+from segrl.datasets.image_masks import LAYOUTS
 from segrl.errors import DataError
 
 BOX = box_mask((2, 1, 7, 5))

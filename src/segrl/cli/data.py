@@ -34,8 +34,8 @@ def check(
     ] = None,
 ) -> None:
     """Say what is there and what is missing, where to get it, and compare published counts; status 1 on a fault."""
+    from segrl.datasets.check import BENCHMARKS
     from segrl.datasets.check import check as check_splits
-    from segrl.datasets.published import BENCHMARKS
 
     loaded = None
     if segmenter is not None:
@@ -75,7 +75,7 @@ def prompts(
 ) -> None:
     """Write gold mask prompts for a cold start: box, points on the object, points beside it where they help."""
     from segrl import datasets
-    from segrl.datasets.write_prompts import write_prompts
+    from segrl.datasets.gold import write_prompts
     from segrl.jobs.progress import Progress
 
     options = key_values(option or ())

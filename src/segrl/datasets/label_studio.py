@@ -23,8 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from segrl.datasets.annotated import AnnotatedImages, LabelledImage, WithoutMask, checked, per_label, size_hw
-from segrl.datasets.drawing import Instance
-from segrl.datasets.shapes import ellipse, painted, scaled
+from segrl.datasets.drawing import Instance, ellipse, painted, scaled
 from segrl.documents import read_json
 from segrl.errors import DataError
 from segrl.images import IMAGE_SUFFIXES

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.datasets.annotated import AnnotatedImages, LabelledImage, WithoutMask, checked, per_label, size_hw
-from segrl.datasets.drawing import Draw, Instance
-from segrl.datasets.shapes import ellipse, outlined_by_pillow, pasted, union
+from segrl.datasets.drawing import Draw, Instance, ellipse, outlined_by_pillow, pasted, union
 from segrl.documents import read_json
 from segrl.errors import DataError
 from segrl.files import legible

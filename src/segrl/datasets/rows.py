@@ -108,24 +108,6 @@ def choose_sample(rows: Sequence[Item], sample: Mapping[str, int] | None) -> lis
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
-class Subset(Examples):
-    """Some examples of a set, in its order: `choose_sample` for readers that have no sample of their own."""
-
-    def __init__(self, examples: Sequence[Example], sample: Mapping[str, int]) -> None:
-        self._examples, self._places = examples, choose_sample(range(len(examples)), sample)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def read_with(self, pictures: PictureOptions) -> None:
-        """See Examples."""
-        pass_on(pictures, self._examples)
-
-    def example(self, place: int) -> Example:
-        """See Examples."""
-        return self._examples[self._places[place]]
-
-
 def pass_on(pictures: PictureOptions, *sets: Sequence[Example]) -> None:
     """Tells sets how to read their pictures. Raises DataError for one that reads no files."""
     for examples in sets:

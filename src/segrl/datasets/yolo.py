@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.datasets.annotated import AnnotatedImages, LabelledImage, WithoutMask, per_label
-from segrl.datasets.drawing import Instance
-from segrl.datasets.shapes import filled_box, outlined_by_opencv
+from segrl.datasets.drawing import Instance, filled_box, outlined_by_opencv
 from segrl.documents import read_text, read_yaml
 from segrl.errors import DataError
 from segrl.files import legible

@@ -75,7 +75,7 @@ class EvalSettings:
     @property
     def wants_saliency(self) -> bool:
         """Whether the field's measures are made, if nobody said."""
-        from segrl.datasets.image_mask_layouts import LAYOUTS
+        from segrl.datasets.image_masks import LAYOUTS
 
         return self.dataset in LAYOUTS if self.saliency is None else self.saliency
 

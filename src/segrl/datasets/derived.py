@@ -1,22 +1,86 @@
-"""More views of few images: random crops, mirrored and lit differently, with their masks.
+"""Data sets made of others: a seeded subset, several joined to one, more views of few images, one of one's own.
 
-A crop holds every target whole. What else the image shows may be cut off: a request that places its target among
-other things ("the second from the left") wants `crop: 0`.
+    {name: joined, root: data, sets: [{name: cod10k, split: train}, {name: camo, split: train}]}
+
+Each of `sets` is an entry as a recipe's `dataset` has it; `root` goes to those that name none. An example's id gets
+the set's place and name before it (`0-cod10k/…`), so that no two are equal; the order is the sets' own.
+
+    {name: folder, root: cells, augment: {views: 8, flip: true}}
+
+Views are random crops, mirrored and lit differently, with their masks. A crop holds every target whole. What else the
+image shows may be cut off: a request that places its target among other things ("the second from the left") wants
+`crop: 0`.
+
+    {python: my_data.Cells, root: slides}     # a class or function in my_data.py, which lies beside the recipe
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from segrl.datasets.rows import Examples, pass_on
-from segrl.errors import DataError
+from segrl.datasets.rows import Examples, choose_sample, pass_on
+from segrl.errors import DataError, SegrlError
 from segrl.images import PictureOptions, content_id
 from segrl.masks import mask_to_box
+from segrl.text import first_line
 from segrl.types import Example
+
+
+class Subset(Examples):
+    """Some examples of a set, in its order: `choose_sample` for readers that have no sample of their own."""
+
+    def __init__(self, examples: Sequence[Example], sample: Mapping[str, int]) -> None:
+        self._examples, self._places = examples, choose_sample(range(len(examples)), sample)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read_with(self, pictures: PictureOptions) -> None:
+        """See Examples."""
+        pass_on(pictures, self._examples)
+
+    def example(self, place: int) -> Example:
+        """See Examples."""
+        return self._examples[self._places[place]]
+
+
+class Joined(Examples):
+    """The examples of all `sets`, each opened by `load`. Raises DataError for no sets and an entry without a name."""
+
+    def __init__(
+        self,
+        load: Callable[..., Sequence[Example]],
+        sets: Sequence[Mapping[str, Any]],
+        root: Path | str | None = None,
+    ) -> None:
+        if not isinstance(sets, list) or not sets or not all(isinstance(s, dict) and "name" in s for s in sets):
+            raise DataError("joined needs sets: a list of entries, each with a name")
+        shared = {} if root is None else {"root": root}
+        self._sets = [load(**{**shared, **entry}) for entry in sets]
+        self._names = [f"{i}-{entry['name']}" for i, entry in enumerate(sets)]
+        self._ends = list(accumulate(map(len, self._sets)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def read_with(self, pictures: PictureOptions) -> None:
+        """See Examples; it holds for all sets."""
+        pass_on(pictures, *self._sets)
+
+    def example(self, place: int) -> Example:
+        """See Examples; each set reads its own."""
+        which = bisect_right(self._ends, place)
+        example = self._sets[which][place - self._ends[which] + len(self._sets[which])]
+        return replace(example, id=f"{self._names[which]}/{example.id}")
+
 
 OF_ONE_FRAME = ("prompts", "reasoning", "completion_text", "answer_begins", "named")
 """What an example's `meta` may say of places in its image, which a crop would make wrong."""
@@ -109,3 +173,32 @@ def _window(example: Example, crop: float, draw: np.random.Generator) -> tuple[s
     left, top, right, bottom = draw.uniform(0, crop, size=4) * (width, height, width, height)
     rows = slice(min(round(top), y1), max(height - round(bottom), y2))
     return rows, slice(min(round(left), x1), max(width - round(right), x2))
+
+
+class Own(Sequence[Example]):
+    """Somebody's examples, each checked when it is read. Raises DataError that names the data set and the place."""
+
+    def __init__(self, name: str, examples: Any) -> None:
+        if not hasattr(examples, "__getitem__") or not hasattr(examples, "__len__"):
+            raise DataError(
+                f"the data set {name} is a {type(examples).__name__}: a sequence of segrl.types.Example is wanted"
+            )
+        self._name, self._examples = name, examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        try:
+            example = self._examples[index]
+        except SegrlError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self._name}: example {index}: {type(error).__name__}: {first_line(error)}") from error
+        if not isinstance(example, Example):
+            raise DataError(f"{self._name}: example {index} is a {type(example).__name__}, no segrl.types.Example")
+        return example
