@@ -17,6 +17,8 @@ COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114
 """Of the first object, the second, …; then again from the first."""
 
 _TINT = 0.45
+_DIMMED = 0.15
+_LIGHT = (0, 255, 255)
 _POSITIVE, _NEGATIVE, _WHITE, _DARK = (0, 158, 115), (204, 60, 140), (255, 255, 255), (20, 20, 20)
 
 
@@ -63,6 +65,22 @@ def cutout(image: Image.Image, mask: np.ndarray) -> Image.Image:
     if mask.shape != (image.height, image.width):
         raise ValueError(f"a mask of {mask.shape} on an image of {(image.height, image.width)}")
     return Image.fromarray(np.dstack([np.asarray(image), mask.astype(np.uint8) * 255]))
+
+
+def outline(image: Image.Image, mask: np.ndarray) -> Image.Image:
+    """A copy of an RGB image with the outline of a `(H, W)` bool mask, light with a dark rim, and nothing else."""
+    line = _line(*image.size)
+    pixels = np.array(image)
+    pixels[_edge(mask, 2 * line)] = _DARK
+    pixels[_edge(mask, line)] = _LIGHT
+    return Image.fromarray(pixels)
+
+
+def spotlight(image: Image.Image, mask: np.ndarray) -> Image.Image:
+    """A copy of an RGB image that is as it was on a `(H, W)` bool mask and `_DIMMED` times as bright elsewhere."""
+    pixels = np.array(image)
+    pixels[~mask] = (pixels[~mask] * _DIMMED).astype(np.uint8)
+    return Image.fromarray(pixels)
 
 
 def _line(width: int, height: int) -> int:

@@ -199,12 +199,15 @@ class Segmentation:
     where a box lies outside the image. scores: `(N,)` float32, the IoU that the segmenter itself
     expects of each mask (about 0 to 1, unchecked); None from a segmenter that expects nothing.
     written: the answer in the policy's own frame, as it was parsed; None where nothing was parsed.
+    logits: `(N, h, w)` float32, what a later turn gives the segmenter as `prior_logits`; None where nobody asked
+    for them, and from a segmenter that takes none.
     """
 
     answer: Answer
     masks: torch.Tensor
     scores: torch.Tensor | None = None
     written: Answer | None = None
+    logits: torch.Tensor | None = None
 
     @property
     def union(self) -> torch.Tensor:

@@ -23,7 +23,7 @@ LAYERS = (
     {"types", "errors", "files", "log_filters", "devices", "text", "options", "plugins", "documents"},
     {"pixels", "brush", "images", "masks", "contours", "overlay", "coordinates", "jobs"},
     {"answers", "segmenters", "scoring"},
-    {"text_to_masks", "tiny"},
+    {"text_to_masks", "turns", "tiny"},
     {"policies", "rewards", "datasets"},
     {"batching", "batch_queue", "exports"},
     {"result"},

@@ -12,12 +12,25 @@ from segrl.answers.native import NATIVE_FORMATS, Gemini, InternVL, Molmo, QwenJs
 from segrl.answers.prompts import own_points
 from segrl.answers.sam_r1 import SamR1
 from segrl.answers.seg_r1 import PointsOnly, SegR1
+from segrl.answers.turns import DONE, Move, follow, says_done
 from segrl.errors import SegrlError
 from segrl.plugins import PREFIX
 from segrl.text import did_you_mean
 from segrl.types import UNKNOWN_FRAME, Answer, Frame, Reading
 
-__all__ = ["NATIVE_FORMATS", "AnswerFormat", "Reading", "get", "names", "own_points", "parse"]
+__all__ = [
+    "DONE",
+    "NATIVE_FORMATS",
+    "AnswerFormat",
+    "Move",
+    "Reading",
+    "follow",
+    "get",
+    "names",
+    "own_points",
+    "parse",
+    "says_done",
+]
 
 _PAPERS = (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero())
 _NATIVE = (QwenTokens(), QwenJson(), InternVL(), Molmo(), Gemini())

@@ -138,6 +138,17 @@ def _home(point: Point, boxes: Sequence[Box], by_area: Sequence[int]) -> int:
     return min(by_area, key=lambda i: _squared_distance(x, y, boxes[i]))
 
 
+def nearest_home(point: Point, prompts: Sequence[MaskPrompt]) -> int:
+    """Index of the prompt that a further point belongs to: as `group` says, a prompt without a box by its points."""
+    boxes = [prompt.box_xyxy or _around(prompt.points_xy) for prompt in prompts]
+    return _home(point, boxes, _by_area(boxes))
+
+
+def _around(points: Sequence[Point]) -> Box:
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    return (min(xs), min(ys), max(xs), max(ys))
+
+
 def _squared_distance(x: float, y: float, box: Box) -> float:
     dx = max(box[0] - x, 0.0, x - box[2])
     dy = max(box[1] - y, 0.0, y - box[3])

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from segrl.coordinates import to_original
 from segrl.errors import ModelError
 from segrl.images import content_id
-from segrl.segmenters.protocol import ImageTooLarge, ScoringSegmenter, Segmenter
+from segrl.segmenters.protocol import ContinuingSegmenter, Decoded, ImageTooLarge, ScoringSegmenter, Segmenter
 from segrl.types import Answer, MaskPrompt, Segmentation
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
+
+
+Key = tuple[str, tuple[int, int]]
+"""An image's id and size."""
 
 
 @dataclass
@@ -35,19 +38,24 @@ class _Work:
         return self.rows[key]
 
 
+Works = dict[Key, _Work]
+
+
 def segment(
     segmenter: Segmenter,
     images: Sequence[Image.Image],
     answers: Sequence[Answer],
     *,
     image_ids: Sequence[str] | None = None,
+    keeps_logits: bool = False,
 ) -> list[Segmentation]:
     """The masks of `answers[i]` on `images[i]`, with the answer in original pixels.
 
     answers: in any known frame; `coordinates.to_original` converts and clips them here.
     image_ids: equal exactly for equal images of this batch (a group's completions); without them
     images are compared by content. Equal images are encoded once and equal prompts on them decoded
-    once; an image that no OK answer asks about is not encoded. Failures and NO_TARGET give masks of
+    once; an image that no OK answer asks about is not encoded. keeps_logits: `Segmentation.logits` is set where the
+    segmenter gives any, for a later turn. Failures and NO_TARGET give masks of
     shape `(0, H, W)`. Raises FrameError for a frame that is not known, and ModelError naming an image
     that alone does not fit in the device's memory.
     """
@@ -55,12 +63,12 @@ def segment(
         raise ValueError(f"{len(images)} images but {len(answers)} answers")
     ids = image_ids if image_ids is not None else _content_ids(images)
     pixel_answers = [to_original(answer, image.size) for answer, image in zip(answers, images, strict=True)]
-    works: dict[tuple[str, tuple[int, int]], _Work] = {}
+    works: Works = {}
     rows: list[list[int]] = []
     keys = [(key, image.size) for key, image in zip(ids, images, strict=True)]
     for key, image, answer in zip(keys, images, pixel_answers, strict=True):
         rows.append([works.setdefault(key, _Work(image)).row(prompt) for prompt in answer.prompts])
-    decoded = _decode(segmenter, works)
+    decoded = _decode(segmenter, works, keeps_logits)
     return [
         _rows(decoded[key], row, answer) if row else _nothing(segmenter, image, answer)
         for key, row, answer, image in zip(keys, rows, pixel_answers, images, strict=True)
@@ -73,10 +81,8 @@ def _content_ids(images: Sequence[Image.Image]) -> list[str]:
     return [keys[id(image)] for image in images]
 
 
-def _decode(
-    segmenter: Segmenter, works: dict[tuple[str, tuple[int, int]], _Work]
-) -> dict[tuple[str, tuple[int, int]], tuple[torch.Tensor, torch.Tensor | None]]:
-    """Masks of each image's prompts and their scores if the segmenter gives any, by the image's key."""
+def _decode(segmenter: Segmenter, works: Works, keeps_logits: bool) -> dict[Key, Decoded]:
+    """What the segmenter gives for each image's prompts, by the image's key."""
     if not works:
         return {}
     try:
@@ -85,14 +91,19 @@ def _decode(
         names = [name for (name, _), work in works.items() if work.image is error.image]
         raise ModelError(f"image {', '.join(names)}: {error}") from error
     prompts = [work.prompts for work in works.values()]
+    if keeps_logits and isinstance(segmenter, ContinuingSegmenter):
+        return dict(zip(works, segmenter.decode_turn(embeddings, prompts), strict=True))
     if isinstance(segmenter, ScoringSegmenter):
-        return dict(zip(works, segmenter.decode_scored(embeddings, prompts), strict=True))
-    return {key: (masks, None) for key, masks in zip(works, segmenter.decode(embeddings, prompts), strict=True)}
+        scored = segmenter.decode_scored(embeddings, prompts)
+        return {key: Decoded(masks, scores) for key, (masks, scores) in zip(works, scored, strict=True)}
+    return {key: Decoded(masks) for key, masks in zip(works, segmenter.decode(embeddings, prompts), strict=True)}
 
 
-def _rows(decoded: tuple[torch.Tensor, torch.Tensor | None], rows: list[int], answer: Answer) -> Segmentation:
-    masks, scores = decoded
-    return Segmentation(answer, masks[rows], None if scores is None else scores[rows])
+def _rows(decoded: Decoded, rows: list[int], answer: Answer) -> Segmentation:
+    scores = None if decoded.scores is None else decoded.scores[rows]
+    return Segmentation(
+        answer, decoded.masks[rows], scores, logits=None if decoded.logits is None else decoded.logits[rows]
+    )
 
 
 def _nothing(segmenter: Segmenter, image: Image.Image, answer: Answer) -> Segmentation:

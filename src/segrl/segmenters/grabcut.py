@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from segrl.devices import core_count
 from segrl.masks import box_to_mask
 from segrl.segmenters.box import disc
-from segrl.segmenters.protocol import Embedding, check_frames
+from segrl.segmenters.protocol import Decoded, Embedding, check_frames
 from segrl.types import Box, MaskPrompt
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ DUTS), flat pictures, chequers and scattered dots 0.02 at most."""
 REPEATING_SIDE = 64
 """Longer side at which such a region is cut: at most 4,096 pixels, well under a second."""
 
-BACKGROUND, FOREGROUND, PROBABLE_FOREGROUND = 0, 1, 3
-"""OpenCV's own codes (GC_BGD, GC_FGD, GC_PR_FGD)."""
+BACKGROUND, FOREGROUND, PROBABLE_BACKGROUND, PROBABLE_FOREGROUND = 0, 1, 2, 3
+"""OpenCV's own codes (GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class GrabCut:
 
     Prompts with background points only ask for nothing: their mask is empty. Never raises for a
     valid prompt, whatever the image; raises ValueError for options that are no whole numbers from 1 on.
-    `prior_logits` is not used.
+    `prior_logits` (`(h, w)` over the whole image) is the earlier labelling: where it is above 0 the interior begins as
+    probable foreground, elsewhere as probable background, and the points that were added are sure.
     """
 
     max_side: int | None = 512
@@ -98,6 +99,10 @@ class GrabCut:
                 row[:] = next(cuts)
             masks.append(torch.from_numpy(stacked))
         return masks
+
+    def decode_turn(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[Decoded]:
+        """See `ContinuingSegmenter.decode_turn`: the logits are 1 on the mask and −1 off it, at the original size."""
+        return [Decoded(masks, logits=masks.float() * 2 - 1) for masks in self.decode(embeddings, prompts)]
 
     def _map(self, jobs: Sequence[tuple[np.ndarray, MaskPrompt, int | None]]) -> list[np.ndarray]:
         workers = min(self.threads or core_count(), 8, len(jobs))
@@ -177,6 +182,8 @@ def _labels(
     hw = (y2 - y1, x2 - x1)
     inside = box_to_mask((interior[0] - x1, interior[1] - y1, interior[2] - x1, interior[3] - y1), hw)
     labels = np.where(inside, PROBABLE_FOREGROUND, BACKGROUND).astype(np.uint8)
+    if prompt.prior_logits is not None and (earlier := _earlier(prompt.prior_logits, image_hw, region) & inside).any():
+        labels[inside & ~earlier] = PROBABLE_BACKGROUND
     for wanted in (0, 1):
         for (x, y), label in zip(prompt.points_xy, prompt.labels, strict=True):
             if label == wanted:
@@ -184,6 +191,17 @@ def _labels(
     if not (labels == BACKGROUND).any():
         labels[[0, -1], :] = labels[:, [0, -1]] = BACKGROUND
     return labels
+
+
+def _earlier(logits: torch.Tensor, image_hw: tuple[int, int], region: tuple[int, int, int, int]) -> np.ndarray:
+    """Bool `(h, w)`: the earlier mask within the region."""
+    import cv2
+
+    whole = logits.detach().float().cpu().numpy()
+    if whole.shape != image_hw:
+        whole = cv2.resize(whole, (image_hw[1], image_hw[0]), interpolation=cv2.INTER_LINEAR)
+    x1, y1, x2, y2 = region
+    return whole[y1:y2, x1:x2] > 0
 
 
 def _grabcut(bgr: np.ndarray, labels: np.ndarray, max_side: int | None) -> np.ndarray:

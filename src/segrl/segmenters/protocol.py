@@ -59,6 +59,28 @@ class ScoringSegmenter(Segmenter, Protocol):
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """What one decode gives for n prompts of one image.
+
+    masks: bool `(n, H, W)`. scores: float32 `(n,)`, the expected IoU; None from a segmenter that expects nothing.
+    logits: float32 `(n, h, w)`, what a later turn gives as `prior_logits`; None where nobody asked for them.
+    """
+
+    masks: torch.Tensor
+    scores: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
+@runtime_checkable
+class ContinuingSegmenter(Segmenter, Protocol):
+    """A segmenter that goes on from an earlier mask (`MaskPrompt.prior_logits`)."""
+
+    def decode_turn(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[Decoded]:
+        """`decode` with the logits that a later turn needs, in the one pass."""
+        ...
+
+
+@dataclass(frozen=True)
 class LowResolution:
     """What the decoder says about n prompts: logits `(n, h, w)` float32 and predicted IoU `(n,)` float32."""
 

@@ -16,7 +16,7 @@ from segrl.images import content_id
 from segrl.segmenters.cache import MemoryCache, Store
 from segrl.segmenters.checkpoint import Checkpoint
 from segrl.segmenters.memory import Batcher
-from segrl.segmenters.protocol import Embedding, ImageTooLarge, LowResolution, check_frames
+from segrl.segmenters.protocol import Decoded, Embedding, ImageTooLarge, LowResolution, check_frames
 from segrl.types import MaskPrompt
 
 if TYPE_CHECKING:
@@ -117,6 +117,14 @@ class SamSegmenter:
         low = self.decode_logits(embeddings, prompts)
         return [
             (self._upscale(answer.logits, embedding.image_hw), answer.scores)
+            for answer, embedding in zip(low, embeddings, strict=True)
+        ]
+
+    def decode_turn(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[Decoded]:
+        """See `ContinuingSegmenter.decode_turn`; earlier logits go to the decoder as its mask input."""
+        low = self.decode_logits(embeddings, prompts)
+        return [
+            Decoded(self._upscale(answer.logits, embedding.image_hw), answer.scores, answer.logits)
             for answer, embedding in zip(low, embeddings, strict=True)
         ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segrl.masks import mask_to_box
-from segrl.segmenters.protocol import Embedding, LowResolution, check_frames
+from segrl.segmenters.protocol import Decoded, Embedding, LowResolution, check_frames
 from segrl.segmenters.tiny.crops import (
     DEVIATION,
     MEAN,
@@ -88,31 +88,23 @@ class TinySegmenter:
         self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """See `ScoringSegmenter.decode_scored`."""
-        import numpy as np
-        import torch
+        found = zip(embeddings, self._answers(embeddings, prompts), strict=True)
+        return [(_masks(answers, embedding.image_hw), _scores(answers)) for embedding, answers in found]
 
-        results = []
-        for embedding, answers in zip(embeddings, self._answers(embeddings, prompts), strict=True):
-            masks = np.zeros((len(answers), *embedding.image_hw), dtype=bool)
-            for mask, answer in zip(masks, answers, strict=True):
-                x1, y1, x2, y2 = answer.crop
-                mask[y1:y2, x1:x2] = resize(answer.logits, (x2 - x1, y2 - y1)) > 0
-            scores = torch.tensor([answer.score for answer in answers], dtype=torch.float32)
-            results.append((torch.from_numpy(masks), scores))
-        return results
+    def decode_turn(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[Decoded]:
+        """See `ContinuingSegmenter.decode_turn`."""
+        found = zip(embeddings, self._answers(embeddings, prompts), strict=True)
+        return [
+            Decoded(_masks(answers, embedding.image_hw), _scores(answers), _logits(answers, embedding.image_hw))
+            for embedding, answers in found
+        ]
 
     def decode_logits(
         self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]
     ) -> list[LowResolution]:
         """Logits over the whole image, longer side `LOGITS_SIDE`: what a later turn gives as `prior_logits`."""
-        import torch
-
-        results = []
-        for embedding, answers in zip(embeddings, self._answers(embeddings, prompts), strict=True):
-            logits = [_over_image(answer, embedding.image_hw) for answer in answers]
-            stacked = torch.stack(logits) if logits else torch.zeros((0, 1, 1))
-            results.append(LowResolution(stacked, torch.tensor([answer.score for answer in answers])))
-        return results
+        found = zip(embeddings, self._answers(embeddings, prompts), strict=True)
+        return [LowResolution(_logits(answers, embedding.image_hw), _scores(answers)) for embedding, answers in found]
 
     def _answers(
         self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]
@@ -155,6 +147,32 @@ class TinySegmenter:
             logits, score = self.network(inputs)
         self.decoder_calls += 1
         return _Seen(logits[0].cpu().numpy(), crop, float(score.sigmoid()))
+
+
+def _masks(answers: Sequence[_Seen], image_hw: tuple[int, int]) -> torch.Tensor:
+    """Bool `(n, H, W)`."""
+    import numpy as np
+    import torch
+
+    masks = np.zeros((len(answers), *image_hw), dtype=bool)
+    for mask, answer in zip(masks, answers, strict=True):
+        x1, y1, x2, y2 = answer.crop
+        mask[y1:y2, x1:x2] = resize(answer.logits, (x2 - x1, y2 - y1)) > 0
+    return torch.from_numpy(masks)
+
+
+def _scores(answers: Sequence[_Seen]) -> torch.Tensor:
+    import torch
+
+    return torch.tensor([answer.score for answer in answers], dtype=torch.float32)
+
+
+def _logits(answers: Sequence[_Seen], image_hw: tuple[int, int]) -> torch.Tensor:
+    """Float32 `(n, h, w)` over the whole image."""
+    import torch
+
+    logits = [_over_image(answer, image_hw) for answer in answers]
+    return torch.stack(logits) if logits else torch.zeros((0, 1, 1))
 
 
 def _over_image(answer: _Seen, image_hw: tuple[int, int]) -> torch.Tensor:
