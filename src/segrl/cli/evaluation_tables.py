@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from segrl.evaluation import CATALOGUE
@@ -20,7 +21,7 @@ _STYLES = {True: "green", False: "red", None: "dim"}
 
 def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
     """The measures with their intervals and what they say, then gIoU by parts."""
-    table = Table(title=facts(summary), title_justify="left")
+    table = _table(facts(summary))
     table.add_column("measure", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
@@ -37,7 +38,7 @@ def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _parts(slices: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="gIoU by parts", title_justify="left")
+    table = _table("gIoU by parts")
     table.add_column("", no_wrap=True)
     for column in ("n", "gIoU", "95% interval", "answers read"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -85,7 +86,7 @@ def general_table(found: Mapping[str, Any]) -> Table:
     """General ability: each benchmark's score, the base's, and the change."""
     run = found["run"]
     of_base = f" · base {run['base']}" if run["base"] else ""
-    table = Table(title=f"general ability · {run['checkpoint']}{of_base}", title_justify="left")
+    table = _table(f"general ability · {run['checkpoint']}{of_base}")
     table.add_column("benchmark", no_wrap=True)
     for column in ("score", "base", "change"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -97,7 +98,7 @@ def general_table(found: Mapping[str, Any]) -> Table:
 
 def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Iterator[Table]:
     """Every measure of A and B with the difference, then the difference of gIoU by parts."""
-    table = Table(title=f"B minus A on {found['n']} requests, {found['images']} images", title_justify="left")
+    table = _table(f"B minus A on {found['n']} requests, {found['images']} images")
     table.add_column("measure", no_wrap=True)
     for column in (f"A  {names[0]}", f"B  {names[1]}", "difference", "95% interval"):
         table.add_column(column, justify="right")
@@ -111,9 +112,9 @@ def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Itera
 
 def change_table(found: Mapping[str, Any], title: str, names: tuple[str, str], dimensions: Iterable[str]) -> Table:
     """gIoU of all and of every part of some dimensions: n, both values, the change with its interval, answers read."""
-    table = Table(title=title, title_justify="left")
+    table = _table(title)
     table.add_column("", no_wrap=True)
-    for column in ("n", *names, "change", "95% interval", "answers read"):
+    for column in ("n", *names, "change", "95% interval", "answers\nread"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_row("all", *_part_of_change(found), end_section=True)
     for dimension in dimensions:
@@ -125,14 +126,14 @@ def change_table(found: Mapping[str, Any], title: str, names: tuple[str, str], d
 
 def _part_of_change(part: Mapping[str, Any]) -> list[str]:
     read = part["metrics"]["parse_rate"]
-    reads = "–" if read["a"] is None else f"{read['a']:.0%} → {read['b']:.0%}"
+    reads = "–" if read["a"] is None else " → ".join(dict.fromkeys(f"{read[side]:.0%}" for side in "ab"))
     return [str(part["n"]), *_change(part["metrics"]["giou"], False), reads]
 
 
 def checkpoints_table(found: Mapping[str, Any]) -> Table:
     """Every measure of several runs, and the best of each."""
     names = [Path(run).name for run in found["runs"]]
-    table = Table(title=f"{found['n']} requests, {found['images']} images", title_justify="left")
+    table = _table(f"{found['n']} requests, {found['images']} images")
     table.add_column("measure", no_wrap=True)
     for column in (*names, "best of checkpoints"):
         table.add_column(column, justify="right")
@@ -163,6 +164,11 @@ def number(value: float | None) -> str:
 def interval(ends: Sequence[float] | None, sign: str = "") -> str:
     """`0.512 to 0.561`; a dash for None."""
     return "–" if ends is None else f"{ends[0]:{sign}.3f} to {ends[1]:{sign}.3f}"
+
+
+def _table(title: str) -> Table:
+    """A table without vertical lines: the widest one fits into 80 columns."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def _title(dimension: str) -> str:
