@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.devices import ComputeType, device_name, installed_version, rank
 from segrl.errors import RecipeError
 from segrl.files import write_atomically
+from segrl.policies.patch_embedding import project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters, freeze_vision_tower
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
@@ -125,6 +126,7 @@ def _grpo_trainer(
     )
     for model in (trainer.model, trainer.ref_model):
         if model is not None:
+            project_patches(model)
             share_images(model)
     trainer.add_callback(Rollouts(run, recipe.log.rollouts, config.num_generations))
     return trainer, rewards
@@ -150,13 +152,15 @@ def _sft_trainer(parts: Parts, config: Any) -> Any:
 
     recipe, policy = parts.recipe, parts.policy
     _check_length(parts, config.max_length)
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=policy.path,
         args=config,
         train_dataset=_rows(parts, config, policy.reader.sft_row, keep=0),
         processing_class=policy.processor,
         **adapters(recipe),
     )
+    project_patches(trainer.model)
+    return trainer
 
 
 def _check_length(parts: Parts, max_length: int | None) -> None:
