@@ -9,7 +9,7 @@ from small import save_policy
 from transformers import AutoProcessor
 
 from segrl import datasets, segmenters
-from segrl.cli.show import before_after_table
+from segrl.cli.evaluation_tables import before_after_table
 from segrl.evaluation import Overlap, compare_runs
 from segrl.experiment import Experiment
 from segrl.loading import fitting_segmenter

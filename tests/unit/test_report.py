@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from segrl.cli.show import before_after_table
+from segrl.cli.evaluation_tables import before_after_table
 from segrl.errors import DataError
 from segrl.evaluation import EvalRecord, Overlap, compare_runs, write_evaluation
 from segrl.evaluation.overlap import write_overlap

@@ -14,8 +14,7 @@ from segrl.tiny import resolve_policy, tokenizer
 from segrl.tiny.gold import deepest
 from segrl.tiny.queries import KINDS, UNDERSTOOD
 from segrl.tiny.scenes import MIN_VISIBLE, TinyScenes
-from segrl.tiny.shapes import draw_mask
-from segrl.tiny.words import SIDE
+from segrl.tiny.shapes import SIDE, draw_mask
 from segrl.types import Example, Status
 
 ALL = tuple(KINDS)

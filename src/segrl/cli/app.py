@@ -7,21 +7,7 @@ from typing import Annotated
 import typer
 
 from segrl import __version__
-from segrl.cli import (
-    checks,
-    compare,
-    data,
-    demo,
-    evaluate,
-    export,
-    plan,
-    quickstart,
-    segment,
-    serve,
-    serve_reward,
-    suite,
-    train,
-)
+from segrl.cli import checks, data, evaluate, plan, segment, serve, train
 from segrl.cli.common import exits_cleanly
 
 app = typer.Typer(
@@ -48,18 +34,18 @@ def _options(
     """Teach a multimodal language model to segment by pointing, with masks as the reward."""
 
 
-app.command()(exits_cleanly(quickstart.quickstart))
+app.command()(exits_cleanly(train.quickstart))
 app.command()(exits_cleanly(segment.segment))
 app.command()(exits_cleanly(train.train))
 app.command("eval")(exits_cleanly(evaluate.evaluate))
-app.command()(exits_cleanly(compare.compare))
-app.command()(exits_cleanly(suite.suite))
-app.command()(exits_cleanly(compare.report))
-app.command()(exits_cleanly(demo.demo))
+app.command()(exits_cleanly(evaluate.compare))
+app.command()(exits_cleanly(evaluate.suite))
+app.command()(exits_cleanly(evaluate.report))
+app.command()(exits_cleanly(serve.demo))
 app.command()(exits_cleanly(serve.serve))
-app.command()(exits_cleanly(export.export))
+app.command()(exits_cleanly(train.export))
 app.command()(exits_cleanly(plan.plan))
-app.command()(exits_cleanly(serve_reward.serve_reward))
+app.command()(exits_cleanly(serve.serve_reward))
 app.command()(exits_cleanly(checks.doctor))
 app.add_typer(data.app, name="data")
 app.add_typer(checks.prompts, name="prompts")

@@ -1,7 +1,9 @@
-"""segrl eval: measure a policy on a data set, so that the numbers can be trusted."""
+"""segrl eval, suite, compare and report: measure a policy, and look at what was measured."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -175,3 +177,107 @@ class _Counting:
         if self._now_and_then.is_due(is_last):
             seconds = max(time.monotonic() - self._begun, 1e-9)
             typer.echo(f"{text}, {self._done / seconds:.1f} a second")
+
+
+def suite(
+    policy: Annotated[str, typer.Option(metavar="P", help="A checkpoint's directory or a name on the hub.")],
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="What the policy was trained from; the change is shown.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the scores go, for instance that of an evaluation [default: runs/eval/general-P]"
+        ),
+    ] = None,
+    install: Annotated[bool, typer.Option("--install", help="Make an environment with lmms-eval, once.")] = False,
+    lmms_python: Annotated[
+        Path | None, typer.Option(metavar="PYTHON", help="The Python of an environment that has lmms-eval.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="N samples of each benchmark.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Handed on to lmms-eval.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="GPUs to share the work.")] = 1,
+) -> None:
+    """Measure general ability with lmms-eval: MMBench, MME, POPE and AI2D, and the change from the base."""
+    from rich.console import Console
+
+    from segrl.cli.evaluation_tables import general_table
+    from segrl.errors import SegrlError
+    from segrl.evaluation.general import RESULT, check_policy, general
+    from segrl.reporting import write_report
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SegrlError("segrl suite is started once: with --processes N lmms-eval shares its work")
+    place = out or Path("runs/eval") / re.sub(r"[^\w.+]+", "_", f"general-{Path(policy).name}")
+    check_policy(place, policy)
+    found = general(
+        policy,
+        place,
+        base=base,
+        python=lmms_python,
+        install=install,
+        limit=limit,
+        batch_size=batch_size,
+        processes=processes,
+        say=typer.echo,
+    )
+    Console().print(general_table(found))
+    typer.echo(f"scores  {place / RESULT}\nreport  {write_report(place)}")
+
+
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN_A RUN_B [RUN]...", help="Directories of evaluations of the same examples.")
+]
+
+
+def compare(
+    runs: Runs,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all numbers here as JSON too.")] = None,
+) -> None:
+    """Show B minus A for every measure and part, with paired intervals; of more runs, what each measured."""
+    from segrl.errors import SegrlError
+    from segrl.files import make_directory, write_atomically
+
+    if len(runs) < 2:
+        raise SegrlError("name two evaluations to compare, or more")
+    if out is not None:
+        if out.is_dir():
+            raise SegrlError(f"{out} is a directory: --out names the file to write")
+        make_directory(out.parent)
+    found = _two(runs) if len(runs) == 2 else _several(runs)
+    if out is not None:
+        write_atomically(out, json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        typer.echo(f"numbers {out}")
+
+
+def _two(runs: Sequence[Path]) -> Mapping[str, Any]:
+    from rich.console import Console
+
+    from segrl.cli.evaluation_tables import comparison_lines, comparison_tables
+    from segrl.evaluation import compare_runs
+
+    found = compare_runs(*runs)
+    console = Console()
+    for table in comparison_tables(found, (runs[0].name, runs[1].name)):
+        console.print(table)
+    for line in comparison_lines(found):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return found
+
+
+def _several(runs: Sequence[Path]) -> Mapping[str, Any]:
+    from rich.console import Console
+
+    from segrl.cli.evaluation_tables import checkpoints_table
+    from segrl.evaluation import best_of_checkpoints
+
+    found = best_of_checkpoints(runs)
+    Console().print(checkpoints_table(found))
+    return found
+
+
+def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]) -> None:
+    """Write the page of a training run (also of one that is still going) or of an evaluation again."""
+    from segrl.api import report as write
+
+    typer.echo(write(directory))

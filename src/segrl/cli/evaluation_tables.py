@@ -9,7 +9,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from segrl.evaluation import CATALOGUE
+from segrl.evaluation import CATALOGUE, Overlap
+from segrl.evaluation.overlap import words
 from segrl.evaluation.slices import TITLES
 from segrl.reporting.evaluation import facts
 
@@ -122,6 +123,12 @@ def change_table(found: Mapping[str, Any], title: str, names: tuple[str, str], d
         for name, part in found["slices"].get(dimension, {}).items():
             table.add_row(f"  {name.replace('_', ' ')}", *_part_of_change(part))
     return table
+
+
+def before_after_table(summary: Mapping[str, Any], overlap: Overlap | None = None) -> Table:
+    """gIoU by kind of query before and after training, as `segrl compare` shows it."""
+    title = f"gIoU on {words(overlap)}, {summary['steps']} steps, {summary['seconds']:.0f} s"
+    return change_table(summary["comparison"], title, ("before", "after"), ["kind"])
 
 
 def _part_of_change(part: Mapping[str, Any]) -> list[str]:

@@ -1,41 +1,73 @@
-"""segrl serve: masks over HTTP."""
+"""segrl serve, serve-reward and demo: three servers, which share their options, limits and address."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segrl.cli import web_extra as web
+from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
+
+    from segrl.web.limits import Limits
+
+MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx", "gradio")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+Reading = Annotated[
+    Literal["lenient", "strict"],
+    typer.Option(
+        help="lenient keeps whole objects of broken answers and lists what was mended; strict as in training."
+    ),
+]
+Token = Annotated[
+    str | None, typer.Option(envvar="SEGRL_TOKEN", help="What clients must send as Authorization: Bearer TOKEN.")
+]
+Places = Annotated[int, typer.Option(min=1, help="Requests open at once; more get 503 and Retry-After.")]
+PlacesPerClient = Annotated[
+    int | None, typer.Option(min=1, help="Places that one address may hold (429 beyond). Default: three quarters.")
+]
+MaxMb = Annotated[float, typer.Option(min=0.01, help="Largest body of a request, in megabytes.")]
+MaxMemoryMb = Annotated[float, typer.Option(min=1, help="Memory for bodies and images of all open requests.")]
+MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Largest image.")]
+MaxMaskMegapixels = Annotated[float, typer.Option(min=0.001, help="All masks of one answer together.")]
+MaxPrompts = Annotated[int, typer.Option(min=1, help="Boxes and point sets of one request.")]
+MaxItems = Annotated[int, typer.Option(min=100, help="Values in the lists and objects of a JSON body.")]
+MaxDepth = Annotated[int, typer.Option(min=4, help="Brackets within each other in a JSON body.")]
+MaxDigits = Annotated[int, typer.Option(min=20, help="Digits of a number in a JSON body.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take, and the end after SIGTERM.")]
 
 
 def serve(
     policy: Annotated[str, typer.Option(help="tiny, a directory, or a name on the hub.")] = "tiny",
     segmenter: Annotated[str | None, typer.Option(help="Default: the one that fits the policy.")] = None,
     answer_format: Annotated[str | None, typer.Option(help="Default: the policy's own.")] = None,
-    reading: web.Reading = "lenient",
+    reading: Reading = "lenient",
     device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of the policy.")] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 serves every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    token: web.Token = None,
+    token: Token = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries answered together.")] = 8,
-    places: web.Places = 64,
-    places_per_client: web.PlacesPerClient = None,
-    max_mb: web.MaxMb = 32,
-    max_memory_mb: web.MaxMemoryMb = 2048,
-    max_megapixels: web.MaxMegapixels = 25,
-    max_mask_megapixels: web.MaxMaskMegapixels = 400,
+    places: Places = 64,
+    places_per_client: PlacesPerClient = None,
+    max_mb: MaxMb = 32,
+    max_memory_mb: MaxMemoryMb = 2048,
+    max_megapixels: MaxMegapixels = 25,
+    max_mask_megapixels: MaxMaskMegapixels = 400,
     max_queries: Annotated[int, typer.Option(min=1, help="Queries of one request.")] = 16,
     max_query_chars: Annotated[int, typer.Option(min=1, help="Characters of one query.")] = 1000,
-    max_prompts: web.MaxPrompts = 64,
-    max_items: web.MaxItems = 20_000,
-    max_depth: web.MaxDepth = 32,
-    max_digits: web.MaxDigits = 100,
-    timeout: web.Timeout = 120,
+    max_prompts: MaxPrompts = 64,
+    max_items: MaxItems = 20_000,
+    max_depth: MaxDepth = 32,
+    max_digits: MaxDigits = 100,
+    timeout: Timeout = 120,
     allow_origin: Annotated[list[str] | None, typer.Option(help="A web page's origin that may ask.")] = None,
     label_studio_url: Annotated[str | None, typer.Option(help="The one host that images are fetched from.")] = None,
     label_studio_key: Annotated[
@@ -46,12 +78,12 @@ def serve(
     ] = 1.25,
 ) -> None:
     """Serve masks over HTTP: POST /v1/segment, POST /v1/masks, and a Label Studio ML backend; /docs has the API."""
-    web.needs_web()
+    needs_web()
     import segrl
     from segrl.web.app import create_app
     from segrl.web.limits import ServerSettings
 
-    limits = web.limits_of(
+    limits = limits_of(
         max_mb=max_mb, max_memory_mb=max_memory_mb, max_megapixels=max_megapixels,
         max_mask_megapixels=max_mask_megapixels, max_queries=max_queries, max_query_chars=max_query_chars,
         max_prompts=max_prompts, max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=timeout,
@@ -67,7 +99,151 @@ def serve(
     def make_app() -> FastAPI:
         return create_app(segrl.load(policy, reading=reading, max_new_tokens=max_new_tokens, **options), settings)
 
-    web.run_server(
+    run_server(
         host, port, seconds=timeout, warn=token is None, make_app=make_app,
         says=lambda url: f"serving {policy} on {url}  (API: /docs; Ctrl-C stops)",
     )  # fmt: skip
+
+
+def serve_reward(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe with method: grpo.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Which stage of a recipe with several rewards.")] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8321,
+    token: Token = None,
+    device: Annotated[
+        list[str] | None, typer.Option(metavar="DEVICE", help="Where a SAM runs, for instance cuda:0; once per GPU.")
+    ] = None,
+    places: Places = 256,
+    places_per_client: PlacesPerClient = None,
+    max_mb: MaxMb = 64,
+    max_memory_mb: MaxMemoryMb = 2048,
+    max_rows: Annotated[int, typer.Option(min=1, help="Completions of one request.")] = 4096,
+    max_text_chars: Annotated[int, typer.Option(min=1, help="Characters of one completion.")] = 100_000,
+    max_items: MaxItems = 20_000,
+    max_depth: MaxDepth = 32,
+    max_digits: MaxDigits = 100,
+    timeout: Timeout = 600,
+) -> None:
+    """Score completions for other trainers: POST /score, batched across callers (docs/other_trainers.md)."""
+    needs_web()
+    from segrl.integrations import from_recipe
+    from segrl.web.limits import ServerSettings
+    from segrl.web.reward_server import make_app
+
+    limits = limits_of(
+        max_mb=max_mb, max_memory_mb=max_memory_mb, max_rows=max_rows, max_text_chars=max_text_chars,
+        max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=timeout, places=places,
+        places_per_client=places_per_client,
+    )  # fmt: skip
+    settings = ServerSettings(limits=limits, token=token)
+    devices: list[str | None] = [*device] if device else [None]
+
+    def make() -> FastAPI:
+        rewards = [from_recipe(recipe, overrides or (), stage=stage, device=one) for one in devices]
+        return make_app(rewards, name=recipe.name, settings=settings)
+
+    where = ", ".join(device or ["the default device"])
+    run_server(
+        host, port, seconds=timeout, warn=token is None, make_app=make,
+        says=lambda url: f"reward of {recipe} on {where}: {url}/score",
+    )  # fmt: skip
+
+
+def demo(
+    policy: Annotated[
+        list[str] | None, typer.Option(help="tiny, a directory, or a name on the hub; given twice, two side by side.")
+    ] = None,
+    segmenter: Annotated[str | None, typer.Option(help="Default: the one that fits each policy.")] = None,
+    answer_format: Annotated[str | None, typer.Option(help="Default: each policy's own.")] = None,
+    reading: Reading = "lenient",
+    device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of a policy.")] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 serves every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    places: Places = 64,
+    places_per_client: PlacesPerClient = None,
+    max_mb: MaxMb = 32,
+    max_memory_mb: MaxMemoryMb = 512,
+    max_kept_mb: Annotated[float, typer.Option(min=1, help="Memory for results, and as much for pictures.")] = 512,
+    max_disk_mb: Annotated[float, typer.Option(min=1, help="Uploads on the disk, deleted after a day.")] = 2048,
+    max_megapixels: MaxMegapixels = 25,
+    max_mask_megapixels: MaxMaskMegapixels = 400,
+    max_query_chars: Annotated[int, typer.Option(min=1, help="Characters of one query.")] = 1000,
+    max_prompts: MaxPrompts = 64,
+    max_items: MaxItems = 20_000,
+    max_depth: MaxDepth = 32,
+    max_digits: MaxDigits = 100,
+    upload_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an upload may take.")] = 120,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds from SIGTERM to the end.")] = 10,
+) -> None:
+    """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
+    needs_web()
+    import segrl
+    from segrl.web.demo.app import create_app
+
+    limits = limits_of(
+        max_mb=max_mb, max_memory_mb=max_memory_mb, max_megapixels=max_megapixels,
+        max_mask_megapixels=max_mask_megapixels, max_query_chars=max_query_chars, max_prompts=max_prompts,
+        max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=upload_timeout, places=places,
+        places_per_client=places_per_client,
+    )  # fmt: skip
+    names = list(dict.fromkeys(policy or ["tiny"]))
+    options = {"segmenter": segmenter, "answer_format": answer_format, "device": device}
+
+    def make_app() -> FastAPI:
+        models = {name: segrl.load(name, reading=reading, max_new_tokens=max_new_tokens, **options) for name in names}
+        kept, disk = round(max_kept_mb * 2**20), round(max_disk_mb * 2**20)
+        return create_app(models, limits=limits, max_kept=kept, max_disk=disk)
+
+    run_server(
+        host, port, seconds=timeout, warn=True, make_app=make_app,
+        says=lambda url: f"{' and '.join(names)} on {url}  (Ctrl-C stops)",
+    )  # fmt: skip
+
+
+def needs_web() -> None:
+    """Raises SegrlError with the line that adds the web extra if a part of it is missing."""
+    missing = [module for module in MODULES if find_spec(module) is None]
+    if missing:
+        raise SegrlError(
+            f"{missing[0]} is not installed: it comes with segrl's extra web (in a clone: pip install '.[web]')"
+        )
+
+
+def limits_of(*, max_mb: float, max_memory_mb: float, **given: object) -> Limits:
+    """The limits of these options; the names of the others are those of `Limits`, or end in `megapixels`."""
+    from segrl.web.limits import Limits
+
+    values = {name: value for name, value in given.items() if not name.endswith("megapixels")}
+    pixels = {
+        name.replace("megapixels", "pixels"): round(float(str(value)) * 1e6)
+        for name, value in given.items()
+        if name.endswith("megapixels")
+    }
+    sizes = {"max_bytes": round(max_mb * 2**20), "max_memory": round(max_memory_mb * 2**20)}
+    return Limits(**{**values, **pixels, **sizes})  # type: ignore[arg-type]
+
+
+def run_server(
+    host: str, port: int, *, seconds: float, warn: bool, make_app: Callable[[], FastAPI], says: Callable[[str], str]
+) -> None:
+    """Takes the address, makes the application, prints `says(address)` and serves until it is told to stop.
+
+    warn: say that everybody may ask, where the address is not this machine's own.
+    """
+    from segrl.log_filters import quieten
+    from segrl.web.run import bind, serve
+
+    with bind(host, port) as place:
+        quieten()
+        app = make_app()
+        place.listen()  # from here on nobody is turned away
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(says(f"http://{shown}:{place.getsockname()[1]}"))
+        if warn and host not in LOOPBACK:
+            typer.echo("warning: everybody who reaches this address may use it (docs/security.md)", err=True)
+        serve(app, place, finish_seconds=seconds)

@@ -1,11 +1,19 @@
-"""segrl train: run a recipe."""
+"""segrl train, quickstart and export: run a recipe, and take the policy along."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from segrl.evaluation import EvalRecord, OnWindow
+    from segrl.training import Recipe
 
 
 def train(
@@ -21,7 +29,6 @@ def train(
     ] = 1,
 ) -> None:
     """Run a recipe: measure the policy if the recipe says on what, train it, measure again, report."""
-    from segrl.cli.show import run_and_show
     from segrl.training.stages import load_stages
 
     model = None
@@ -29,3 +36,82 @@ def train(
         if stage.name:
             print(f"stage {stage.name}")
         model = run_and_show(stage.resolved(model), stage.directory(out), processes)
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is kept.")] = Path("runs/quickstart"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's.")] = None,
+) -> None:
+    """Make the shipped tiny policy point better: measure it, train it on rewards from masks, measure again."""
+    from segrl.tiny import quickstart_recipe
+    from segrl.training.recipe import load_recipe
+
+    overrides = [] if seed is None else [f"seed={seed}"]
+    overrides += [] if steps is None else [f"trainer.max_steps={steps}"]
+    run_and_show(load_recipe(quickstart_recipe(), overrides), out)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory; of a recipe with stages, a stage's.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write it; without it RUN/export.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Add an adapter into the weights below it.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="The checkpoint with the highest held-out gIoU.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="Save the weights in it, for instance bfloat16.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Send it to the hub as well.")] = None,
+) -> None:
+    """Write one ordinary model directory with processor and model card, which transformers and vLLM load."""
+    from segrl.training.export import export as write
+
+    write(run, out or run / "export", merge=merge, best=best, dtype=dtype, push=push, say=typer.echo)
+
+
+def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
+    """Runs a recipe in `out` with live progress; ends with the table before/after and the report's path.
+
+    Returns the directory of the trained policy.
+    """
+    from rich.console import Console
+
+    from segrl.cli.evaluation_tables import before_after_table
+    from segrl.experiment import improve
+    from segrl.log_filters import quieten
+
+    quieten()
+    console = Console()
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    done = improve(
+        recipe, out, processes=processes, say=say, watch=lambda stage: _watch(console, f"measuring {stage} training")
+    )
+    if "comparison" in done.summary:
+        console.print(before_after_table(done.summary, done.overlap))
+    if done.overlap is not None and done.overlap.warning:
+        console.print(f"WARNING: {done.overlap.warning}", style="bold red", highlight=False, soft_wrap=True)
+    say(f"policy  {done.model_dir}")
+    say(f"report  {done.report_path}")
+    return done.model_dir
+
+
+def _watch(console: Console, name: str) -> OnWindow:
+    """Shows how far an evaluation is: one line that changes on a terminal, a line now and then elsewhere."""
+    from segrl.jobs.progress import NowAndThen
+
+    begun, now_and_then = time.monotonic(), NowAndThen()
+    done, overlap = 0, 0.0
+
+    def watch(records: Sequence[EvalRecord], finished: int, total: int) -> None:
+        nonlocal done, overlap
+        now = time.monotonic()
+        done, overlap = done + len(records), overlap + sum(record.iou for record in records)
+        is_last = finished == total
+        left = f" in {now - begun:.0f} s" if is_last else f", {(now - begun) / done * (total - finished):.0f} s left"
+        line = f"{name}: {finished}/{total}, gIoU {overlap / done:.3f}{left}"
+        if console.is_terminal:
+            console.print(f"{line:<79}", end="\n" if is_last else "\r", highlight=False)
+        elif now_and_then.is_due(is_last=is_last):
+            console.print(line, highlight=False, soft_wrap=True)
+
+    return watch

@@ -16,8 +16,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.tiny import gold, queries
-from segrl.tiny.shapes import Thing
-from segrl.tiny.words import COLOURS, SHAPES, SIDE, SIZES
+from segrl.tiny.shapes import COLOURS, SHAPES, SIDE, SIZES, Thing
 from segrl.types import Example
 
 KINDS = ("colour_shape", "pair", "none")

@@ -11,8 +11,7 @@ import numpy as np
 from segrl.answers import own_points
 from segrl.masks import mask_to_box
 from segrl.tiny.queries import UNDERSTOOD, Query
-from segrl.tiny.shapes import Thing
-from segrl.tiny.words import SIDE
+from segrl.tiny.shapes import SIDE, Thing
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 
 LOOSE = (0.0, 0.45)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segrl.tiny import tokenizer as tiny_tokenizer
-from segrl.tiny.words import SIDE
+from segrl.tiny.shapes import SIDE
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin, Qwen3VLForConditionalGeneration

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segrl.errors import RecipeError
-from segrl.tiny.shapes import Thing
-from segrl.tiny.words import COLOURS, SHAPES
+from segrl.tiny.shapes import COLOURS, SHAPES, Thing
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,7 @@ from segrl.errors import DataError
 from segrl.images import content_id
 from segrl.tiny import gold as golden
 from segrl.tiny import queries
-from segrl.tiny.named import Named
-from segrl.tiny.shapes import Thing, draw_mask, ground, lay_mat, paint
-from segrl.tiny.words import COLOURS, SHAPES, SIDE
+from segrl.tiny.shapes import COLOURS, SHAPES, SIDE, Thing, draw_mask, ground, lay_mat, paint
 from segrl.types import Example
 
 RADII = {"small": (11.0, 14.0), "large": (18.0, 23.0)}
@@ -159,3 +157,26 @@ class TinyScenes(Sequence[Example]):
             meta=golden.answer(kind, layout.things, layout.masks, asked, self.gold, rng)
             | {"named": Named(layout.things, layout.masks)},
         )
+
+
+class Named:
+    """Reads the policy's own listing (`gold.reasoning`) for one scene.
+
+    things, masks: the objects and their visible masks `(N, H, W)` bool, in the same order.
+    """
+
+    def __init__(self, things: Sequence[Thing], masks: np.ndarray) -> None:
+        self.names, self.masks = [thing.name for thing in things], masks
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both read the same scene."""
+        return isinstance(other, Named) and self.names == other.names and np.array_equal(self.masks, other.masks)
+
+    def __call__(self, reasoning: str) -> np.ndarray | None:
+        """`(H, W)` bool: the objects marked `yes`, but for those that are not in the scene; None without a mark."""
+        items = [item.replace(":", " ").split() for item in reasoning.partition(". ")[0].split(";")]
+        meant = [" ".join(words[-3:-1]) for words in items if words[-1:] == ["yes"]]
+        if not meant:
+            return None
+        shown = [name in meant for name in self.names]
+        return np.asarray(self.masks[shown].any(axis=0))

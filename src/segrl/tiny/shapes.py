@@ -1,4 +1,4 @@
-"""Drawing of one object: an exact mask, and pixels with texture and shading."""
+"""The tiny world: its words and size, and how an object is drawn: an exact mask, pixels with texture and shading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from segrl.tiny.words import COLOURS, SIDE
+SIDE = 112
+"""Width and height of a scene, and of the square that every image is squashed to for the tiny policy."""
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 50, 45),
+    "green": (50, 160, 70),
+    "blue": (55, 85, 205),
+    "yellow": (225, 200, 55),
+    "purple": (150, 60, 170),
+}
+SHAPES = ("circle", "square", "triangle", "star", "ring")
+SIZES = ("small", "large")
+
 
 MAT = (1.3, 1.9)
 """How far the patch of ground under an object reaches, in radii of the object."""

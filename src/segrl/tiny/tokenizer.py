@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segrl.tiny.words import COLOURS, SHAPES, SIDE, SIZES
+from segrl.tiny.shapes import COLOURS, SHAPES, SIDE, SIZES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
