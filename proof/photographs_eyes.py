@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from segrl.masks import mask_to_box
-from segrl.segmenters.tiny.crops import resize
+from segrl.segmenters.tiny.network import resize
 from segrl.tiny.photos import FEATURES, SIDE, STRIDE, build, save
 
 DENSE = 8

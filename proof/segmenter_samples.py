@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from segrl.masks import mask_to_box
-from segrl.segmenters.tiny.crops import MEAN, OUTSIDE, Crop, crop_around, rasterize, resize
+from segrl.segmenters.tiny.network import MEAN, OUTSIDE, Crop, crop_around, rasterize, resize
 from segrl.types import Box, Point
 
 CANVAS = 224

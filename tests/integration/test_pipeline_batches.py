@@ -15,10 +15,9 @@ from scripted import ScriptedPolicy
 
 import segrl
 from segrl import policies, segmenters
-from segrl.batching import AutoBatch, Batch, opened, windows
 from segrl.errors import DataError, FrameError, ModelError, SegrlError, ServerError
 from segrl.loading import fitting_segmenter, make_text_to_masks
-from segrl.pipeline import Pipeline
+from segrl.pipeline import AutoBatch, Batch, Pipeline, opened, windows
 from segrl.policies.loading import find_settings
 from segrl.segmenters.box import BoxSegmenter
 from segrl.types import RELATIVE_1000, MaskPrompt, Status
@@ -139,7 +138,7 @@ def test_a_path_is_read_once_for_all_its_queries_and_a_buffer_each_time(tmp_path
 
 
 def test_large_images_make_small_windows(monkeypatch):
-    monkeypatch.setattr("segrl.batching.OPEN_PIXELS", 150)
+    monkeypatch.setattr("segrl.pipeline.OPEN_PIXELS", 150)
     made = ((Image.new("RGB", (10, 10)), "q") for _ in itertools.count())
     assert [len(window) for window in itertools.islice(windows(made, Batch(8)), 2)] == [2, 2]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from random_weights import save_random
 
 from segrl import segmenters
-from segrl.segmenters.families import FAMILIES
+from segrl.segmenters.checkpoint import FAMILIES
 from segrl.segmenters.sam import SamSegmenter
 from segrl.types import ORIGINAL, MaskPrompt
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segrl.documents import load_yaml, parse_json, read_json, read_text, read_yaml
 from segrl.errors import DataError
+from segrl.files import load_yaml, parse_json, read_json, read_text, read_yaml
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -20,12 +20,12 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 # From the lowest to the highest; a module imports its own layer and those below.
 LAYERS = (
-    {"types", "errors", "files", "log_filters", "devices", "text", "options", "plugins", "documents"},
+    {"types", "errors", "files", "log_filters", "devices", "text", "options", "plugins"},
     {"pixels", "brush", "images", "masks", "contours", "overlay", "coordinates", "jobs"},
     {"answers", "segmenters", "scoring"},
     {"text_to_masks", "turns", "tiny"},
     {"policies", "rewards", "datasets"},
-    {"batching", "batch_queue", "exports"},
+    {"batch_queue", "exports"},
     {"result"},
     {"pipeline"},
     {"loading"},

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrl.segmenters.disk import DiskCache
+from segrl.segmenters.cache import DiskCache
 from segrl.segmenters.protocol import Embedding
 
 

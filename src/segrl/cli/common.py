@@ -38,7 +38,7 @@ def key_values(pairs: Iterable[str]) -> dict[str, Any]:
     """`["per=image"]` → `{"per": "image"}`, values read as YAML. Raises DataError for what is no KEY=VALUE."""
     import yaml
 
-    from segrl.documents import load_yaml
+    from segrl.files import load_yaml
 
     options = {}
     for pair in pairs:

@@ -13,9 +13,9 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
 
-    from segrl.batching import BatchSize
     from segrl.folder_job import Inputs, Plan
     from segrl.images import PictureOptions
+    from segrl.pipeline import BatchSize
     from segrl.result import Result
 
 FORMATS = "coco, yolo, rle, png, cutout, labelme, label-studio"

@@ -29,8 +29,8 @@ from typing import Any, Literal
 
 from segrl.datasets.annotated import Annotated, AnnotatedImages, WithoutMask, asked, checked, size_hw
 from segrl.datasets.drawing import Instance
-from segrl.documents import read_json
 from segrl.errors import DataError
+from segrl.files import read_json
 
 Per = Literal["category", "annotation", "image"]
 

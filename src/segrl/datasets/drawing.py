@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from segrl import brush
-from segrl.documents import parse_json
 from segrl.errors import DataError
+from segrl.files import parse_json
 from segrl.images import AS_IT_IS, SWAPS_SIDES, TURNS, ImageBytes, Picture, PictureOptions, content_id
 from segrl.masks import (
     box_to_mask,

@@ -27,8 +27,8 @@ import numpy as np
 
 from segrl.datasets.drawing import Canvas, stack
 from segrl.datasets.rows import Rows
-from segrl.documents import parse_json, read_text
 from segrl.errors import DataError
+from segrl.files import parse_json, read_text
 from segrl.images import read_picture
 from segrl.types import ORIGINAL, Example, MaskPrompt
 

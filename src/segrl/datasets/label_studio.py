@@ -24,8 +24,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from segrl.datasets.annotated import AnnotatedImages, LabelledImage, WithoutMask, checked, per_label, size_hw
 from segrl.datasets.drawing import Instance, ellipse, painted, scaled
-from segrl.documents import read_json
 from segrl.errors import DataError
+from segrl.files import read_json
 from segrl.images import IMAGE_SUFFIXES
 
 DRAWN = ("brushlabels", "polygonlabels", "ellipselabels", "rectanglelabels", "brush", "polygon", "ellipse", "rectangle")

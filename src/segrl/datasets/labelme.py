@@ -20,9 +20,8 @@ from typing import Any
 
 from segrl.datasets.annotated import AnnotatedImages, LabelledImage, WithoutMask, checked, per_label, size_hw
 from segrl.datasets.drawing import Draw, Instance, ellipse, outlined_by_pillow, pasted, union
-from segrl.documents import read_json
 from segrl.errors import DataError
-from segrl.files import legible
+from segrl.files import legible, read_json
 from segrl.masks import check_corners
 from segrl.types import Box
 

@@ -38,9 +38,8 @@ import numpy as np
 
 from segrl.datasets.drawing import checked_box, stack
 from segrl.datasets.rows import Rows, first_folder
-from segrl.documents import read_json
 from segrl.errors import DataError
-from segrl.files import legible
+from segrl.files import legible, read_json
 from segrl.masks import box_to_mask, check_corners
 from segrl.types import Box, Example
 

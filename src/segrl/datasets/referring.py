@@ -29,8 +29,8 @@ from typing import Any
 from segrl.datasets.drawing import Instance
 from segrl.datasets.plain_pickle import load_plain
 from segrl.datasets.rows import Rows, distinct, first_folder
-from segrl.documents import read_json
 from segrl.errors import DataError
+from segrl.files import read_json
 from segrl.types import Example
 
 IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "coco_2014/train2014", "train2014")

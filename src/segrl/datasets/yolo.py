@@ -20,9 +20,8 @@ from typing import Any
 
 from segrl.datasets.annotated import AnnotatedImages, LabelledImage, WithoutMask, per_label
 from segrl.datasets.drawing import Instance, filled_box, outlined_by_opencv
-from segrl.documents import read_text, read_yaml
 from segrl.errors import DataError
-from segrl.files import legible
+from segrl.files import legible, read_text, read_yaml
 from segrl.images import IMAGE_SUFFIXES
 from segrl.masks import check_corners
 

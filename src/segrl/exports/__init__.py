@@ -8,13 +8,11 @@ export.finish(records)         # what belongs to all
 from __future__ import annotations
 
 from segrl.errors import SegrlError
-from segrl.exports.base import Export, Style, query_folder
-from segrl.exports.coco import Coco
+from segrl.exports.base import Export, FileState, Found, ImageRecord, Style, query_folder, record
+from segrl.exports.coco import Coco, RleLines
 from segrl.exports.label_studio import LabelStudio
 from segrl.exports.labelme import LabelMe
 from segrl.exports.pictures import Cutout, Overlay, Png
-from segrl.exports.record import FileState, Found, ImageRecord, record
-from segrl.exports.rle import RleLines
 from segrl.exports.yolo import Yolo
 from segrl.text import did_you_mean
 

@@ -1,15 +1,191 @@
-"""What every export is: a file for each image, or one file for all."""
+"""What every export is, a file for each image or one file for all, and the record of an image that it is given.
+
+A record is a line of a JSON Lines file:
+
+{"image": "/data/photos/a/dog.jpg", "file_name": "a/dog.jpg", "name": "a/dog", "size_wh": [640, 480],
+ "file": {"bytes": 81234, "modified_ns": 1764412345000000000, "sha256": "…"},
+ "answers": [{"query": "the dog", "status": "ok", "text": "<think>…", "reasoning": "…", "detail": "", "repairs": [],
+              "prompts": [{"box_xyxy": [10, 20, 60, 70], "points_xy": [[30, 40]], "labels": [1]}],
+              "masks": [{"size": [480, 640], "counts": "…"}], "scores": [0.91]}]}
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from segrl.exports.record import ImageRecord
 from segrl.images import AS_IT_IS, PictureOptions
+from segrl.masks import Rle, to_rle
+from segrl.types import ORIGINAL, MaskPrompt, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from segrl.types import Answer
+
+
+class Result(Protocol):
+    """What a record is made from: a `segrl.Result`."""
+
+    @property
+    def image(self) -> Image.Image: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def answer(self) -> Answer: ...
+    @property
+    def masks(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray | None: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer to one query. masks: one per object, at the image's size; prompts in original pixels.
+
+    repairs: what a lenient reading mended or left out. scores: the IoU that the segmenter expects of each mask;
+    None from one that expects nothing.
+    """
+
+    query: str
+    status: Status
+    text: str
+    reasoning: str | None
+    detail: str
+    prompts: tuple[MaskPrompt, ...]
+    masks: tuple[Rle, ...]
+    scores: tuple[float, ...] | None = None
+    repairs: tuple[str, ...] = ()
+
+    @classmethod
+    def from_result(cls, result: Result) -> Found:
+        """What a pipeline said."""
+        answer = result.answer
+        masks = tuple(to_rle(mask) for mask in result.masks)
+        scores = None if result.scores is None else tuple(round(float(score), 4) for score in result.scores)
+        texts = (result.text, answer.reasoning, answer.detail)
+        return cls(result.query, answer.status, *texts, answer.prompts, masks, scores, answer.repairs)
+
+    def objects(self) -> Iterator[tuple[Rle, float | None]]:
+        """Each mask with its score."""
+        yield from zip(self.masks, self.scores or [None] * len(self.masks), strict=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as a record's line holds it."""
+        return {
+            "query": self.query,
+            "status": self.status.value,
+            "text": self.text,
+            "reasoning": self.reasoning,
+            "detail": self.detail,
+            "repairs": list(self.repairs),
+            "prompts": [prompt.to_json() for prompt in self.prompts],
+            "masks": list(self.masks),
+            **({} if self.scores is None else {"scores": list(self.scores)}),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Found:
+        """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is no answer."""
+        prompts = tuple(MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"])
+        texts = (row["text"], row["reasoning"], row["detail"])
+        scores = None if row.get("scores") is None else tuple(map(float, row["scores"]))
+        masks, repairs = tuple(row["masks"]), tuple(row.get("repairs", ()))
+        return cls(row["query"], Status(row["status"]), *texts, prompts, masks, scores, repairs)
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file as it was read, so that another one under its name is noticed, and the same one under another name."""
+
+    n_bytes: int
+    modified_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Of the file that lies there now. Raises OSError."""
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            return cls(found.st_size, found.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def is_still(self, path: Path) -> bool:
+        """Whether the same content lies at `path`: a file of that size and time, or else of that hash."""
+        found = path.stat()
+        if found.st_size != self.n_bytes:
+            return False
+        return found.st_mtime_ns == self.modified_ns or FileState.of(path).sha256 == self.sha256
+
+    def to_json(self) -> dict[str, Any]:
+        """As a record's line holds it."""
+        return {"bytes": self.n_bytes, "modified_ns": self.modified_ns, "sha256": self.sha256}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> FileState:
+        """Inverse of `to_json`."""
+        return cls(int(row["bytes"]), int(row["modified_ns"]), str(row["sha256"]))
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image with all its answers.
+
+    image: where the file lies. file_name: how exports call it, a path that is there, unique in an export. name:
+    what files made of it are called (a relative path without suffix), unique as well. size_wh: with the EXIF
+    orientation applied, the size of every mask. file: the file that was read; None in records of segrl 0.1.0's
+    first form, which did not keep it.
+    """
+
+    image: str
+    file_name: str
+    name: str
+    size_wh: tuple[int, int]
+    answers: tuple[Found, ...]
+    file: FileState | None = None
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """What was asked about it."""
+        return tuple(found.query for found in self.answers)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as its line holds it."""
+        return {
+            "image": self.image,
+            "file_name": self.file_name,
+            "name": self.name,
+            "size_wh": list(self.size_wh),
+            **({} if self.file is None else {"file": self.file.to_json()}),
+            "answers": [found.to_json() for found in self.answers],
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> ImageRecord:
+        """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is no record."""
+        width, height = row["size_wh"]
+        answers = tuple(map(Found.from_json, row["answers"]))
+        file = FileState.from_json(row["file"]) if "file" in row else None
+        return cls(row["image"], row["file_name"], row["name"], (int(width), int(height)), answers, file)
+
+
+def record(
+    image: str, results: Sequence[Result], *, file_name: str, name: str, file: FileState | None = None
+) -> ImageRecord:
+    """The record of one image from its results, at least one. Raises ValueError if their images differ in size."""
+    sizes = {result.image.size for result in results}
+    if len(sizes) != 1:
+        raise ValueError(f"the results of one image have one size, not {sorted(sizes)}")
+    return ImageRecord(image, file_name, name, sizes.pop(), tuple(map(Found.from_result, results)), file)
+
 
 LONGEST_FOLDER_BYTES = 120
 """Of a query in a folder's name; file systems take 255 bytes, and some of them two bytes for each letter."""

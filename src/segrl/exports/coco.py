@@ -1,4 +1,6 @@
-"""COCO: one JSON file with an annotation per object; the query is the category.
+"""COCO: one JSON file with an annotation per object, and run lengths as JSON Lines.
+
+`coco`: the query is the category.
 
     {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 197.0,
      "bbox": [263.0, 216.0, 21.0, 15.0], "segmentation": [[267.0, 229.0, 265.0, 226.0, …]], "score": 0.91}
@@ -6,6 +8,14 @@
 pycocotools makes the very same mask of the polygons. `score` is the IoU that the segmenter expects of its mask,
 where it gives one. An image where nothing was found stands in `images` without annotations. `licenses` is there and
 empty because datumaro's reader of large files asks for it. Nothing is held in memory but one record.
+
+`rle`: a line for each answer that could be read, which `datasets.load("jsonl")` reads.
+
+    {"image": "/data/photos/a/dog.jpg", "query": "the dog",
+     "masks": [{"size": [480, 640], "counts": "…"}], "tags": {"status": "ok"}, "scores": [0.91]}
+
+Masks are COCO's compressed run lengths, one per object. No masks say that nothing is there, so an
+answer that could not be read has no line: it stands in results.jsonl alone.
 """
 
 from __future__ import annotations
@@ -15,9 +25,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from segrl.exports.base import Export
-from segrl.exports.record import Found, ImageRecord
-from segrl.files import write_atomically
+from segrl.exports.base import Export, Found, ImageRecord
+from segrl.files import json_line, write_atomically
 from segrl.masks import from_rle, mask_to_box, mask_to_polygons
 
 
@@ -79,3 +88,31 @@ def _objects(found: Found) -> Iterator[dict[str, Any]]:
 def _separated(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     for i, row in enumerate(rows):
         yield (",\n" if i else "\n") + json.dumps(row)
+
+
+class RleLines(Export):
+    """`rle.jsonl`."""
+
+    name = "rle"
+
+    @property
+    def place(self) -> Path:
+        """See Export."""
+        return self.out / "rle.jsonl"
+
+    def finish(self, records: Iterable[ImageRecord]) -> Path:
+        """See Export."""
+        rows = (
+            {
+                "image": record.image,
+                "query": found.query,
+                "masks": list(found.masks),
+                "tags": {"status": found.status.value},
+                **({} if found.scores is None else {"scores": list(found.scores)}),
+            }
+            for record in records
+            for found in record.answers
+            if not found.status.is_failure
+        )
+        write_atomically(self.place, map(json_line, rows))
+        return self.place

@@ -24,8 +24,7 @@ import numpy as np
 
 from segrl import __version__
 from segrl.contours import EDITABLE_PX, edge_rings
-from segrl.exports.base import Export
-from segrl.exports.record import Found, ImageRecord
+from segrl.exports.base import Export, Found, ImageRecord
 from segrl.files import ESCAPED, write_atomically
 from segrl.masks import from_rle
 

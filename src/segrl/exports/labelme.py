@@ -21,8 +21,7 @@ import numpy as np
 
 from segrl.contours import EDITABLE_PX, pixel_rings
 from segrl.errors import DataError
-from segrl.exports.base import Export
-from segrl.exports.record import Found, ImageRecord
+from segrl.exports.base import Export, Found, ImageRecord
 from segrl.files import write_atomically
 from segrl.masks import from_rle
 

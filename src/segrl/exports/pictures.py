@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segrl import overlay
-from segrl.exports.base import Export, query_folder
-from segrl.exports.record import Found, ImageRecord
+from segrl.exports.base import Export, Found, ImageRecord, query_folder
 from segrl.files import write_bytes, write_image
 from segrl.images import read_image
 from segrl.masks import from_rle, png_bytes

@@ -24,8 +24,7 @@ import numpy as np
 
 from segrl.contours import pixel_rings
 from segrl.errors import DataError
-from segrl.exports.base import Export
-from segrl.exports.record import Found, ImageRecord
+from segrl.exports.base import Export, Found, ImageRecord
 from segrl.files import write_atomically, write_bytes
 from segrl.images import PictureOptions, read_image
 from segrl.masks import from_rle

@@ -1,9 +1,7 @@
 """A folder of photographs and a sentence in, masks that other tools read out."""
 
-from segrl.folder_job.given import fingerprint, with_prompts
-from segrl.folder_job.inputs import Inputs, Job, find_jobs
-from segrl.folder_job.run import segment_photos
-from segrl.folder_job.summary import Summary, Tally
+from segrl.folder_job.inputs import Inputs, Job, find_jobs, fingerprint, with_prompts
+from segrl.folder_job.run import Summary, Tally, segment_photos
 from segrl.folder_job.work import Plan
 
 __all__ = [

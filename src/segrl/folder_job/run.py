@@ -1,22 +1,153 @@
-"""Images and queries → masks on disk: skips what is finished, and goes on where it was stopped."""
+"""Images and queries → masks on disk: skips what is finished, and goes on where it was stopped.
+
+Pictures that lie elsewhere now are recognised by their content, so that they are not asked about again. Pictures
+that are gone, and queries that nobody asks any more, leave the folder when that is asked for.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from segrl import exports
-from segrl.exports import Export, ImageRecord
+from segrl.exports import Export, FileState, Found, ImageRecord
 from segrl.files import make_directory
 from segrl.folder_job.inputs import Job
-from segrl.folder_job.moved import follow_moved
-from segrl.folder_job.prune import prune
 from segrl.folder_job.records import LOCK, Records
-from segrl.folder_job.summary import Summary, count
 from segrl.folder_job.work import Plan, Task, about, answered, write
 from segrl.jobs import Executor, Here, Lost, Processes, locked
 from segrl.jobs.workers import Work
+
+
+@dataclass
+class Tally:
+    """Answers to one query: images asked, with something found, objects, "nothing there", repaired, not readable.
+
+    nothing: the model said so, or all objects were smaller than asked for.
+    """
+
+    images: int = 0
+    found: int = 0
+    objects: int = 0
+    nothing: int = 0
+    repaired: int = 0
+    unread: int = 0
+
+    def add(self, answer: Found) -> None:
+        """Counts one answer."""
+        self.images += 1
+        self.found += bool(answer.masks)
+        self.objects += len(answer.masks)
+        self.nothing += not answer.masks and not answer.status.is_failure
+        self.repaired += bool(answer.repairs)
+        self.unread += answer.status.is_failure
+
+
+@dataclass
+class Summary:
+    """What a run did, and what its folder holds now.
+
+    new, skipped: images answered now, and before. broken: what is wrong with each image that could not be
+    used. tallies: by query, over all runs. files: what each format wrote, by its name. pruned_images,
+    pruned_queries: what left the folder.
+    """
+
+    new: int = 0
+    skipped: int = 0
+    broken: list[str] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    pruned_images: int = 0
+    pruned_queries: list[str] = field(default_factory=list)
+
+
+def count(records: Iterable[ImageRecord]) -> dict[str, Tally]:
+    """A tally for each query."""
+    tallies: dict[str, Tally] = {}
+    for record in records:
+        for found in record.answers:
+            tallies.setdefault(found.query, Tally()).add(found)
+    return tallies
+
+
+def prune(records: Records, plan: Plan, asked: Sequence[str], summary: Summary) -> Plan:
+    """Removes images whose file is gone and answers to queries that are not `asked`, with their files.
+
+    Classes are numbered anew, in the order in which they were asked first; files that a person has corrected keep
+    everything else. Returns the plan with the queries that stay. Whatever ends this, the same call mends it.
+    """
+    kept = tuple(query for query in plan.queries if query in set(asked))
+    new_plan = dataclasses.replace(plan, queries=kept)
+    before, after = plan.writers(), new_plan.writers()
+    for record in list(records):
+        left = dataclasses.replace(record, answers=tuple(one for one in record.answers if one.query in kept))
+        if not Path(record.image).exists() or not left.answers:
+            for writer in before:
+                writer.remove(record)
+            records.remove(record.image)
+            summary.pruned_images += 1
+        elif plan.queries != kept:
+            for was, now in zip(before, after, strict=True):
+                now.keep(record, left, was)
+            _replace(records, record, left)
+    summary.pruned_queries = [query for query in plan.queries if query not in kept]
+    if summary.pruned_queries:
+        records.begin(kept, plan.formats)
+    return new_plan
+
+
+def _replace(records: Records, record: ImageRecord, left: ImageRecord) -> None:
+    if left != record:
+        records.add(left)
+
+
+def follow_moved(jobs: Sequence[Job], records: Records, writers: Sequence[Export]) -> None:
+    """Gives the records of images that are gone to jobs whose image is unknown and has the same content.
+
+    Their files in the folder get the image's new name, where it has another. A copy is no moved picture: the record
+    stays where its image does.
+    """
+    gone = {image: note for image, note in records.notes.items() if note.sha256 and not Path(image).exists()}
+    if not gone:
+        return
+    sizes = {note.n_bytes for note in gone.values()}
+    by_content: dict[str | None, list[str]] = {}
+    for image, note in gone.items():
+        by_content.setdefault(note.sha256, []).append(image)
+    for job, state in _unknown(jobs, records, sizes):
+        images = by_content.get(state.sha256, [])
+        if images:
+            called = [image for image in images if _is_called(job, gone[image].file_name)]
+            images.remove(chosen := next(iter(called), images[0]))
+            old = records.get(chosen)
+            assert old is not None  # it has a note
+            _follow(old, job, state, records, writers)
+
+
+def _unknown(jobs: Sequence[Job], records: Records, sizes: set[int | None]) -> Iterator[tuple[Job, FileState]]:
+    """Images without a record that have the size of one that is gone; only these are read."""
+    for job in jobs:
+        if str(job.image) not in records.notes and job.image.exists() and job.image.stat().st_size in sizes:
+            yield job, FileState.of(job.image)
+
+
+def _follow(old: ImageRecord, job: Job, state: FileState, records: Records, writers: Sequence[Export]) -> None:
+    names = (old.file_name, old.name)
+    if not _is_called(job, old.file_name):
+        names = records.names.take(job.file_name, job.image)
+    new = dataclasses.replace(old, image=str(job.image), file_name=names[0], name=names[1], file=state)
+    for writer in writers:
+        writer.move(old, new)
+    records.add(new, was=old.image)
+
+
+def _is_called(job: Job, file_name: str) -> bool:
+    """Whether the path of the job's image ends in that name."""
+    return job.image.as_posix().endswith(f"/{file_name}")
+
 
 OnImage = Callable[[int, int], None]
 """Called with the number of images that are through and that there are to do in this run."""

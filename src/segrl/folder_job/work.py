@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from segrl import exports
-from segrl.batching import BatchSize
 from segrl.errors import DataError, SegrlError
 from segrl.exports import Export, FileState, Found, ImageRecord, Style
 from segrl.images import read_image
 from segrl.jobs import Seat
 from segrl.masks import from_rle
+from segrl.pipeline import BatchSize
 from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
 

@@ -6,9 +6,8 @@
 `load_concept` builds one that takes words instead of mask prompts.
 """
 
-from segrl.segmenters.batch import segment
 from segrl.segmenters.concept import load_concept
 from segrl.segmenters.loading import load
-from segrl.segmenters.protocol import Embedding, Segmenter
+from segrl.segmenters.protocol import Embedding, Segmenter, segment
 
 __all__ = ["Embedding", "Segmenter", "load", "load_concept", "segment"]

@@ -13,8 +13,8 @@ from segrl.segmenters.protocol import Segmenter
 if TYPE_CHECKING:
     import torch
 
+    from segrl.segmenters.cache import DiskCache
     from segrl.segmenters.checkpoint import Checkpoint
-    from segrl.segmenters.disk import DiskCache
     from segrl.segmenters.sam import SamSegmenter
     from segrl.segmenters.tiny.segmenter import TinySegmenter
 
@@ -106,7 +106,7 @@ def load_sam(
 
 
 def _disk(checkpoint: Checkpoint, directory: str, max_bytes: int, dtype: torch.dtype | None) -> DiskCache:
-    from segrl.segmenters.disk import DiskCache, encoder_fingerprint
+    from segrl.segmenters.cache import DiskCache, encoder_fingerprint
 
     return DiskCache(directory, encoder_fingerprint(checkpoint.model, checkpoint.processor), max_bytes, dtype)
 

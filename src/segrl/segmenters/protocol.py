@@ -1,13 +1,15 @@
-"""What a segmenter is: an image encoded once, and any number of mask prompts decoded from that."""
+"""What a segmenter is, and answers → masks with it: an image is encoded once, each different prompt decoded once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from segrl.coordinates import to_original
 from segrl.errors import FrameError, ModelError
-from segrl.types import FrameKind, MaskPrompt
+from segrl.images import content_id
+from segrl.types import Answer, FrameKind, MaskPrompt, Segmentation
 
 if TYPE_CHECKING:
     import torch
@@ -103,3 +105,100 @@ def check_frames(prompts: Iterable[MaskPrompt]) -> None:
             raise FrameError(
                 f"a segmenter takes original pixels, not {prompt.frame.kind.value}: use coordinates.to_original first"
             )
+
+
+Key = tuple[str, tuple[int, int]]
+"""An image's id and size."""
+
+
+@dataclass
+class _Work:
+    """One image and the different prompts that the batch asks of it."""
+
+    image: Image.Image
+    rows: dict[Hashable, int] = field(default_factory=dict)
+    prompts: list[MaskPrompt] = field(default_factory=list)
+
+    def row(self, prompt: MaskPrompt) -> int:
+        """The row of `prompt` among this image's masks; equal prompts share one."""
+        prior = prompt.prior_logits
+        key = (prompt, None if prior is None else id(prior))
+        if key not in self.rows:
+            self.rows[key] = len(self.prompts)
+            self.prompts.append(prompt)
+        return self.rows[key]
+
+
+Works = dict[Key, _Work]
+
+
+def segment(
+    segmenter: Segmenter,
+    images: Sequence[Image.Image],
+    answers: Sequence[Answer],
+    *,
+    image_ids: Sequence[str] | None = None,
+    keeps_logits: bool = False,
+) -> list[Segmentation]:
+    """The masks of `answers[i]` on `images[i]`, with the answer in original pixels.
+
+    answers: in any known frame; `coordinates.to_original` converts and clips them here.
+    image_ids: equal exactly for equal images of this batch (a group's completions); without them
+    images are compared by content. Equal images are encoded once and equal prompts on them decoded
+    once; an image that no OK answer asks about is not encoded. keeps_logits: `Segmentation.logits` is set where the
+    segmenter gives any, for a later turn. Failures and NO_TARGET give masks of
+    shape `(0, H, W)`. Raises FrameError for a frame that is not known, and ModelError naming an image
+    that alone does not fit in the device's memory.
+    """
+    if len(images) != len(answers):
+        raise ValueError(f"{len(images)} images but {len(answers)} answers")
+    ids = image_ids if image_ids is not None else _content_ids(images)
+    pixel_answers = [to_original(answer, image.size) for answer, image in zip(answers, images, strict=True)]
+    works: Works = {}
+    rows: list[list[int]] = []
+    keys = [(key, image.size) for key, image in zip(ids, images, strict=True)]
+    for key, image, answer in zip(keys, images, pixel_answers, strict=True):
+        rows.append([works.setdefault(key, _Work(image)).row(prompt) for prompt in answer.prompts])
+    decoded = _decode(segmenter, works, keeps_logits)
+    return [
+        _rows(decoded[key], row, answer) if row else _nothing(segmenter, image, answer)
+        for key, row, answer, image in zip(keys, rows, pixel_answers, images, strict=True)
+    ]
+
+
+def _content_ids(images: Sequence[Image.Image]) -> list[str]:
+    """`content_id` of each image; one object that stands several times is read once."""
+    keys = {id(image): content_id(image) for image in {id(image): image for image in images}.values()}
+    return [keys[id(image)] for image in images]
+
+
+def _decode(segmenter: Segmenter, works: Works, keeps_logits: bool) -> dict[Key, Decoded]:
+    """What the segmenter gives for each image's prompts, by the image's key."""
+    if not works:
+        return {}
+    try:
+        embeddings = segmenter.encode([work.image for work in works.values()])
+    except ImageTooLarge as error:
+        names = [name for (name, _), work in works.items() if work.image is error.image]
+        raise ModelError(f"image {', '.join(names)}: {error}") from error
+    prompts = [work.prompts for work in works.values()]
+    if keeps_logits and isinstance(segmenter, ContinuingSegmenter):
+        return dict(zip(works, segmenter.decode_turn(embeddings, prompts), strict=True))
+    if isinstance(segmenter, ScoringSegmenter):
+        scored = segmenter.decode_scored(embeddings, prompts)
+        return {key: Decoded(masks, scores) for key, (masks, scores) in zip(works, scored, strict=True)}
+    return {key: Decoded(masks) for key, masks in zip(works, segmenter.decode(embeddings, prompts), strict=True)}
+
+
+def _rows(decoded: Decoded, rows: list[int], answer: Answer) -> Segmentation:
+    scores = None if decoded.scores is None else decoded.scores[rows]
+    return Segmentation(
+        answer, decoded.masks[rows], scores, logits=None if decoded.logits is None else decoded.logits[rows]
+    )
+
+
+def _nothing(segmenter: Segmenter, image: Image.Image, answer: Answer) -> Segmentation:
+    import torch
+
+    masks = torch.zeros((0, image.height, image.width), dtype=torch.bool)
+    return Segmentation(answer, masks, torch.zeros(0) if isinstance(segmenter, ScoringSegmenter) else None)

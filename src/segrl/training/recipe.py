@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segrl import answers
-from segrl.documents import load_yaml
 from segrl.errors import RecipeError
+from segrl.files import load_yaml
 from segrl.plugins import PREFIX, make_importable, named_in
 from segrl.rewards.registry import RewardTerm, build_terms
 from segrl.text import nearest, one_line

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from segrl.masks import mask_to_box
 from segrl.segmenters.protocol import Decoded, Embedding, LowResolution, check_frames
-from segrl.segmenters.tiny.crops import (
+from segrl.segmenters.tiny.network import (
     DEVIATION,
     MEAN,
     OUTSIDE,
