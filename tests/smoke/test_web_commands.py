@@ -54,7 +54,7 @@ def test_serve_answers_and_finishes_what_runs_on_sigterm():
         answers: list[httpx.Response] = []
         asking = threading.Thread(target=lambda: answers.append(ask(url)))
         asking.start()
-        while 'segrl_places_taken{lane="segment"} 1' not in httpx.get(f"{url}/metrics", timeout=60).text:
+        while 'segrl_places_taken{queue="segment"} 1' not in httpx.get(f"{url}/metrics", timeout=60).text:
             assert not answers, "it answered before it could be stopped"
         process.send_signal(signal.SIGTERM)
         asking.join(120)

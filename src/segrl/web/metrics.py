@@ -27,15 +27,15 @@ class Metrics:
             "segrl_answers", "Queries answered, by status of the answer.", ["status"], registry=registry
         )
         self.batches = Histogram(
-            "segrl_batch_size", "Items worked on together.", ["lane"], buckets=BATCHES, registry=registry
+            "segrl_batch_size", "Items worked on together.", ["queue"], buckets=BATCHES, registry=registry
         )
-        self._waiting = Gauge("segrl_waiting", "Items that no batch has taken yet.", ["lane"], registry=registry)
-        self._places = Gauge("segrl_places_taken", "Requests open.", ["lane"], registry=registry)
+        self._waiting = Gauge("segrl_waiting", "Items that no batch has taken yet.", ["queue"], registry=registry)
+        self._places = Gauge("segrl_places_taken", "Requests open.", ["queue"], registry=registry)
 
-    def watch(self, lane: str, waiting: Callable[[], int], taken: Callable[[], int]) -> None:
-        """Shows a lane's queue and its places as they are when Prometheus asks."""
-        self._waiting.labels(lane).set_function(waiting)
-        self._places.labels(lane).set_function(taken)
+    def watch(self, queue: str, waiting: Callable[[], int], taken: Callable[[], int]) -> None:
+        """Shows a queue and its places as they are when Prometheus asks."""
+        self._waiting.labels(queue).set_function(waiting)
+        self._places.labels(queue).set_function(taken)
 
     def text(self) -> bytes:
         """All numbers in Prometheus's text format."""
