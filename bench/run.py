@@ -2,6 +2,7 @@
 
 python bench/run.py                                      (what `make bench` runs: two cores, no download)
 python bench/run.py --kind hiera_large --dtype bfloat16 --device cuda
+python bench/run.py --only parsing                       (this row alone, by the name of its function; writes nothing)
 python bench/run.py --short --out DIR                    (tiny sizes, for the tests: the numbers mean nothing)
 """
 
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,6 +43,8 @@ def main() -> None:
         for row in table(work, options):
             rows.append(row)
             show(row)
+        if options.only:
+            return
         save(options.out / "results.json", [asdict(row) for row in rows])
         tables = {"machine": machine, "floor": floor(work), "growth": []}
         for entry in growth(work, 1 if options.short else 4):
@@ -62,22 +66,26 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=core_count())
     parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--only", default="", metavar="ROW", help="parsing, scores, warm, …: a function of rows.py")
     parser.add_argument("--short", action="store_true")
     return parser.parse_args()
 
 
 def table(work: Workload, options: argparse.Namespace) -> Iterator[Row]:
     """The rows, in the order of the promises."""
-    repeats = 1 if options.short else 5
-    yield one_group(work, repeats)
-    yield against_plain(work, repeats, 1, 5.0, "the same against one plain call per completion")
-    yield against_plain(work, repeats, 3, 10.0, "G = 8, three boxes each, against one plain call per box")
-    yield warm(work, repeats)
-    yield scores(repeats, 84 if options.short else 840, options.device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield parsing(repeats, 40 if options.short else 4000)
-    yield tiny_prompts(repeats, photograph(400, 300))
+    repeats, threads = 1 if options.short else 5, torch.get_num_threads()
+    beside_plain = (
+        partial(against_plain, work, repeats, 1, 5.0, "the same against one plain call per completion"),
+        partial(against_plain, work, repeats, 3, 10.0, "G = 8, three boxes each, against one plain call per box"),
+    )
+    rows = [partial(one_group, work, repeats), *beside_plain, partial(warm, work, repeats)]
+    rows += [partial(scores, repeats, 84 if options.short else 840, options.device)]
+    alone = [partial(parsing, repeats, 40 if options.short else 4000)]
+    alone += [partial(tiny_prompts, repeats, photograph(400, 300))]
+    for row in (*rows, *alone):
+        if options.only in ("", row.func.__name__):
+            torch.set_num_threads(1 if row in alone else threads)
+            yield row()
     torch.set_num_threads(threads)
 
 

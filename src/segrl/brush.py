@@ -19,6 +19,8 @@ from segrl.errors import DataError
 WORD_BITS = 8
 FIELD_BITS = (3, 4, 8, 16)
 CHANNELS = 4
+MOST_BITS = 3 + 16 + WORD_BITS
+"""That a word takes at most, in a run of its own."""
 
 
 def encode(mask: np.ndarray) -> list[int]:
@@ -51,18 +53,16 @@ def decode(rle: Any, image_hw: tuple[int, int], name: str) -> np.ndarray:
     Raises DataError naming the region for bytes that are none, and for another number of pixels than
     `image_hw` has, before anything is unpacked.
     """
-    try:
-        packed = np.frombuffer(bytes(rle), dtype=np.uint8)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{name} has a brush that is no list of bytes") from error
-    bits = (np.unpackbits(packed) + ord("0")).tobytes().decode("ascii")
-    if len(bits) < 53:
+    packed = as_bytes(rle, name)
+    if len(packed) < 7:
         raise DataError(f"{name} has a brush that is cut short")
+    head = _bits(packed[:7])
     height, width = image_hw
-    size, word_bits = int(bits[:32], 2), int(bits[32:37], 2) + 1
-    fields = [int(bits[i : i + 4], 2) + 1 for i in range(37, 53, 4)]
+    size, word_bits = int(head[:32], 2), int(head[32:37], 2) + 1
+    fields = [int(head[i : i + 4], 2) + 1 for i in range(37, 53, 4)]
     if size != height * width * CHANNELS or word_bits != WORD_BITS:
         raise DataError(f"{name} has a brush of {size} bytes, but its image of {width}×{height} has {CHANNELS} each")
+    bits = _bits(packed[: 8 + size * MOST_BITS // 8])
     words = np.empty(size, dtype=np.uint8)
     at, place = 0, 53
     while at < size:
@@ -77,3 +77,17 @@ def decode(rle: Any, image_hw: tuple[int, int], name: str) -> np.ndarray:
         words[at : at + length] = [int(bits[i : i + WORD_BITS], 2) for i in range(place, end, WORD_BITS)]
         at, place = at + length, end
     return words.reshape(height, width, CHANNELS)[..., CHANNELS - 1] > 127
+
+
+def as_bytes(rle: Any, name: str) -> bytes:
+    """The bytes of `value.rle`, which JSON holds as a list of numbers. Raises DataError for anything else."""
+    try:
+        if isinstance(rle, (list, bytes)):  # bytes(10**10) would be as many zeros
+            return bytes(rle)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise DataError(f"{name} has a brush that is no list of bytes")
+
+
+def _bits(packed: bytes) -> str:
+    return (np.unpackbits(np.frombuffer(packed, dtype=np.uint8)) + ord("0")).tobytes().decode("ascii")

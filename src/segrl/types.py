@@ -110,10 +110,12 @@ class MaskPrompt:
                 raise ValueError(f"not a box: {self.box_xyxy}")
         if len(self.points_xy) != len(self.labels):
             raise ValueError(f"{len(self.points_xy)} points but {len(self.labels)} labels")
-        if any(type(label) is not int or label not in (0, 1) for label in self.labels):
-            raise ValueError(f"labels are 0 or 1: {self.labels}")
-        if not all(math.isfinite(v) for point in self.points_xy for v in point):
-            raise ValueError("points must be finite")
+        for label in self.labels:
+            if type(label) is not int or label not in (0, 1):
+                raise ValueError(f"labels are 0 or 1: {self.labels}")
+        for point in self.points_xy:
+            if not all(map(math.isfinite, point)):
+                raise ValueError("points must be finite")
 
     def to_json(self) -> dict[str, Any]:
         """The prompt as JSON holds it, `{"box_xyxy": …, "points_xy": …, "labels": …}`; the frame is not written."""

@@ -181,6 +181,15 @@ def test_several_boxes_in_broken_text(name: str, text: str) -> None:
     assert boxes(lenient(text, name)) == [A, B]
 
 
+@pytest.mark.parametrize("tail", ["", " " * 5000])  # short texts go through the library's reader first
+def test_a_key_that_stands_twice_hides_no_object(tail: str) -> None:
+    """JSON's readers differ in which of the two they take: the strict reading takes neither, the lenient one both."""
+    text = f'[{{"bbox_2d": [10,20,110,220], "bbox_2d": [210,20,310,220]}}]{tail}'
+    answer = answers.parse(text, "json-list")
+    assert (answer.status, answer.detail) == (Status.BAD_SYNTAX, "the key 'bbox_2d' stands twice in one object")
+    assert boxes(lenient(text)) == [A, B]
+
+
 @pytest.mark.parametrize(
     "text", ["[{}]", "<answer></answer>", "<answer>\n```json\n```</answer>", "<answer>[{}]</answer>"]
 )

@@ -235,7 +235,9 @@ def test_label_studio_rectangles(tmp_path):
     [
         ([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}], "no annotated task"),
         ([task(region("brushlabels", "dog", rle=[1, 2, 3]))], "cut short"),
-        ([task(region("brushlabels", "dog", rle="text"))], "no values of a brush region"),
+        ([task(region("brushlabels", "dog", rle="text"))], "no list of bytes"),
+        ([task(region("brushlabels", "dog", rle=10**11))], "no list of bytes"),
+        ([task(region("brushlabels", "dog", rle=[1, 256]))], "no list of bytes"),
         ([task(region("brushlabels", "dog", rle=brush.encode(np.ones((30, 40), bool))))], "4800 bytes"),
         ([task(region("polygonlabels", "dog", points=[[1e9, 0], [1, 1], [0, 1]]))], "far outside"),
         ([task(region("polygonlabels", "dog", points=3))], "no values of a polygon"),

@@ -7,6 +7,7 @@ evaluated and nothing recurses.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -37,6 +38,8 @@ _TAIL = re.compile(f"{_SKIP},?{_SKIP}\\Z")
 _CLOSER = {"[": "]", "(": ")", "{": "}"}
 _CONSTANTS: dict[str, Literal] = {"true": True, "false": False, "null": None, "none": None}
 _CONSTANTS |= dict.fromkeys(("nan", "inf", "infinity"), math.nan)
+_QUICK_LENGTH, _QUICK_OPENINGS = 4000, MAX_DEPTH
+"""Up to here the library's reader is tried first: it recurses, and what it refuses is read a second time."""
 
 
 class LiteralError(ValueError):
@@ -47,8 +50,8 @@ def read_whole(text: str) -> Literal:
     """The literal that `text` consists of; fences, space and one comma may stand around it.
 
     Every number is a float (infinite if too large for one), a tuple is a list, NaN and the
-    infinities are NaN, escapes inside strings stay as written, and of equal keys the last counts.
-    Raises LiteralError.
+    infinities are NaN, escapes inside strings stay as written. Raises LiteralError, also for an object that has
+    a key twice: readers differ in which of the two they take.
     """
     value, end = read_first(text, 0)
     if not _TAIL.match(text, end):
@@ -61,6 +64,22 @@ def read_first(text: str, start: int) -> tuple[Literal, int]:
 
     Raises LiteralError.
     """
+    return _read_json(text, start) or _read_any(text, start)
+
+
+def _read_json(text: str, start: int) -> tuple[Literal, int] | None:
+    """As `read_first`, of a plain JSON list or object, which most answers are; None for anything else."""
+    if text[start : start + 1] not in ("[", "{") or len(text) - start > _QUICK_LENGTH or "\\" in text:
+        return None
+    if text.count("[", start) + text.count("{", start) > _QUICK_OPENINGS:
+        return None
+    try:
+        return _JSON.raw_decode(text, start)
+    except ValueError:
+        return None
+
+
+def _read_any(text: str, start: int) -> tuple[Literal, int]:
     builder = _Builder()
     for token in _TOKEN.finditer(text, start):
         kind = token.lastindex
@@ -70,6 +89,20 @@ def read_first(text: str, start: int) -> tuple[Literal, int]:
         if builder.is_complete:
             return builder.root[0], token.end()
     raise LiteralError("nothing to read")
+
+
+def _twice(key: str) -> LiteralError:
+    return LiteralError(f"the key {key[:20]!a} stands twice in one object")
+
+
+def _to_object(pairs: list[tuple[str, Literal]]) -> dict[str, Literal]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise LiteralError("a key stands twice")
+    return found
+
+
+_JSON = json.JSONDecoder(parse_int=float, parse_constant=lambda _: math.nan, object_pairs_hook=_to_object)
 
 
 def quote(text: str, start: int) -> str:
@@ -110,6 +143,8 @@ class _Builder:
             self._top.append(value)
             self.is_complete = self._top is self.root
         elif self._key is not None:
+            if self._key in self._top:
+                raise _twice(self._key)
             self._top[self._key] = value
             self._key = None
         elif isinstance(value, str):

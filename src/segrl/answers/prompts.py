@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
+from typing import cast
 
 from segrl.answers.lenient_json import Literal
 from segrl.answers.reading import BadValues
@@ -72,10 +74,10 @@ def _rows(value: Literal, width: int, what: str) -> list[list[float]]:
 def _numbers(value: Literal, count: int, what: str) -> list[float]:
     if not isinstance(value, list) or len(value) != count:
         raise BadValues(f"{what} is a list of {count} numbers, not {_describe(value)}")
-    numbers = [number for number in value if isinstance(number, float) and math.isfinite(number)]
-    if len(numbers) != count:
-        raise BadValues(f"{what} is a list of {count} finite numbers")
-    return numbers
+    for number in value:
+        if type(number) is not float or not isfinite(number):
+            raise BadValues(f"{what} is a list of {count} finite numbers")
+    return cast("list[float]", value)
 
 
 def _label(value: Literal) -> int:
