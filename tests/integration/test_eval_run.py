@@ -25,7 +25,7 @@ from segrl.evaluation import (
     run,
     run_on_processes,
 )
-from segrl.evaluation import journal as journals
+from segrl.evaluation.run_dir import open_journal, read_journal
 from segrl.reporting.evaluation import write_evaluation
 
 N = 40
@@ -89,12 +89,12 @@ def test_a_cut_journal_loses_and_doubles_nothing(whole, tmp_path, cut):
 def test_a_foreign_line_is_named(tmp_path):
     (tmp_path / "0.lines").write_text("nonsense\n")
     with pytest.raises(SegrlError, match=r"0\.lines"):
-        journals.lines(tmp_path)
+        read_journal(tmp_path)
 
 
 def test_two_writers_are_refused(tmp_path):
     path = tmp_path / "run" / "journal" / "0.lines"
-    with journals.writing(path), pytest.raises(SegrlError, match="another process"), journals.writing(path, 0.0):
+    with open_journal(path), pytest.raises(SegrlError, match="another process"), open_journal(path, 0.0):
         raise AssertionError("the second one got in")
 
 

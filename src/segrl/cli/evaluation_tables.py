@@ -11,7 +11,7 @@ from rich.table import Table
 
 from segrl.evaluation import CATALOGUE, Overlap
 from segrl.evaluation.overlap import words
-from segrl.evaluation.slices import TITLES
+from segrl.evaluation.table import TITLES
 from segrl.reporting.evaluation import facts
 
 LEFT_OUT = frozenset({"pr@0.6", "pr@0.8", "e_adaptive", "f_mean", "f_adaptive", "tokens"})

@@ -4,12 +4,15 @@ Plain: one greedy completion, its masks. Vote: several sampled completions, and 
 mask if more than half of the masks hold it. Second look: where something was found, the region around
 it is cut out, asked about again at the resolution that the policy gives a whole image, and the
 answer laid back.
+
+`read_leniently` is the reading beside the strict one that counts: what a person who wants masks would get from the same
+texts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ import numpy as np
 
 from segrl.masks import mask_to_box
 from segrl.policies import MAX_NEW_TOKENS
-from segrl.types import Answer, Box, MaskPrompt, Status
+from segrl.types import Answer, Box, Example, MaskPrompt, Status
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from segrl.policies import Completion, Policy
     from segrl.text_to_masks import TextToMasks
     from segrl.types import Segmentation
+
 
 CONTEXT = 2.0
 """Sides of the second look's region, in sides of what was found."""
@@ -233,3 +237,40 @@ def _merge(first: Look, completion: Completion, second: Segmentation) -> Look:
     told = completion if is_better else first.completion
     kept = second if is_better else first.segmentation
     return Look(dataclasses.replace(told, n_tokens=tokens, seconds=seconds), kept, texts)
+
+
+def read_leniently(
+    text_to_masks: TextToMasks, looks: Sequence[Look], window: Sequence[Example], decoding: Decoding
+) -> list[Mapping[str, Any] | None]:
+    """What `EvalRecord.lenient` holds of each answer. Masks are made only where the two readings differ.
+
+    None for answers of several texts (a vote, a second look), and where the first reading was lenient already.
+    """
+    from segrl import scoring
+
+    if text_to_masks.reading != "strict" or decoding.samples > 1 or decoding.second_look:
+        return [None] * len(looks)
+    lenient = dataclasses.replace(text_to_masks, reading="lenient")
+    places = [i for i, one in enumerate(looks) if _differs(lenient, one, window[i].image.size)]
+    read = lenient.read(
+        [looks[i].completion.text for i in places],
+        [window[i].image for i in places],
+        image_ids=[window[i].image_id for i in places],
+        truncated=[looks[i].completion.truncated for i in places],
+    )
+    scores = scoring.score(read, [window[i].truth for i in places], [window[i].ignore for i in places])
+    found: list[Mapping[str, Any] | None] = [{} for _ in looks]
+    for i, one, score in zip(places, read, scores, strict=True):
+        numbers = {key: value for key, value in dataclasses.asdict(score).items() if key != "target_area"}
+        found[i] = {**numbers, "status": score.status.value, "repairs": list(one.answer.repairs)}
+    return found
+
+
+def _differs(lenient: TextToMasks, one: Look, image_wh: tuple[int, int]) -> bool:
+    """Whether the lenient reading may give another answer: it parses another, or the strict one failed on the image."""
+    frame, completion = lenient.frame_for(image_wh), one.completion
+    strict = one.segmentation.written
+    answer = lenient.answer_format.parse(
+        completion.text, truncated=completion.truncated, frame=frame, reading=lenient.reading
+    )
+    return answer != strict or (not answer.status.is_failure and one.segmentation.answer.status.is_failure)

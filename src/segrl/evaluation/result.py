@@ -14,8 +14,7 @@ import numpy as np
 from segrl.evaluation.bootstrap import measure
 from segrl.evaluation.catalogue import CATALOGUE, LENIENT, Columns, Metric, applicable
 from segrl.evaluation.run_dir import EvalDir
-from segrl.evaluation.slices import ORDER, TITLES
-from segrl.evaluation.table import Table, read_table
+from segrl.evaluation.table import ORDER, TITLES, Table, read_table
 from segrl.files import read_rows, write_atomically
 from segrl.types import Status
 

@@ -20,13 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl.errors import SegrlError
-from segrl.evaluation import journal as journals
-from segrl.evaluation.inference import Decoding, Look, look, window_size
-from segrl.evaluation.lenient import read_leniently
+from segrl.evaluation.inference import Decoding, Look, look, read_leniently, window_size
 from segrl.evaluation.measures import measures
 from segrl.evaluation.records import EvalRecord, write_jsonl
 from segrl.evaluation.result import write_result
-from segrl.evaluation.run_dir import EvalDir
+from segrl.evaluation.run_dir import LONG_PATIENCE_S, EvalDir, merge_journal, open_journal, remove_journal
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 from segrl.files import append_rows
 from segrl.jobs import Executor, Here, Journal, Lost, Processes, Seat, locked
@@ -123,10 +121,10 @@ def finish(directory: EvalDir) -> bool:
     """Writes records, metrics and summary if all examples are there; False, and nothing, if some are missing."""
     n = int(directory.description()["dataset"]["examples"])
     message = f"the result in {directory.path} is being written by another process: it will be there in a moment"
-    with locked(directory.lock, message, journals.LONG_PATIENCE_S):
-        if not directory.records.exists() and not journals.merge(directory.journal, n, directory.records):
+    with locked(directory.lock, message, LONG_PATIENCE_S):
+        if not directory.records.exists() and not merge_journal(directory.journal, n, directory.records):
             return False
-        journals.remove(directory.journal)
+        remove_journal(directory.journal)
         if not directory.summary.exists():
             write_result(directory)
         return True
@@ -177,7 +175,7 @@ class _ShareOf:
         size = window_size(int(said["decoding"]["batch_size"]))
         windows = _windows(int(said["dataset"]["examples"]), size)[self._share.rank :: self._share.world]
         path = self._directory.journal / f"{self._share.rank}.lines"
-        self._journal = journal = stack.enter_context(journals.writing(path))
+        self._journal = journal = stack.enter_context(open_journal(path))
         missing = [places for places in windows if not all(place in journal for place in places)]
         self.total = sum(map(len, windows))
         self.finished = self.total - sum(map(len, missing))

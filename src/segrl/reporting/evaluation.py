@@ -13,8 +13,7 @@ from segrl.evaluation import CATALOGUE, EvalDir, EvalRecord
 from segrl.evaluation.general import read_general
 from segrl.evaluation.records import iter_records
 from segrl.evaluation.result import summary_of
-from segrl.evaluation.slices import TITLES
-from segrl.evaluation.table import Table, read_table
+from segrl.evaluation.table import TITLES, Table, read_table
 from segrl.files import write_atomically
 from segrl.reporting.page_setup import environment, page_file
 from segrl.reporting.pictures import kept_pictures
