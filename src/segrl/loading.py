@@ -29,10 +29,11 @@ WEIGHTLESS = ("grabcut", "box")
 def make_text_to_masks(
     policy: Policy, segmenter: Segmenter, answer_format: str | None = None, reading: Reading = "strict"
 ) -> TextToMasks:
-    """The road from this policy's texts to masks; `answer_format` None is the policy's own."""
+    """The road from this policy's texts to masks; `answer_format` None is the policy's own, its wording included."""
     from segrl.text_to_masks import TextToMasks
 
-    chosen = answers.get(answer_format or policy.answer_format)
+    settings = getattr(policy, "settings", None)
+    chosen = answers.get(answer_format or policy.answer_format).worded(getattr(settings, "prompt_template", None))
     return TextToMasks(chosen, policy.frame_for, segmenter, reading)
 
 
@@ -43,6 +44,13 @@ def fitting_segmenter(policy: str) -> str:
     if policy in POLICIES or row is not None:
         return row.segmenter if row is not None else "grabcut"
     return _trained_with(policy) or DEFAULT_SEGMENTER
+
+
+def fitting_options(policy: str, segmenter: str) -> dict[str, Any]:
+    """Options of the segmenter that go with a policy: which of SAM's masks a published one's authors choose."""
+    row = policies.published(policy)
+    is_sam = segmenter not in (*WEIGHTLESS, "tiny")
+    return {"multimask": True} if row is not None and row.best_of_three and is_sam else {}
 
 
 def _trained_with(policy: str) -> str | None:
@@ -83,7 +91,8 @@ def load(
     segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. max_new_tokens: without it
     `fitting_max_new_tokens`. device: of policy and segmenter, of each that runs here (`takes_device`).
     reading: how answers are read; "strict" as training pays for them and the protocol counts them.
-    policy_options: for instance `frame`, `input_wh`, `system`, `dtype` (`policies.loading.load`).
+    policy_options: for instance `frame`, `input_wh`, `system`, `prompt_template`, `dtype` (`policies.loading.load`).
+    Where the policy's authors take the best of SAM's three masks (`Published.best_of_three`), so does the segmenter.
     Raises SegrlError with one line for anything that cannot be loaded.
     """
     from segrl import segmenters
@@ -94,7 +103,8 @@ def load(
     if assumed := getattr(loaded, "assumed", ""):
         logger.warning(assumed)
     name = segmenter or fitting_segmenter(policy)
-    text_to_masks = make_text_to_masks(loaded, segmenters.load(name, **_placed(name, device)), reading=reading)
+    found = segmenters.load(name, **fitting_options(policy, name), **_placed(name, device))
+    text_to_masks = make_text_to_masks(loaded, found, reading=reading)
     return Pipeline(loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
 
 

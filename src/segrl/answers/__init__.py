@@ -7,7 +7,7 @@ any text, takes time linear in its length, never rounds, and yields numbers in t
 from __future__ import annotations
 
 from segrl.answers.base import AnswerFormat, own_format
-from segrl.answers.json_list import JsonList, SegZero
+from segrl.answers.json_list import JsonList, SegZero, Think2Seg
 from segrl.answers.native import NATIVE_FORMATS, Gemini, InternVL, Molmo, QwenJson, QwenTokens
 from segrl.answers.prompts import own_points
 from segrl.answers.sam_r1 import SamR1
@@ -32,7 +32,7 @@ __all__ = [
     "says_done",
 ]
 
-_PAPERS = (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero())
+_PAPERS = (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero(), Think2Seg())
 _NATIVE = (QwenTokens(), QwenJson(), InternVL(), Molmo(), Gemini())
 _FORMATS: dict[str, AnswerFormat] = {form.name: form for form in (*_PAPERS, *_NATIVE)}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import isabstract
 from typing import Any, ClassVar
 
@@ -36,6 +37,17 @@ class AnswerFormat(ABC):
     @abstractmethod
     def prompt(self, query: str) -> str:
         """The text prompt sent to the policy, after the image, for the user's `query`."""
+
+    def worded(self, template: str | None) -> AnswerFormat:
+        """The same format, asked for in other words: the text prompt is `template`, the query put for `{query}`.
+
+        None changes nothing.
+        """
+        if template is None:
+            return self
+        other = copy(self)
+        vars(other)["prompt"] = partial(_filled, template)
+        return other
 
     @abstractmethod
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
@@ -68,6 +80,10 @@ class AnswerFormat(ABC):
         if answer.status.is_failure and says_none(body):
             return replace(answer, says_none=True)
         return answer
+
+
+def _filled(template: str, query: str) -> str:
+    return template.replace("{query}", query.strip())
 
 
 def think_block(reasoning: str) -> str:

@@ -265,3 +265,81 @@ def _render_object(prompt: MaskPrompt) -> str:
     if not fields:
         raise ValueError("seg-zero cannot say background points without a box")
     return f"{{{', '.join(fields)}}}"
+
+
+LABELLED_KEYS = ("positive_points", "negative_points")
+
+
+class Think2Seg(AnswerFormat):
+    """The format named `think2seg`: Think2Seg-RS's JSON list, a box and points of either label per object.
+
+        (arXiv 2512.19302)
+
+        <think>…</think><answer>[{"bbox_2d": [310,360,567,586], "positive_points": [[434,474], [450,460]]}, …]</answer>
+
+    Its checkpoints write two positive points an object and put the list in a Markdown fence within the answer
+    tags. Also read: `negative_points`, entries with only a box or only points, and further keys. `[]` says
+    "nothing there".
+    """
+
+    name = "think2seg"
+    required_parts = frozenset({"think", "answer", "bbox", "points"})
+    scans = BY_FIELDS
+    system = "You analyse pictures taken from above and say where SAM, a promptable segmenter, finds what is asked for."
+
+    def prompt(self, query: str) -> str:
+        """Think2Seg-RS's request in our words."""
+        return (
+            f'Find "{query.strip()}" in the image. For each object that fits give "bbox_2d", a tight bounding box, and '
+            '"positive_points", two points within the object. Write your reasoning in <think></think> and the JSON '
+            "list in <answer></answer>; the list is empty if nothing fits. Example:\n"
+            "<think>your reasoning</think>"
+            '<answer>[{"bbox_2d": [310,360,567,586], "positive_points": [[434,474], [450,460]]}, '
+            '{"bbox_2d": [10,200,100,320], "positive_points": [[50,250], [90,300]]}]</answer>'
+        )
+
+    def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
+        """The box and all points of each prompt. Raises ValueError for a prompt with neither."""
+        entries = ", ".join(_render_labelled(round_prompt(prompt)) for prompt in prompts)
+        return f"{think_block(reasoning)}<answer>[{entries}]</answer>"
+
+    def read(self, body: str, frame: Frame) -> Found:
+        """See AnswerFormat."""
+        reading = Found()
+        entries = read_entries(reading, body)
+        if entries is None:
+            return reading
+        boxes = read_field(reading, "bbox", entries, "bbox_2d", read_box)
+        inside = read_field(reading, "points", entries, LABELLED_KEYS[0], read_points)
+        outside = read_field(reading, LABELLED_KEYS[1], entries, LABELLED_KEYS[1], read_points)
+        if boxes is not None and inside is not None and outside is not None:
+            reading.prompts = reading.attempt(_to_labelled_prompts, boxes, inside, outside, frame) or ()
+        return reading
+
+
+_LabelledPoints = Sequence[list[Point] | None]
+
+
+def _to_labelled_prompts(
+    boxes: Sequence[Box | None], inside: _LabelledPoints, outside: _LabelledPoints, frame: Frame
+) -> tuple[MaskPrompt, ...]:
+    """One mask prompt per entry. Raises BadValues."""
+    check_count(sum(len(own or ()) for own in (*inside, *outside)), MAX_POINTS, "points")
+    prompts = []
+    for box, on, off in zip(boxes, inside, outside, strict=True):
+        if box is None and not on:
+            raise BadValues('an entry with neither "bbox_2d" nor "positive_points"')
+        points, labels = (*(on or ()), *(off or ())), (1,) * len(on or ()) + (0,) * len(off or ())
+        prompts.append(MaskPrompt(box, points, labels, frame))
+    return tuple(prompts)
+
+
+def _render_labelled(prompt: MaskPrompt) -> str:
+    fields = [] if prompt.box_xyxy is None else [f'"bbox_2d": {number_list(prompt.box_xyxy)}']
+    for key, wanted in zip(LABELLED_KEYS, (1, 0), strict=True):
+        points = [xy for xy, label in zip(prompt.points_xy, prompt.labels, strict=True) if label == wanted]
+        if points:
+            fields.append(f'"{key}": [{", ".join(number_list(xy) for xy in points)}]')
+    if prompt.box_xyxy is None and not any(prompt.labels):
+        raise ValueError("think2seg cannot say background points without a box")
+    return f"{{{', '.join(fields)}}}"

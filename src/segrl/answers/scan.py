@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 _NUM = r"(?<![A-Za-z_0-9.])(?:(?<![0-9])[-+])?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+"
 _QUOTES = r"[\"'\\]{0,2}+"
 _BOX = r"bbox_?2d|b?boxes|bboxes|bbox|box_2d|bounding_?box(?:es)?|box"
-_POINT = r"points?_?2d|points?_?[0-9]|points?"
+_POINT = r"positive_points|points?_?2d|points?_?[0-9]|points?"
 _OTHER_KEY = r"(?:[\"']{1,2}[^\"'\n]{0,40}+[\"']{1,2}|\b[A-Za-z_]\w{0,40}+)\s*+:(?!:)"
 _SLOTS = {"x1": 0, "xmin": 0, "left": 0, "x": 0, "y1": 1, "ymin": 1, "top": 1, "y": 1}
 _SLOTS |= {"x2": 2, "xmax": 2, "right": 2, "y2": 3, "ymax": 3, "bottom": 3, "width": 4, "w": 4, "height": 5, "h": 5}

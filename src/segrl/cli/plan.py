@@ -45,8 +45,8 @@ def plan(
 
 def _show(name: str, setting: Setting) -> bool:
     """Prints one stage's table; whether it fits."""
-    from segrl.memory_estimate import needs, smallest_changes
-    from segrl.memory_estimate.needs import GB, peak
+    from segrl.memory_estimate import altered, needs, smallest_changes
+    from segrl.memory_estimate.needs import GB, fits, peak
 
     parts = needs(setting)
     phase, most = peak(parts)
@@ -55,7 +55,7 @@ def _show(name: str, setting: Setting) -> bool:
     for part in parts:
         when = "" if part.phase == "always" else f"in the {part.phase}"
         typer.echo(f"  {part.part:<14} {part.nbytes / GB:7.1f} GB  {when:<15} {part.what}")
-    enough = most <= setting.memory
+    enough = fits(setting)
     verdict = "fits" if enough else "does not fit"
     typer.echo(f"  {'most':<14} {most / GB:7.1f} GB  in the {phase}: {verdict} {_gpus(setting)}")
     if not enough:
@@ -66,7 +66,22 @@ def _show(name: str, setting: Setting) -> bool:
             typer.echo(f"  it would, with {peak(needs(after))[1] / GB:.1f} GB, after:")
             for said in after.changed:
                 typer.echo(f"    {said}")
+            for line in _said_of(setting, after, altered(setting, after)):
+                typer.echo(f"  {line}")
     return enough
+
+
+def _said_of(before: Setting, after: Setting, alters: list[str]) -> list[str]:
+    """What the changes mean for the training and for the host's memory."""
+    from segrl.memory_estimate.needs import GB
+
+    lines = [f"this alters the training: {', '.join(alters)}" if alters else "the training stays as it is"]
+    if after.zero == 3 and before.zero < 3:
+        lines.append("FSDP's full shard (trainer.fsdp) divides as much as ZeRO-3 does")
+    if after.offload and not before.offload:
+        host = after.trainable * 2 * after.trained_bytes / after.gpus / GB
+        lines.append(f"the optimizer then lies in {host:.0f} GB of the host's memory for each GPU")
+    return lines
 
 
 def _gpus(setting: Setting) -> str:

@@ -15,7 +15,14 @@ from segrl.errors import DataError, SegrlError
 from segrl.evaluation.fingerprint import examples_hash, versions, weights_fingerprint
 from segrl.evaluation.inference import PLAIN, Decoding, window_size
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
-from segrl.loading import WEIGHTLESS, fitting_max_new_tokens, fitting_segmenter, make_text_to_masks, takes_device
+from segrl.loading import (
+    WEIGHTLESS,
+    fitting_max_new_tokens,
+    fitting_options,
+    fitting_segmenter,
+    make_text_to_masks,
+    takes_device,
+)
 from segrl.types import Example
 
 if TYPE_CHECKING:
@@ -65,6 +72,11 @@ class EvalSettings:
     def segmenter_name(self) -> str:
         """The segmenter, or the usual one: GrabCut for policies that see no image, `fitting_segmenter` for the rest."""
         return self.segmenter or ("grabcut" if self.policy in REPLAYED else fitting_segmenter(self.policy))
+
+    @property
+    def fitted_segmenter_options(self) -> dict[str, Any]:
+        """The segmenter's options; where nobody gave one, what the policy's authors choose."""
+        return {**fitting_options(self.policy, self.segmenter_name), **self.segmenter_options}
 
     @property
     def fitted_decoding(self) -> Decoding:
@@ -117,7 +129,7 @@ def load(
     if settings.answer_format is not None:
         answers.get(settings.answer_format)
     if segmenter is None:
-        options = _placed(settings.segmenter_name, settings.segmenter_options)
+        options = _placed(settings.segmenter_name, settings.fitted_segmenter_options)
         segmenter = segmenters.load(settings.segmenter_name, **options)
     if settings.policy in REPLAYED:
         policy_for, facts = _replayed(settings)
@@ -178,7 +190,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         "frame": _frame_facts(text_to_masks),
         "segmenter": {
             "name": settings.segmenter_name,
-            "options": dict(settings.segmenter_options),
+            "options": settings.fitted_segmenter_options,
             "weights": None if settings.segmenter_name in WEIGHTLESS else weights_fingerprint(settings.segmenter_name),
         },
         "decoding": {**vars(settings.fitted_decoding), "test_time": settings.decoding.title or PLAIN},

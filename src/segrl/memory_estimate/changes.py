@@ -1,4 +1,4 @@
-"""The smallest set of changes after which a recipe fits."""
+"""The changes after which a recipe fits, those first that leave the training as it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from segrl.memory_estimate.needs import Setting, fits
+from segrl.memory_estimate.needs import Setting, fits, vllm_sequences
 
 MOST = 4
 """Changes that are tried together."""
@@ -25,11 +25,11 @@ class Change:
     """A thing to change, at one or more strengths, the mildest first.
 
     apply: a setting → what it may become; nothing where the change is made already or makes no sense.
-    cost: 0 for what leaves the result as it is, more the more it changes what is trained.
+    harm: 0 for what leaves the training as it is, more the more it alters what is trained.
     """
 
     name: str
-    cost: int
+    harm: int
     apply: Callable[[Setting], Iterator[Setting]]
 
 
@@ -57,9 +57,19 @@ def _smaller_rollouts(s: Setting) -> Iterator[Setting]:
 
 
 def _sharding(s: Setting) -> Iterator[Setting]:
-    if s.gpus > 1 and s.weights != "4bit":
+    """ZeRO-2, ZeRO-3, and ZeRO-3 with the optimizer in the host's memory; FSDP's full shard divides as ZeRO-3 does."""
+    if s.gpus > 1 and s.weights != "4bit" and not s.offload:
         for stage in range(max(2, s.zero + 1), 4):
             yield s.changing(f"trainer.deepspeed=recipes/zero{stage}.json", zero=stage)
+        yield s.changing("trainer.deepspeed=recipes/zero3_offload.json", zero=3, offload=True)
+
+
+def _larger_share(s: Setting) -> Iterator[Setting]:
+    """More of the GPU for vLLM, where its share does not hold its weights and one sequence."""
+    share = s.vllm_share
+    while vllm_sequences(s) == 0 and share < 0.65:
+        share = round(share + 0.1, 2)
+        yield s.changing(f"trainer.vllm_gpu_memory_utilization={share:g}", vllm_share=share)
 
 
 def _half_segmenter(s: Setting) -> Iterator[Setting]:
@@ -87,6 +97,16 @@ def _four_bits(s: Setting) -> Iterator[Setting]:
         yield s.changing(said, weights="4bit")
 
 
+def _fewer_completions(s: Setting) -> Iterator[Setting]:
+    """Half of each group, and with it half of a rollout: as many queries."""
+    n, steps, updates = s.num_generations, s.steps_per_generation, s.accumulation
+    while s.method == "grpo" and n % 2 == steps % 2 == updates % 2 == 0 and n // 2 >= max(2, s.per_device):
+        n, steps, updates = n // 2, steps // 2, updates // 2
+        said = f"trainer.num_generations={n} trainer.gradient_accumulation_steps={updates}"
+        said += "" if steps == updates else f" trainer.steps_per_generation={steps}"
+        yield s.changing(said, num_generations=n, steps_per_generation=steps, accumulation=updates)
+
+
 def _smaller_images(s: Setting) -> Iterator[Setting]:
     for side in (672, 560, 448):
         if side**2 < s.image_wh[0] * s.image_wh[1]:
@@ -104,30 +124,50 @@ CHANGES = (
     Change("smaller rollouts", 0, _smaller_rollouts),
     Change("smaller micro-batches", 0, _smaller_micro_batch),
     Change("sharding", 0, _sharding),
+    Change("a larger share for vLLM", 0, _larger_share),
     Change("segmenter in bfloat16", 1, _half_segmenter),
     Change("8-bit moments", 2, _small_moments),
     Change("adapters", 4, _adapters),
     Change("4-bit weights", 5, _four_bits),
+    Change("fewer completions", 6, _fewer_completions),
     Change("smaller images", 6, _smaller_images),
     Change("shorter completions", 6, _shorter_completions),
 )
-"""In the order in which they are made."""
+"""In the order in which they are made, which is that of the harm that they do."""
+
+_SETS = sorted(
+    (changes for count in range(1, MOST + 1) for changes in combinations(CHANGES, count)),
+    key=lambda changes: (sum(change.harm for change in changes), len(changes)),
+)
+
+_ALTERING = {
+    "adapters": "adapters in place of all weights",
+    "weights": "weights of lower precision",
+    "segmenter_bytes": "the segmenter in bfloat16",
+    "small_moments": "8-bit moments",
+    "num_generations": "fewer completions",
+    "image_wh": "smaller images",
+    "completion": "shorter completions",
+}
 
 
 def smallest_changes(setting: Setting) -> Setting | None:
-    """The setting after the fewest changes that make it fit; of as many, those that change the training least.
+    """The setting after the changes that make it fit and do the least harm together; of those the fewest.
 
     Its `changed` says what a recipe must say. None where no set of up to `MOST` is enough.
     """
     if fits(setting):
         return setting
-    for count in range(1, MOST + 1):
-        sets = sorted(combinations(CHANGES, count), key=lambda changes: sum(change.cost for change in changes))
-        for changes in sets:
-            found = next((after for after in _all(setting, changes) if fits(after)), None)
-            if found is not None:
-                return found
+    for changes in _SETS:
+        found = next((after for after in _all(setting, changes) if fits(after)), None)
+        if found is not None:
+            return found
     return None
+
+
+def altered(before: Setting, after: Setting) -> list[str]:
+    """What of the training is another one after the changes; empty where it stays as it is."""
+    return [said for name, said in _ALTERING.items() if getattr(before, name) != getattr(after, name)]
 
 
 def _all(setting: Setting, changes: tuple[Change, ...]) -> Iterator[Setting]:

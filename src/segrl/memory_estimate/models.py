@@ -1,7 +1,7 @@
-"""Dimensions of the models that recipes name, and the sizes that follow from them.
+"""Dimensions of the models that segrl knows by name, and the sizes that follow from them.
 
-From the models' configurations on the hub. A test builds each in transformers without weights and
-compares the number of parameters.
+From the models' configurations on the hub. A test builds each from that configuration in transformers,
+without weights, and compares the number of parameters.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Vision:
 
 @dataclass(frozen=True)
 class PolicyModel:
-    """A Qwen-VL policy. family: qwen2_5_vl (gated MLPs in the image encoder, biases in the language model's
-    attention) or qwen3_vl (norms over heads, learned positions, several mergers). head: width of one head."""
+    """A Qwen-VL policy. family: qwen2_vl, qwen2_5_vl (gated MLPs in the image encoder) or qwen3_vl (norms over
+    heads, learned positions, several mergers); the first two have biases in the language model's attention.
+    head: width of one head."""
 
     family: str
     width: int
@@ -62,13 +63,13 @@ class PolicyModel:
     vision: Vision
 
     @property
-    def is_qwen2_5(self) -> bool:
-        """Whether it is Qwen2.5-VL's architecture, not Qwen3-VL's."""
-        return self.family == "qwen2_5_vl"
+    def is_qwen3(self) -> bool:
+        """Whether it is Qwen3-VL's architecture."""
+        return self.family == "qwen3_vl"
 
     def linears(self) -> Iterator[Linear]:
         """Every linear layer but the head, as adapters may be put on them."""
-        text, bias = "model.language_model.layers.0.", self.is_qwen2_5
+        text, bias = "model.language_model.layers.0.", not self.is_qwen3
         q, kv = self.heads * self.head, self.kv_heads * self.head
         yield Linear(f"{text}self_attn.q_proj", self.width, q, self.layers, bias)
         yield Linear(f"{text}self_attn.k_proj", self.width, kv, self.layers, bias)
@@ -83,15 +84,12 @@ class PolicyModel:
         see, block = self.vision, "model.visual.blocks.0."
         yield Linear(f"{block}attn.qkv", see.width, 3 * see.width, see.layers, True)
         yield Linear(f"{block}attn.proj", see.width, see.width, see.layers, True)
-        if self.is_qwen2_5:
-            yield Linear(f"{block}mlp.gate_proj", see.width, see.mlp, see.layers, True)
-            yield Linear(f"{block}mlp.up_proj", see.width, see.mlp, see.layers, True)
-            yield Linear(f"{block}mlp.down_proj", see.mlp, see.width, see.layers, True)
-        else:
-            yield Linear(f"{block}mlp.linear_fc1", see.width, see.mlp, see.layers, True)
-            yield Linear(f"{block}mlp.linear_fc2", see.mlp, see.width, see.layers, True)
+        widen, narrow = _VISION_MLP[self.family]
+        for name in widen:
+            yield Linear(f"{block}mlp.{name}", see.width, see.mlp, see.layers, True)
+        yield Linear(f"{block}mlp.{narrow}", see.mlp, see.width, see.layers, True)
         merged, mergers = see.width * see.merge**2, 1 + see.deepstack
-        first, second = ("mlp.0", "mlp.2") if self.is_qwen2_5 else ("linear_fc1", "linear_fc2")
+        first, second = ("linear_fc1", "linear_fc2") if self.is_qwen3 else ("mlp.0", "mlp.2")
         yield Linear(f"model.visual.merger.{first}", merged, merged, mergers, True)
         yield Linear(f"model.visual.merger.{second}", merged, self.width, mergers, True)
 
@@ -104,7 +102,7 @@ class PolicyModel:
     def parameters(self) -> int:
         """All of them."""
         embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
-        norms = self.width * (2 * self.layers + 1) + (0 if self.is_qwen2_5 else 2 * self.head * self.layers)
+        norms = self.width * (2 * self.layers + 1) + (2 * self.head * self.layers if self.is_qwen3 else 0)
         vision_linears = sum(layer.parameters for layer in self._vision_linears())
         return self.linear_parameters - vision_linears + embeddings + norms + self.vision_parameters
 
@@ -112,19 +110,29 @@ class PolicyModel:
     def vision_parameters(self) -> int:
         """Those of the image encoder, its mergers included."""
         see = self.vision
-        patches = 3 * 2 * see.patch**2 * see.width
-        if self.is_qwen2_5:
-            rest = see.width * (2 * see.layers + 1)
-        else:
-            merged = see.width * see.merge**2
-            rest = see.width + see.positions * see.width + 4 * see.width * see.layers
-            rest += 2 * see.width + 2 * merged * see.deepstack
+        patches, norms = 3 * 2 * see.patch**2 * see.width, see.width * (2 * see.layers + 1)
+        rest = norms if self.family == "qwen2_5_vl" else 2 * norms  # RMS norms have no bias
+        if self.is_qwen3:
+            rest += see.width + see.positions * see.width + 2 * see.width * see.merge**2 * see.deepstack
         return sum(layer.parameters for layer in self._vision_linears()) + patches + rest
+
+    @property
+    def cache_numbers(self) -> int:
+        """Keys and values of one token, in all layers."""
+        return 2 * self.layers * self.kv_heads * self.head
 
     def image_tokens(self, image_wh: tuple[int, int]) -> int:
         """Tokens of the language model that an image of this size becomes."""
         side = self.vision.patch * self.vision.merge
         return max(1, round(image_wh[0] / side)) * max(1, round(image_wh[1] / side))
+
+
+_VISION_MLP: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "qwen2_vl": (("fc1",), "fc2"),
+    "qwen2_5_vl": (("gate_proj", "up_proj"), "down_proj"),
+    "qwen3_vl": (("linear_fc1",), "linear_fc2"),
+}
+"""Layers of the image encoder's MLP: those that widen, and the one that narrows again."""
 
 
 @dataclass(frozen=True)
@@ -144,66 +152,122 @@ class SegmenterModel:
     embedding: int = 256**2 * 32 + 128**2 * 64 + 64**2 * 256
 
 
-_SEE_QWEN2_5 = Vision(1280, 32, 3420, patch=14)
-POLICIES: Mapping[str, PolicyModel] = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": PolicyModel("qwen2_5_vl", 2048, 36, 16, 2, 128, 11008, 151936, True, _SEE_QWEN2_5),
-    "Qwen/Qwen2.5-VL-7B-Instruct": PolicyModel("qwen2_5_vl", 3584, 28, 28, 4, 128, 18944, 152064, False, _SEE_QWEN2_5),
-    "Qwen/Qwen3-VL-4B-Instruct": PolicyModel(
-        "qwen3_vl", 2560, 36, 32, 8, 128, 9728, 151936, True, Vision(1024, 24, 4096, 16, 2304, 3)
-    ),
-    "Qwen/Qwen3-VL-8B-Instruct": PolicyModel(
-        "qwen3_vl", 4096, 36, 32, 8, 128, 12288, 151936, False, Vision(1152, 27, 4304, 16, 2304, 3)
-    ),
-}
-"""By the name that a recipe gives."""
+_SEE_2, _SEE_2_5, _SEE_2_5_LARGE = (
+    Vision(1280, 32, 5120, patch=14),
+    Vision(1280, 32, 3420, patch=14),
+    Vision(1280, 32, 3456, patch=14),
+)
+_SEE_3, _SEE_3_LARGE = Vision(1024, 24, 4096, 16, 2304, 3), Vision(1152, 27, 4304, 16, 2304, 3)
 
-_LARGE = SegmenterModel(144, (2, 6, 36, 4), (2, 4, 8, 16), (8, 4, 16, 8), (23, 33, 43), (7, 7), 216_924_865)
-_SMALL = SegmenterModel(96, (1, 2, 11, 2), (1, 2, 4, 8), (8, 4, 14, 7), (7, 10, 13), (7, 7), 38_538_577)
+
+def _qwen2(family: str, vision: Vision, *dimensions: int, vocabulary: int = 152064, tied: bool = False) -> PolicyModel:
+    width, layers, heads, kv_heads, mlp = dimensions
+    return PolicyModel(family, width, layers, heads, kv_heads, 128, mlp, vocabulary, tied, vision)
+
+
+def _qwen3(vision: Vision, *dimensions: int, tied: bool = False) -> PolicyModel:
+    width, layers, heads, mlp = dimensions
+    return PolicyModel("qwen3_vl", width, layers, heads, 8, 128, mlp, 151936, tied, vision)
+
+
+POLICIES: Mapping[str, PolicyModel] = {
+    "Qwen/Qwen2-VL-2B-Instruct": _qwen2("qwen2_vl", _SEE_2, 1536, 28, 12, 2, 8960, vocabulary=151936, tied=True),
+    "Qwen/Qwen2-VL-7B-Instruct": _qwen2("qwen2_vl", _SEE_2, 3584, 28, 28, 4, 18944),
+    "Qwen/Qwen2.5-VL-3B-Instruct": _qwen2("qwen2_5_vl", _SEE_2_5, 2048, 36, 16, 2, 11008, vocabulary=151936, tied=True),
+    "Qwen/Qwen2.5-VL-7B-Instruct": _qwen2("qwen2_5_vl", _SEE_2_5, 3584, 28, 28, 4, 18944),
+    "Qwen/Qwen2.5-VL-32B-Instruct": _qwen2("qwen2_5_vl", _SEE_2_5_LARGE, 5120, 64, 40, 8, 27648),
+    "Qwen/Qwen2.5-VL-72B-Instruct": _qwen2("qwen2_5_vl", _SEE_2_5_LARGE, 8192, 80, 64, 8, 29568),
+    "Qwen/Qwen3-VL-2B-Instruct": _qwen3(_SEE_3, 2048, 28, 16, 6144, tied=True),
+    "Qwen/Qwen3-VL-4B-Instruct": _qwen3(_SEE_3, 2560, 36, 32, 9728, tied=True),
+    "Qwen/Qwen3-VL-8B-Instruct": _qwen3(_SEE_3_LARGE, 4096, 36, 32, 12288),
+    "Qwen/Qwen3-VL-32B-Instruct": _qwen3(_SEE_3_LARGE, 5120, 64, 64, 25600),
+}
+"""By the name of the model on the hub; fine-tuned ones have the dimensions of the model that they began from."""
+
+_SIZES = {  # what tells the sizes apart: embed, blocks, heads, windows, global blocks, background, parameters
+    "tiny": SegmenterModel(96, (1, 2, 7, 2), (1, 2, 4, 8), (8, 4, 14, 7), (5, 7, 9), (7, 7), 31_438_225),
+    "small": SegmenterModel(96, (1, 2, 11, 2), (1, 2, 4, 8), (8, 4, 14, 7), (7, 10, 13), (7, 7), 38_538_577),
+    "base-plus": SegmenterModel(112, (2, 3, 16, 3), (2, 4, 8, 16), (8, 4, 14, 7), (12, 16, 20), (14, 14), 73_277_953),
+    "large": SegmenterModel(144, (2, 6, 36, 4), (2, 4, 8, 16), (8, 4, 16, 8), (23, 33, 43), (7, 7), 216_924_865),
+}
 SEGMENTERS: Mapping[str, SegmenterModel] = {
-    "facebook/sam2-hiera-large": _LARGE,
-    "facebook/sam2.1-hiera-large": _LARGE,
-    "facebook/sam2.1-hiera-small": _SMALL,
+    f"facebook/{version}-hiera-{size}": model for version in ("sam2", "sam2.1") for size, model in _SIZES.items()
 }
 """By the name that a recipe gives; what is not here and has no slash runs on the CPU."""
 
 
 def policy_model(name: str) -> PolicyModel:
-    """The policy called `name`: in the table, or a directory with a configuration. Raises RecipeError for another."""
-    path = Path(resolve_policy(name)) / "config.json"
-    if path.is_file():
-        return from_config(json.loads(path.read_text(encoding="utf-8")), name)
-    if name not in POLICIES:
+    """The policy called `name`: in the table, a fine-tuned one that segrl knows, or a directory with a configuration.
+
+    A directory with an adapter has the dimensions of the model below it. Raises RecipeError for another.
+    """
+    from segrl.policies.published import published
+
+    path = Path(resolve_policy(name))
+    if (path / "config.json").is_file():
+        return from_config(json.loads((path / "config.json").read_text(encoding="utf-8")), name)
+    if (path / "adapter_config.json").is_file():
+        below = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+        return policy_model(str(below.get("base_model_name_or_path")))
+    row = published(name)
+    base = name if row is None else row.base_of(name)
+    base = base.replace("-Thinking", "-Instruct") if base not in POLICIES else base
+    if base not in POLICIES:
         raise RecipeError(
             f"segrl plan does not know the policy {name}: it knows {', '.join(POLICIES)}, and directories"
         )
-    return POLICIES[name]
+    return POLICIES[base]
+
+
+_VISION_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "qwen2_vl": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "patch_size": 14, "spatial_merge_size": 2},
+    "qwen2_5_vl": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+    },
+    "qwen3_vl": {"patch_size": 16, "spatial_merge_size": 2, "num_position_embeddings": 2304},
+}
+"""What configurations saved by some versions of transformers leave out because it is the family's default."""
 
 
 def from_config(config: Mapping[str, Any], name: str = "the policy") -> PolicyModel:
-    """The dimensions in a configuration of transformers. Raises RecipeError for another family."""
-    if config.get("model_type") not in ("qwen2_5_vl", "qwen3_vl"):
-        raise RecipeError(f"segrl plan knows Qwen2.5-VL and Qwen3-VL, and {name} is a {config.get('model_type')}")
-    text, see = config.get("text_config", config), config["vision_config"]
-    head = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    """The dimensions in a configuration of transformers: nested, or flat, as Qwen2-VL's and Qwen2.5-VL's are on the
+    hub. Raises RecipeError for another family and for a dimension that is missing."""
+    family = str(config.get("model_type"))
+    if family not in _VISION_DEFAULTS:
+        raise RecipeError(f"segrl plan knows Qwen2-VL, Qwen2.5-VL and Qwen3-VL, and {name} is a {family}")
+    text = {**config, **config.get("text_config", {})}
+    see = {**_VISION_DEFAULTS[family], **config.get("vision_config", {})}
+    try:
+        return _from_config(family, text, see)
+    except KeyError as error:
+        raise RecipeError(f"the configuration of {name} does not say its {error.args[0]}") from error
+
+
+def _from_config(family: str, text: Mapping[str, Any], see: Mapping[str, Any]) -> PolicyModel:
+    width = see["embed_dim"] if family == "qwen2_vl" else see["hidden_size"]
     vision = Vision(
-        width=see["hidden_size"],
+        width=width,
         layers=see["depth"],
-        mlp=see["intermediate_size"],
+        mlp=round(width * see["mlp_ratio"]) if family == "qwen2_vl" else see["intermediate_size"],
         patch=see["patch_size"],
         positions=see.get("num_position_embeddings", 0),
         deepstack=len(see.get("deepstack_visual_indexes", ())),
         merge=see["spatial_merge_size"],
     )
     return PolicyModel(
-        config["model_type"],
+        family,
         text["hidden_size"],
         text["num_hidden_layers"],
         text["num_attention_heads"],
         text["num_key_value_heads"],
-        head,
+        text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
         text["intermediate_size"],
         text["vocab_size"],
-        bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        bool(text.get("tie_word_embeddings", False)),
         vision,
     )
 
@@ -215,13 +279,14 @@ def transformers_config(model: PolicyModel, more: Mapping[str, Any] | None = Non
     see = model.vision
     vision: dict[str, Any] = {
         "depth": see.layers,
-        "hidden_size": see.width,
-        "intermediate_size": see.mlp,
         "num_heads": 16,
         "patch_size": see.patch,
         "spatial_merge_size": see.merge,
-        "out_hidden_size": model.width,
     }
+    if model.family == "qwen2_vl":
+        vision |= {"embed_dim": see.width, "hidden_size": model.width, "mlp_ratio": see.mlp // see.width}
+    else:
+        vision |= {"hidden_size": see.width, "intermediate_size": see.mlp, "out_hidden_size": model.width}
     text: dict[str, Any] = {
         "hidden_size": model.width,
         "num_hidden_layers": model.layers,
@@ -232,7 +297,7 @@ def transformers_config(model: PolicyModel, more: Mapping[str, Any] | None = Non
         "vocab_size": model.vocabulary,
         "tie_word_embeddings": model.tied,
     }
-    if model.is_qwen2_5:
+    if not model.is_qwen3:
         sections = [model.head // 8, 3 * model.head // 16, 3 * model.head // 16]
         text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
     else:

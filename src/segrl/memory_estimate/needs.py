@@ -33,6 +33,7 @@ TRL = {
     "gradient_checkpointing": True,
     "bf16": True,
     "vllm_gpu_memory_utilization": 0.3,
+    "vllm_tensor_parallel_size": 1,
 }
 """Defaults of TRL 1.16 that count here."""
 
@@ -44,6 +45,8 @@ GOLD_TOKENS = 200
 """Tokens of a gold answer in SFT."""
 RESERVE = 1.5 * GB
 """What CUDA itself, its libraries and the gaps between tensors take."""
+VLLM_OWN = 1.0 * GB
+"""What vLLM takes of its share besides weights and cache: activations of a forward pass, CUDA graphs."""
 SAM_ENCODE_BATCH, SAM_DECODE = 4, 1.0 * GB
 """Images encoded at once (`segmenters.sam`); 64 prompts decoded and brought to the image's size."""
 
@@ -64,7 +67,8 @@ class Setting:
 
     weights: "float32", "bfloat16" or "4bit". adapters: LoraConfig's options, None for full training.
     frozen_vision: the image encoder is not trained.
-    shards: over how many GPUs optimizer and gradients (`zero` 2) or weights too (`zero` 3) are divided.
+    zero: 2 where optimizer and gradients are divided over the GPUs, 3 where weights are too. offload: the optimizer
+    lies in the host's memory. vllm_share, vllm_gpus: vLLM's part of a GPU, and over how many its weights are divided.
     per_device, steps_per_generation, accumulation: micro-batch, how many of them a rollout fills, and how
     many an update takes. rollouts: who generates, "transformers", "colocate" or "server". shared_prefix:
     a prompt is read once per group.
@@ -79,6 +83,7 @@ class Setting:
     adapters: Mapping[str, Any] | None = None
     frozen_vision: bool = False
     zero: int = 0
+    offload: bool = False
     per_device: int = 8
     steps_per_generation: int = 1
     accumulation: int = 1
@@ -92,6 +97,7 @@ class Setting:
     segmenter_bytes: int = 4
     rollouts: str = "transformers"
     vllm_share: float = 0.3
+    vllm_gpus: int = 1
     shared_prefix: bool = False
     changed: tuple[str, ...] = field(default=(), compare=False)
 
@@ -134,6 +140,7 @@ class Setting:
 def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int, int] = IMAGE_WH) -> Setting:
     """The setting of a recipe. Raises RecipeError for a policy or segmenter without known dimensions."""
     trainer = {**TRL, **recipe.trainer}
+    zero, offload = _sharding_of(trainer)
     init = trainer.get("model_init_kwargs") or {}
     weights = str(init.get("dtype", "float32")).replace("auto", "bfloat16")
     if recipe.quantization is not None and recipe.quantization.get("load_in_4bit"):
@@ -149,7 +156,8 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         weights=weights,
         adapters=recipe.peft,
         frozen_vision=recipe.policy.freeze_vision_tower,
-        zero=_zero(trainer),
+        zero=zero,
+        offload=offload,
         per_device=trainer["per_device_train_batch_size"],
         steps_per_generation=trainer.get("steps_per_generation") or trainer["gradient_accumulation_steps"],
         accumulation=trainer["gradient_accumulation_steps"],
@@ -163,6 +171,7 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         segmenter_bytes=SIZES.get(dtype, 4),
         rollouts=trainer.get("vllm_mode", "colocate") if trainer.get("use_vllm") else "transformers",
         vllm_share=trainer["vllm_gpu_memory_utilization"],
+        vllm_gpus=trainer["vllm_tensor_parallel_size"],
         shared_prefix=recipe.method == "grpo"
         and recipe.training.shared_prefix
         and "flash" not in str(init.get("attn_implementation")),
@@ -182,19 +191,23 @@ def settings_of(
     return found
 
 
-def _zero(trainer: Mapping[str, Any]) -> int:
-    """How much is sharded: FSDP's full shard is ZeRO-3; a DeepSpeed file, its name or a mapping says its stage."""
+def _sharding_of(trainer: Mapping[str, Any]) -> tuple[int, bool]:
+    """How much is sharded, and whether the optimizer is offloaded to the host.
+
+    FSDP's full shard is ZeRO-3; a DeepSpeed file, its name or a mapping says its stage.
+    """
     fsdp, deepspeed = str(trainer.get("fsdp") or ""), trainer.get("deepspeed")
     if "full_shard" in fsdp or fsdp == "True":
-        return 3
+        return 3, "offload" in fsdp
     if "shard_grad_op" in fsdp:
-        return 2
+        return 2, "offload" in fsdp
     if isinstance(deepspeed, str) and Path(deepspeed).is_file():
         deepspeed = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
     if isinstance(deepspeed, Mapping):
-        return int(deepspeed.get("zero_optimization", {}).get("stage", 0))
+        zero = deepspeed.get("zero_optimization", {})
+        return int(zero.get("stage", 0)), (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
     found = re.search(r"zero_?(\d)", str(deepspeed or ""))
-    return int(found.group(1)) if found else 0
+    return int(found.group(1)) if found else 0, "offload" in str(deepspeed or "")
 
 
 def adapter_parameters(policy: PolicyModel, options: Mapping[str, Any]) -> int:
@@ -233,8 +246,18 @@ def peak(parts: list[Need]) -> tuple[str, float]:
 
 
 def fits(setting: Setting) -> bool:
-    """Whether the largest phase of a step is within the memory of one GPU."""
-    return peak(needs(setting))[1] <= setting.memory
+    """Whether the largest phase of a step is within the memory of one GPU, and vLLM's share holds what it must."""
+    sequences = vllm_sequences(setting)
+    return peak(needs(setting))[1] <= setting.memory and (sequences is None or sequences >= 1)
+
+
+def vllm_sequences(setting: Setting) -> int | None:
+    """How many sequences vLLM's share has room for beside its weights, 0 for none; None without vLLM on these GPUs."""
+    if setting.rollouts != "colocate" or setting.method != "grpo":
+        return None
+    policy, length = setting.policy, setting.prompt + setting.completion
+    room = setting.vllm_share * setting.memory - policy.parameters * 2 / setting.vllm_gpus - VLLM_OWN
+    return max(0, math.floor(room / (length * policy.cache_numbers * 2 / setting.vllm_gpus)))
 
 
 def _weight_bytes(setting: Setting) -> float:
@@ -254,6 +277,7 @@ def _always(setting: Setting) -> list[Need]:
     adapters = 0 if setting.adapters is None else trainable * setting.trained_bytes
     reference = weights if setting.beta and setting.adapters is None and setting.method == "grpo" else 0
     moments = trainable * (2 if setting.small_moments else 2 * setting.trained_bytes) / _shared(setting, 1)
+    moments *= 0 if setting.offload else 1
     parts = [
         Need("weights", "always", weights / _shared(setting, 3), f"{setting.policy.parameters / 1e9:.2f} B"),
         Need("adapters", "always", adapters, f"{trainable / 1e6:.0f} M, LoRA"),
@@ -261,8 +285,9 @@ def _always(setting: Setting) -> list[Need]:
         Need("reference", "always", reference / _shared(setting, 3), "for the KL; the weights once more"),
     ]
     if setting.rollouts == "colocate" and setting.method == "grpo":
-        share = setting.vllm_share * setting.memory
-        parts.append(Need("vLLM", "always", share, "its weights and cache, vllm_gpu_memory_utilization of the GPU"))
+        share, n = setting.vllm_share * setting.memory, vllm_sequences(setting)
+        what = f"its weights and the cache of {n} sequences" if n else "too little for its weights and one sequence"
+        parts.append(Need("vLLM", "always", share, f"vllm_gpu_memory_utilization {setting.vllm_share:g}: {what}"))
     if setting.segmenter is not None:
         held = setting.segmenter.parameters * setting.segmenter_bytes
         parts.append(Need("segmenter", "always", held, f"{setting.segmenter.parameters / 1e6:.0f} M"))
@@ -329,7 +354,7 @@ def _rollout(setting: Setting) -> list[Need]:
         return []
     policy, at_once = setting.policy, setting.per_device * setting.steps_per_generation
     length, wide = setting.prompt + setting.completion, 2 if setting.bf16 or setting.weights != "float32" else 4
-    per_token = 2 * policy.layers * policy.kv_heads * policy.head * wide
+    per_token = policy.cache_numbers * wide
     prefill = at_once * setting.prompt * (4 * policy.width + 2 * policy.mlp) * wide
     gathered = _weight_bytes(setting) * (1 - 1 / setting.gpus) if setting.zero == 3 else 0
     return [

@@ -8,16 +8,13 @@ from typing import Any
 from segrl.policies.base import Completion, Policy, StreamingPolicy, stream
 from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion, rendered
 from segrl.policies.frames import FAMILY_FRAMES, frame_rule
+from segrl.policies.published import MAX_NEW_TOKENS, PUBLISHED, Published, published
 from segrl.policies.settings import (
     FRAME_NAMES,
-    MAX_NEW_TOKENS,
-    PUBLISHED,
     PolicySettings,
-    Published,
     is_served,
     model_name,
     prepare_image,
-    published,
     read_settings,
     write_settings,
 )

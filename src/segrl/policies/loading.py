@@ -14,12 +14,13 @@ from segrl.policies.checkpoint import FILE_NAME as ADAPTER_FILE
 from segrl.policies.checkpoint import HUB_NAME, base_of, check_files, lay_over, processor_place, with_known_names
 from segrl.policies.frames import FAMILY_FRAMES
 from segrl.policies.patch_embedding import project_patches
+from segrl.policies.published import published_settings
 from segrl.policies.settings import (
     FILE_NAME,
     PolicySettings,
     answer_format_of,
-    published_settings,
     read_settings,
+    read_template,
     refuse_code,
 )
 from segrl.policies.transformers_policy import TransformersPolicy
@@ -37,6 +38,7 @@ def load(
     frame: str | None = None,
     input_wh: tuple[int, int] | None = None,
     system: str | None = None,
+    prompt_template: str | None = None,
     merge_adapter: bool = False,
     base: str | None = None,
     trust_remote_code: bool = False,
@@ -50,6 +52,7 @@ def load(
     base: where the model below an adapter is, if it is not where it was in the adapter's training.
     trust_remote_code: import the answer format that the checkpoint's segrl.json names as code; code of
     transformers' own is never taken from a checkpoint. processor: the checkpoint's own, where it is loaded already.
+    prompt_template: the file with the text prompt of its training, `{query}` in it (`read_template`).
     The others override the checkpoint's segrl.json (`PolicySettings`), and where that is missing
     what the table of published checkpoints says (`published`). Raises ModelError naming the checkpoint if
     it is missing, incomplete, has no processor or is of an unknown family, and for a device that is not here.
@@ -57,7 +60,13 @@ def load(
     name = str(name_or_path)
     found = find_settings(name, base)
     refuse_code(found, name, trusted=trust_remote_code or answer_format is not None)
-    settings = found.override(answer_format=answer_format, frame=frame, input_wh=_pair(input_wh), system=system)
+    settings = found.override(
+        answer_format=answer_format,
+        frame=frame,
+        input_wh=_pair(input_wh),
+        system=system,
+        prompt_template=read_template(prompt_template),
+    )
     where = parse_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     base = base_of(name, base)
     if processor is None:

@@ -28,8 +28,9 @@ from segrl.errors import ModelError, ServerError
 from segrl.files import legible
 from segrl.policies.base import Completion, request_seed, sample_seed
 from segrl.policies.frames import FAMILY_RESIZE, SmartResize, check_family, family_of, frame_name, frame_rule
+from segrl.policies.published import published_settings
 from segrl.policies.server import Server, read_key
-from segrl.policies.settings import PolicySettings, answer_format_of, prepare_image, published_settings
+from segrl.policies.settings import PolicySettings, answer_format_of, prepare_image, read_template
 from segrl.text import did_you_mean, most_alike
 from segrl.types import Frame
 
@@ -201,7 +202,7 @@ _NAME = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://[^?]+)(?:\?(?P<optio
 class ServedOptions:
     """What may follow the address (`?concurrency=32&retries=9`) or be given to `load`.
 
-    answer_format, frame, input_wh, system: as for a local checkpoint. family: `model_type` of the
+    answer_format, frame, input_wh, system, prompt_template: as for a local checkpoint. family: `model_type` of the
     model's configuration, for a model whose name does not say it. min_pixels, max_pixels: the limits
     of the server's own image processor, where they are not the family's (only `smart_resize` needs
     them). concurrency: requests under way at once. timeout_s and retries: see `Server`.
@@ -213,6 +214,7 @@ class ServedOptions:
     frame: str | None = None
     input_wh: tuple[int, int] | None = None
     system: str | None = None
+    prompt_template: str | None = None
     family: str | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
@@ -248,7 +250,11 @@ def load(name: str, **options: Any) -> OpenAIPolicy:
     )
     served = _served(server, model, chosen.family)
     settings = published_settings(model).override(
-        answer_format=chosen.answer_format, frame=chosen.frame, input_wh=_as_pair(chosen.input_wh), system=chosen.system
+        answer_format=chosen.answer_format,
+        frame=chosen.frame,
+        input_wh=_as_pair(chosen.input_wh),
+        system=chosen.system,
+        prompt_template=read_template(chosen.prompt_template),
     )
     return OpenAIPolicy(
         server,

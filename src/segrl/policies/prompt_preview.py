@@ -8,13 +8,12 @@ from pathlib import Path
 from segrl import answers
 from segrl.policies.chat import rendered
 from segrl.policies.frames import family_of
+from segrl.policies.published import published, published_settings
 from segrl.policies.settings import (
     PolicySettings,
     answer_format_of,
     is_served,
     model_name,
-    published,
-    published_settings,
     read_settings,
     refuse_code,
 )
@@ -73,7 +72,7 @@ def _shown(
     settings: PolicySettings, query: str, frame: str | None, family: str, processor: object = None
 ) -> ShownPrompt:
     chosen = answers.get(answer_format_of(settings, family))
-    prompt = chosen.prompt(query)
+    prompt = chosen.worded(settings.prompt_template).prompt(query)
     plain = f"{settings.system}\n\n{prompt}" if settings.system else prompt
     text = plain if processor is None else rendered(processor, prompt, settings.system)
     return ShownPrompt(text, chosen.name, frame, settings.input_wh)

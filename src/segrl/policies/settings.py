@@ -2,26 +2,23 @@
 
     {"answer_format": "seg-r1", "frame": "resized", "input_wh": [768, 768], "segmenter": "facebook/sam2.1-hiera-large"}
 
-Every key is optional; what is missing follows from the table of published checkpoints (`PUBLISHED`), then from the
-model family (`segrl.policies.frames`). What the table says was read in the authors' own code; the instruction of
-`seg-r1` is in our words.
+Every key is optional; what is missing follows from the model family (`segrl.policies.frames`). `prompt_template`
+names a file beside it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segrl.answers import NATIVE_FORMATS, get
+from segrl.answers import NATIVE_FORMATS
 from segrl.errors import ModelError
 from segrl.files import write_atomically
 from segrl.plugins import PREFIX
-from segrl.text import did_you_mean
+from segrl.text import did_you_mean, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +43,10 @@ def model_name(name: str) -> str:
 
 
 FILE_NAME = "segrl.json"
+TEMPLATE_NAME = "prompt_template.txt"
+
+QUERY = "{query}"
+"""Where a prompt template holds the user's words."""
 
 OTHER_ANSWER_FORMAT = "json-list"
 """What a policy of a family whose own answers are not known is asked for."""
@@ -68,8 +69,10 @@ class PolicySettings:
 
     answer_format: name of an answer format. frame: one of FRAME_NAMES. input_wh: (width, height)
     to which every image is squashed before the processor sees it. system: system prompt. segmenter: name of
-    the segmenter that it was trained with, which is then the default.
-    Raises ModelError for an unknown frame, a size that is no size, and `resized` without a size.
+    the segmenter that it was trained with, which is then the default. prompt_template: the text prompt that it was
+    trained with, `{query}` in the place of the query, where that is not the answer format's (`read_template`).
+    Raises ModelError for an unknown frame, a size that is no size, `resized` without a size, and a template without
+    `{query}`.
     """
 
     answer_format: str | None = None
@@ -77,6 +80,7 @@ class PolicySettings:
     input_wh: tuple[int, int] | None = None
     system: str | None = None
     segmenter: str | None = None
+    prompt_template: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.segmenter, str | None):
@@ -87,10 +91,18 @@ class PolicySettings:
             object.__setattr__(self, "input_wh", _checked_wh(self.input_wh))
         if self.frame == "resized" and self.input_wh is None:
             raise ModelError("frame 'resized' needs input_wh: the width and height that images are squashed to")
+        if self.prompt_template is not None and QUERY not in str(self.prompt_template):
+            raise ModelError(f"prompt_template holds no {QUERY}, which is where the query goes")
 
     def override(self, **options: Any) -> PolicySettings:
-        """These settings with every option that is not None put in its place."""
-        return replace(self, **{key: value for key, value in options.items() if value is not None})
+        """These settings with every option that is not None put in its place.
+
+        Another answer format takes a prompt template that was for the first one away.
+        """
+        given = {key: value for key, value in options.items() if value is not None}
+        if self.answer_format not in (None, given.get("answer_format", self.answer_format)):
+            given.setdefault("prompt_template", None)
+        return replace(self, **given)
 
 
 def refuse_code(settings: PolicySettings, name: str, *, trusted: bool) -> None:
@@ -128,14 +140,38 @@ def read_settings(directory: Path | str) -> PolicySettings:
         if key not in known:
             raise ModelError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
     try:
+        if values.get("prompt_template") is not None:
+            values["prompt_template"] = read_template(Path(directory) / Path(str(values["prompt_template"])).name)
         return PolicySettings(**values)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
+def read_template(file: Path | str | None) -> str | None:
+    """The text prompt in a file, without the line ends at its end; None for None.
+
+    Raises ModelError for a file that cannot be read and one without `{query}`.
+    """
+    if file is None:
+        return None
+    try:
+        text = Path(file).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeError) as error:
+        raise ModelError(f"cannot read the prompt template {file}: {first_line(error)}") from error
+    if QUERY not in text:
+        raise ModelError(f"the prompt template {file} holds no {QUERY}, which is where the query goes")
+    return text
+
+
 def write_settings(directory: Path | str, settings: PolicySettings) -> None:
-    """Write segrl.json into `directory`, which must exist; keys that are None are left out."""
+    """Write segrl.json into `directory`, which must exist; keys that are None are left out.
+
+    A prompt template is a file beside it.
+    """
     values = {key: value for key, value in asdict(settings).items() if value is not None}
+    if settings.prompt_template is not None:
+        write_atomically(Path(directory) / TEMPLATE_NAME, settings.prompt_template + "\n")
+        values["prompt_template"] = TEMPLATE_NAME
     write_atomically(Path(directory) / FILE_NAME, json.dumps(values, indent=2) + "\n")
 
 
@@ -152,66 +188,3 @@ def prepare_image(image: Image.Image, settings: PolicySettings) -> Image.Image:
     if settings.input_wh is None or rgb.size == settings.input_wh:
         return rgb
     return rgb.resize(settings.input_wh, PilImage.Resampling.BICUBIC)
-
-
-SAM_2 = "facebook/sam2-hiera-large"
-SAM_2_1 = "facebook/sam2.1-hiera-large"
-
-MAX_NEW_TOKENS = 512
-"""The longest answer of a policy that is not known to need more."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """How to use the checkpoints called `names` (on the hub; `*` stands for anything).
-
-    max_new_tokens: room for their reasoning and answer.
-    """
-
-    names: tuple[str, ...]
-    settings: PolicySettings
-    segmenter: str = SAM_2_1
-    max_new_tokens: int = MAX_NEW_TOKENS
-
-
-PUBLISHED = (
-    # 768×768 as it was trained; its authors' demo and referring evaluations give it 1024×1024 (`input_wh`).
-    Published(
-        ("geshang/Seg-R1-3B", "geshang/Seg-R1-7B"),
-        PolicySettings("seg-r1", "resized", (768, 768), get("seg-r1").system),
-    ),
-    Published(
-        ("Ricky06662/Seg-Zero-3B", "Ricky06662/Seg-Zero-7B", "Ricky06662/Seg-Zero-7B-Best-on-ReasonSegTest"),
-        PolicySettings("seg-zero", "resized", (840, 840)),
-        SAM_2,
-        1024,
-    ),
-    Published(("Ricky06662/VisionReasoner-7B",), PolicySettings("json-list", "resized", (840, 840)), SAM_2, 1024),
-    Published(("Qwen/Qwen2.5-VL-*",), PolicySettings("qwen-json", "smart_resize")),
-    Published(("Qwen/Qwen3-VL-*-Thinking*",), PolicySettings("qwen-json", "relative_1000"), max_new_tokens=4096),
-    Published(("Qwen/Qwen3-VL-*",), PolicySettings("qwen-json", "relative_1000")),
-    Published(("Qwen/Qwen2-VL-*",), PolicySettings("qwen2-vl", "relative_1000")),
-    Published(("OpenGVLab/InternVL*-HF",), PolicySettings("internvl", "relative_1000")),
-)
-"""The table; the first row that fits counts."""
-
-
-def published(name_or_path: str, table: Sequence[Published] = PUBLISHED) -> Published | None:
-    """The row for a name on the hub, here or behind a server, or for a directory called as the checkpoint is; or None.
-
-    >>> published("geshang/seg-r1-7b").settings.answer_format
-    'seg-r1'
-    """
-    wanted, is_directory = model_name(name_or_path).lower(), Path(name_or_path).is_dir()
-    directory = Path(wanted).name
-    for row in table:
-        for name in map(str.lower, row.names):
-            if fnmatchcase(wanted, name) or (is_directory and fnmatchcase(directory, Path(name).name)):
-                return row
-    return None
-
-
-def published_settings(name_or_path: str) -> PolicySettings:
-    """Those of a checkpoint that is known by its name; all None for any other."""
-    row = published(name_or_path)
-    return PolicySettings() if row is None else row.settings

@@ -37,7 +37,7 @@ class Reader:
         render_prompt: Callable[[list[dict[str, Any]]], str],
     ) -> None:
         self.settings, self.frame_for, self.render_prompt = settings, frame_for, render_prompt
-        self.format = answers.get(answer_format)
+        self.format = answers.get(answer_format).worded(settings.prompt_template)
 
     def prompt(self, example: Example) -> list[dict[str, Any]]:
         """The chat messages, with a placeholder where the image goes."""

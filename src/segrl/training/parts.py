@@ -13,7 +13,7 @@ from segrl import datasets, segmenters
 from segrl.errors import ModelError
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, read_completion
 from segrl.policies.frames import SmartResize
-from segrl.policies.settings import answer_format_of, refuse_code
+from segrl.policies.settings import answer_format_of, read_template, refuse_code
 from segrl.rewards.engine import RewardEngine
 from segrl.segmenters import Segmenter
 from segrl.text import first_line
@@ -53,7 +53,11 @@ def load_policy(recipe: Recipe) -> PolicyParts:
     found = find_settings(path)
     refuse_code(found, path, trusted=recipe.answer_format is not None)
     settings = found.override(
-        answer_format=recipe.answer_format, frame=section.frame, input_wh=section.input_wh, system=section.system
+        answer_format=recipe.answer_format,
+        frame=section.frame,
+        input_wh=section.input_wh,
+        system=section.system,
+        prompt_template=read_template(section.prompt_template),
     )
     processor, model_type = _load_processor(path)
     answer_format = answer_format_of(settings, model_type)

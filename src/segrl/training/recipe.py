@@ -29,7 +29,8 @@ class PolicySection(_Section):
     """The policy to train: a directory, a model's name on the hub, or `tiny`; a string is its `path`.
 
     What is not given follows from the policy's own segrl.json and its model family. system: the
-    system prompt; `answer_format` stands for the instruction of the recipe's answer format.
+    system prompt; `answer_format` stands for the instruction of the recipe's answer format. prompt_template: a file
+    with the text prompt, `{query}` in it, in place of the answer format's.
     freeze_vision_tower: train the language model alone.
     """
 
@@ -37,6 +38,7 @@ class PolicySection(_Section):
     frame: str | None = None
     input_wh: tuple[int, int] | None = None
     system: str | None = None
+    prompt_template: str | None = None
     freeze_vision_tower: bool = False
 
 
@@ -258,7 +260,12 @@ def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
     section, given = recipe.evaluation, recipe.policy
     if section is None or recipe.segmenter is None:
         raise RecipeError("this recipe measures nothing: give it an evaluation section and a segmenter")
-    options = {"frame": given.frame, "input_wh": given.input_wh, "system": given.system}
+    options = {
+        "frame": given.frame,
+        "input_wh": given.input_wh,
+        "system": given.system,
+        "prompt_template": given.prompt_template,
+    }
     return EvalSettings(
         policy=policy,
         dataset=section.dataset.name,
