@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.devices import ComputeType, device_name, installed_version, rank
 from segrl.errors import RecipeError
 from segrl.files import write_atomically
+from segrl.policies.kv_cache import keep_room
 from segrl.policies.patch_embedding import project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training.adapters import adapters, freeze_vision_tower
@@ -128,6 +129,7 @@ def _grpo_trainer(
         if model is not None:
             project_patches(model)
             share_images(model)
+    keep_room(getattr(trainer.model, "get_base_model", lambda: trainer.model)())
     trainer.add_callback(Rollouts(run, recipe.log.rollouts, config.num_generations))
     return trainer, rewards
 
