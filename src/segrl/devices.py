@@ -14,6 +14,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segrl.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 FASTER = 0.9
 """bfloat16 is chosen where it takes at most this share of float32's time."""
@@ -152,6 +158,43 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name as the system gives it; its architecture where the system gives none."""
     names = (line.partition(":")[2].strip() for line in _lines(cpuinfo) if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def default_device() -> torch.device:
+    """The GPU of this process (its LOCAL_RANK under `accelerate` and `torchrun`), or the CPU without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def parse_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name; without one `default_device`. Raises ModelError for a name that is none, and for a
+    device that is not here."""
+    import torch
+
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+        is_here = (device.index or 0) < torch.get_device_module(device).device_count()
+    except (RuntimeError, TypeError):
+        is_here = False
+    if not is_here:
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise ModelError(f"torch finds no device {name!r} here: use {', '.join(['cpu', *gpus])}")
+    return device
+
+
+def parse_dtype(name: str | None) -> torch.dtype:
+    """The dtype of that name; None is float32. Raises ModelError for another."""
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if (name or "float32") not in known:
+        raise ModelError(f"no dtype called {name}: use {', '.join(known)}")
+    return known[name or "float32"]
 
 
 def device_name(threads: int | None = None) -> str:

@@ -27,24 +27,8 @@ from segrl.text import first_line
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 """What is decoded; Pillow's other readers, some of which start programs, are never reached."""
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".avif",
-        ".jp2",
-        ".j2k",
-        ".ppm",
-        ".pgm",
-    }
-)
+_SUFFIXES = "jpg jpeg jfif png bmp webp tif tiff gif avif jp2 j2k ppm pgm"
+IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """File names that are taken for images in a folder."""
 
 MAX_MEGAPIXELS = 179.0

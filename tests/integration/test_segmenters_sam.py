@@ -12,9 +12,9 @@ from PIL import Image
 from random_weights import save_random
 
 from segrl import segmenters
+from segrl.devices import default_device, parse_device
 from segrl.errors import ModelError
 from segrl.segmenters.cache import MemoryCache
-from segrl.segmenters.loading import default_device, parse_device
 from segrl.segmenters.protocol import Embedding
 from segrl.segmenters.sam import Batcher
 from segrl.training import parse_recipe

@@ -150,7 +150,7 @@ def _placed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, and this process's own GPU where there are several and nobody chose."""
     import torch
 
-    from segrl.segmenters.loading import default_device
+    from segrl.devices import default_device
 
     if "device" in options or not takes_device(name) or torch.cuda.device_count() < 2:
         return dict(options)

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import cached_file
 
+from segrl.devices import parse_device
 from segrl.errors import ModelError
 from segrl.policies.checkpoint import FILE_NAME as ADAPTER_FILE
 from segrl.policies.checkpoint import HUB_NAME, base_of, check_files, lay_over, processor_place, with_known_names
@@ -25,7 +26,6 @@ from segrl.policies.settings import (
     refuse_code,
 )
 from segrl.policies.transformers_policy import TransformersPolicy
-from segrl.segmenters.loading import parse_device
 from segrl.text import first_line
 
 
@@ -64,7 +64,7 @@ def load(
     settings = found.override(
         answer_format=answer_format,
         frame=frame,
-        input_wh=_pair(input_wh),
+        input_wh=input_wh,
         system=system,
         prompt_template=read_template(prompt_template),
     )
@@ -192,11 +192,6 @@ def _check_hub(name: str) -> None:
         raise ModelError(
             f"there is no directory {name} here, and it could not be had from the hub ({first_line(error)})"
         ) from error
-
-
-def _pair(value: Any) -> Any:
-    """A recipe's or a command line's list as the tuple that PolicySettings wants; it checks the rest."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -252,7 +252,7 @@ def load(name: str, **options: Any) -> OpenAIPolicy:
     settings = published_settings(model).override(
         answer_format=chosen.answer_format,
         frame=chosen.frame,
-        input_wh=_as_pair(chosen.input_wh),
+        input_wh=chosen.input_wh,
         system=chosen.system,
         prompt_template=read_template(chosen.prompt_template),
     )
@@ -307,11 +307,6 @@ def _known(options: dict[str, Any], name: str) -> dict[str, Any]:
         if key not in known:
             raise ModelError(f"{name!r}: unknown option {key!r}; {did_you_mean(key, known)}")
     return options
-
-
-def _as_pair(value: Any) -> Any:
-    """A recipe's or a command line's list as the tuple that PolicySettings wants; it checks the rest."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _resize(family: str, settings: PolicySettings, options: ServedOptions) -> SmartResize | None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import torch
 
 
+Tiers = Sequence[Sequence[float]]
+"""Pairs (threshold, reward)."""
+
 SAM_R1_TIERS = ((0.5, 2.0), (0.7, 3.0), (0.8, 4.0))
 """SAM-R1 (arXiv 2505.22596): IoU in (0.5, 0.7] pays 2, in (0.7, 0.8] 3, above 0.8 4."""
 
@@ -36,7 +39,7 @@ def iou(rollout: Rollout) -> float:
     return rollout.score.iou
 
 
-def iou_tiers(rollout: Rollout, *, tiers: Sequence[Sequence[float]] = SAM_R1_TIERS) -> float:
+def iou_tiers(rollout: Rollout, *, tiers: Tiers = SAM_R1_TIERS) -> float:
     """What the highest tier pays whose threshold the IoU exceeds; 0 below the first.
 
     tiers: pairs (threshold, reward), see `check_tiers`.
@@ -44,7 +47,7 @@ def iou_tiers(rollout: Rollout, *, tiers: Sequence[Sequence[float]] = SAM_R1_TIE
     return max((float(reward) for threshold, reward in tiers if rollout.score.iou > threshold), default=0.0)
 
 
-def check_tiers(*, tiers: Sequence[Sequence[float]] = SAM_R1_TIERS) -> None:
+def check_tiers(*, tiers: Tiers = SAM_R1_TIERS) -> None:
     """Raises ValueError unless thresholds lie in [0, 1) and rise, and rewards are above 0 and rise with them.
 
     With any other tiers a worse mask could earn more, or the perfect one nothing.
@@ -179,10 +182,6 @@ def _at(mask: np.ndarray, x: float, y: float) -> bool:
     return bool(mask[min(math.floor(y), height - 1), min(math.floor(x), width - 1)])
 
 
-OVER = ("mask", "box")
-Tiers = Sequence[Sequence[float]]
-
-
 def matching(rollout: Rollout, *, over: str = "mask", tiers: Tiers | None = None) -> float:
     """Mean IoU of the matched objects, an object without a partner counting 0, in [0, 1].
 
@@ -204,7 +203,7 @@ def matching(rollout: Rollout, *, over: str = "mask", tiers: Tiers | None = None
 
 def check_matching(*, over: str = "mask", tiers: Tiers | None = None) -> None:
     """Raises ValueError for anything but mask and box, and for tiers that `check_tiers` refuses."""
-    if over not in OVER:
+    if over not in ("mask", "box"):
         raise ValueError(f"over is mask or box, not {over!r}")
     if tiers is not None:
         check_tiers(tiers=tiers)
@@ -227,7 +226,9 @@ def matching_box_point(rollout: Rollout, *, iou_threshold: float = 0.5, box_dist
     edges_MN4 = np.abs(boxes_M4[:, None] - targets_N4) / np.array([width, height, width, height])
     pairs_MN = (box_ious(boxes_M4[:, None], targets_N4) > iou_threshold).astype(float)
     pairs_MN += edges_MN4.mean(axis=-1) < box_distance
-    pairs_MN += np.array([[_points_at(prompt, target) for target in _targets(rollout)] for prompt in _prompts(rollout)])
+    pairs_MN += np.array(
+        [[_points_at(prompt, target) for target in _targets(rollout)] for prompt in rollout.answer.prompts]
+    )
     return _best_mean(pairs_MN)
 
 
@@ -243,10 +244,6 @@ def _best_mean(pairs_MN: np.ndarray) -> float:
 
     rows, columns = linear_sum_assignment(pairs_MN, maximize=True)
     return float(pairs_MN[rows, columns].sum() / max(pairs_MN.shape))
-
-
-def _prompts(rollout: Rollout) -> Sequence[MaskPrompt]:
-    return rollout.answer.prompts
 
 
 def _targets(rollout: Rollout) -> np.ndarray:
@@ -270,7 +267,7 @@ def _mask_ious(rollout: Rollout) -> np.ndarray:
 def _boxes(rollout: Rollout) -> np.ndarray:
     """The answer's boxes, `(M, 4)` xyxy; a prompt without one has its mask's, or none (zeros) if that is empty."""
     rows: list[Box] = []
-    for prompt, mask in zip(_prompts(rollout), rollout.segmentation.masks, strict=True):
+    for prompt, mask in zip(rollout.answer.prompts, rollout.segmentation.masks, strict=True):
         rows.append(prompt.box_xyxy or mask_to_box(mask.cpu().numpy()) or (0.0, 0.0, 0.0, 0.0))
     return np.array(rows, dtype=float).reshape(-1, 4)
 
@@ -281,11 +278,8 @@ def _target_boxes(rollout: Rollout) -> np.ndarray:
 
 def _points_at(prompt: MaskPrompt, target: np.ndarray) -> bool:
     """Whether the prompt's first foreground point lies on the target."""
-    height, width = target.shape
-    for (x, y), label in zip(prompt.points_xy, prompt.labels, strict=True):
-        if label:
-            return bool(target[min(math.floor(y), height - 1), min(math.floor(x), width - 1)])
-    return False
+    first = next((xy for xy, label in zip(prompt.points_xy, prompt.labels, strict=True) if label), None)
+    return first is not None and _at(target, *first)
 
 
 _SENTENCE_END = re.compile(r"\n|[!?。！？]|\.(?!\d)|(?<!\d)\.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from segrl.devices import parse_device, parse_dtype
 from segrl.errors import ModelError
 from segrl.images import content_id
 from segrl.masks import mask_to_box
@@ -39,14 +40,12 @@ def load_concept(
     import transformers
 
     from segrl.segmenters.checkpoint import model_type, read_model, read_processor
-    from segrl.segmenters.loading import default_device, parse_device, parse_dtype
 
     kind = model_type(name_or_path)
     if kind not in CONCEPT_MODELS:
         known = ", ".join(CONCEPT_MODELS)
         raise ModelError(f"{name_or_path} is a {kind}, no concept segmenter; these are: {known}")
-    place = parse_device(device) if device is not None else default_device()
-    model = read_model(transformers.Sam3Model, name_or_path, place, parse_dtype(dtype))
+    model = read_model(transformers.Sam3Model, name_or_path, parse_device(device), parse_dtype(dtype))
     processor = read_processor("Sam3Processor", name_or_path)
     return ConceptSegmenter(model, processor, score_threshold=score_threshold, mask_threshold=mask_threshold)
 

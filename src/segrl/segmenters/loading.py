@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from segrl.devices import parse_device, parse_dtype
 from segrl.errors import ModelError
 from segrl.options import check_options
 from segrl.segmenters.protocol import Segmenter
@@ -57,8 +57,7 @@ def load_tiny(*, device: str | None = None, passes: int = 2, weights: str | None
 
     if passes < 1:
         raise ValueError(f"passes is a whole number from 1 on, not {passes!r}")
-    place = parse_device(device) if device is not None else default_device()
-    return TinySegmenter(read_network(weights), device=place, passes=passes)
+    return TinySegmenter(read_network(weights), device=parse_device(device), passes=passes)
 
 
 @lru_cache(maxsize=1)
@@ -91,8 +90,7 @@ def load_sam(
     from segrl.segmenters.checkpoint import read_checkpoint
     from segrl.segmenters.sam import SamSegmenter
 
-    place = parse_device(device) if device is not None else default_device()
-    checkpoint = read_checkpoint(name_or_path, place, parse_dtype(dtype))
+    checkpoint = read_checkpoint(name_or_path, parse_device(device), parse_dtype(dtype))
     kept_dtype = None if cache_dtype is None else parse_dtype(cache_dtype)
     return SamSegmenter(
         checkpoint,
@@ -109,37 +107,3 @@ def _disk(checkpoint: Checkpoint, directory: str, max_bytes: int, dtype: torch.d
     from segrl.segmenters.cache import DiskCache, encoder_fingerprint
 
     return DiskCache(directory, encoder_fingerprint(checkpoint.model, checkpoint.processor), max_bytes, dtype)
-
-
-def default_device() -> torch.device:
-    """The GPU of this process (its LOCAL_RANK under `accelerate` and `torchrun`), or the CPU without one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-
-
-def parse_device(name: str | torch.device) -> torch.device:
-    """The device of that name. Raises ModelError for a name that is none, and for a device that is not here."""
-    import torch
-
-    try:
-        device = torch.device(name)
-        is_here = (device.index or 0) < torch.get_device_module(device).device_count()
-    except (RuntimeError, TypeError):
-        is_here = False
-    if not is_here:
-        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        raise ModelError(f"torch finds no device {name!r} here: use {', '.join(['cpu', *gpus])}")
-    return device
-
-
-def parse_dtype(name: str | None) -> torch.dtype:
-    """The dtype of that name; None is float32. Raises ModelError for another."""
-    import torch
-
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if (name or "float32") not in known:
-        raise ModelError(f"no dtype called {name}: use {', '.join(known)}")
-    return known[name or "float32"]
