@@ -4,7 +4,8 @@ python bench/cpu.py                    (part of `make bench`; bfloat16 where it 
 python bench/cpu.py --short --only float32,alone,native --out DIR     (few completions: for the tests)
 
 Writes cpu.json and the table of docs/performance.md. The slower processor is this one, held to AVX2: without
-instructions for bfloat16, as most laptops, desktops and many clouds are. The first step warms up and is left out.
+instructions for bfloat16, as most laptops, desktops and many clouds are. The first step warms up and is left out; where
+bfloat16 is emulated, one step of minutes is measured.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def measure(processor: str, kind: str, together: str, options: argparse.Namespac
 
 def start(run: Path, processor: str, kind: str, options: argparse.Namespace) -> subprocess.Popen[str]:
     """The quickstart's training without its measurements, as its command runs it."""
-    steps = 1 if options.short else options.steps
+    is_emulated = bool(PROCESSORS[processor]) and kind == "bfloat16"
+    steps = 1 if options.short or is_emulated else options.steps
     overrides = (
         "evaluation=null",
         "reward_check=false",
