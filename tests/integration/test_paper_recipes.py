@@ -11,8 +11,7 @@ import pytest
 
 from segrl import answers, datasets
 from segrl.errors import RecipeError
-from segrl.training.adapters import adapters
-from segrl.training.options import build_config
+from segrl.training.options import adapters, build_config
 from segrl.training.recipe import load_recipe, parse_recipe
 from segrl.training.stages import Stage, load_stages
 

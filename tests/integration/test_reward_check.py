@@ -16,8 +16,7 @@ from segrl.rewards import RewardEngine, build_terms
 from segrl.text_to_masks import TextToMasks
 from segrl.training import parse_recipe
 from segrl.training.checkpoints import RunDir
-from segrl.training.data import Reader
-from segrl.training.parts import Parts
+from segrl.training.parts import Parts, Reader
 from segrl.training.reward_check import _drawn, check_rewards, ensure_reward
 from segrl.types import ORIGINAL, RELATIVE_1000, Example, Frame
 

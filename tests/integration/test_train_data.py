@@ -16,8 +16,7 @@ from segrl.masks import from_rle
 from segrl.policies import PolicySettings
 from segrl.tiny import resolve_policy
 from segrl.training import parse_recipe
-from segrl.training.data import Reader, layout, lazy_dataset, rows_needed
-from segrl.training.parts import load_policy
+from segrl.training.parts import Reader, layout, lazy_dataset, load_policy, rows_needed
 from segrl.types import ORIGINAL, Example, Frame, MaskPrompt
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from segrl import policies
 from segrl.tiny.photos import SIDE, STRIDE, build, build_processor, save
-from segrl.training.adapters import freeze_vision_tower
+from segrl.training.options import freeze_vision_tower
 from segrl.types import Frame
 
 

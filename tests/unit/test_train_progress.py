@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from segrl.training.progress import Progress, summary_line
+from segrl.training.callbacks import Progress, summary_line
 
 LOGS = {
     "loss": 0.1,

@@ -16,9 +16,8 @@ from segrl.errors import RecipeError
 from segrl.evaluation import EvalRecord, Loaded, describe, write_evaluation
 from segrl.evaluation.run import answers_to
 from segrl.training.checkpoints import RunDir
-from segrl.training.data import spread
 from segrl.training.diagnosis import Finding, same_answer_in
-from segrl.training.parts import Parts
+from segrl.training.parts import Parts, spread
 from segrl.training.recipe import Recipe, eval_settings
 
 METRICS = ("giou", "ciou", "s_measure", "parse_rate")

@@ -1,17 +1,22 @@
-"""From a recipe's `trainer` section to TRL's configuration: what we add, and what we refuse."""
+"""From a recipe to TRL's and peft's configuration: what we add, what we refuse, and what of a policy is trained."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from segrl.devices import ComputeType, cpu_compute_type
 from segrl.errors import RecipeError
 from segrl.text import nearest, one_line
 from segrl.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 OURS: Mapping[str, str] = {
     "output_dir": "is the run's directory",
@@ -193,3 +198,47 @@ def _check_generation_phase(config: Any) -> None:
             f"({per_save}) must be a multiple of steps_per_generation × num_iterations ({per_generation}); "
             f"save_steps: {math.ceil(config.save_steps / fitting) * fitting} would do"
         )
+
+
+def adapters(recipe: Recipe) -> dict[str, Any]:
+    """`peft_config` and `quantization_config` for GRPOTrainer and SFTTrainer; nothing without a `peft` section.
+
+    Raises RecipeError for an option that LoraConfig does not have (naming the nearest), for what
+    either library finds wrong, and where bitsandbytes is not installed.
+    """
+    if recipe.peft is None:
+        return {}
+    from peft import LoraConfig
+
+    known = [field.name for field in dataclasses.fields(LoraConfig) if field.init]
+    for key in recipe.peft:
+        if key not in known:
+            raise RecipeError(f"unknown key peft.{key}; did you mean peft.{nearest(key, known)}?")
+    found: dict[str, Any] = {"peft_config": _made(LoraConfig, "peft", {"task_type": "CAUSAL_LM", **recipe.peft})}
+    if recipe.quantization is not None:
+        if find_spec("bitsandbytes") is None:
+            raise RecipeError("quantization needs bitsandbytes: pip install bitsandbytes")
+        from transformers import BitsAndBytesConfig
+
+        found["quantization_config"] = _made(BitsAndBytesConfig, "quantization", recipe.quantization)
+    return found
+
+
+def _made(config: Any, section: str, options: Mapping[str, Any]) -> Any:
+    try:
+        return config(**options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{section}: {one_line(error)}") from error
+
+
+def freeze_vision_tower(model: PreTrainedModel) -> None:
+    """Keeps the image encoder, its mergers included, as it is: the gradients stop before it, and its normalisations
+    and dropout stay as they are in use, whatever the trainer sets the model to.
+
+    Raises RecipeError for a model that has none.
+    """
+    tower = model.get_encoder(modality="image")
+    if tower is model:
+        raise RecipeError(f"policy.freeze_vision_tower: {type(model).__name__} has no image encoder of its own")
+    tower.requires_grad_(False).eval()
+    vars(tower)["train"] = lambda mode=True: tower  # `model.train()` calls this on its children

@@ -23,8 +23,7 @@ from segrl.training.recipe import Recipe
 from segrl.types import ORIGINAL, RELATIVE_1000, Example, MaskPrompt
 
 if TYPE_CHECKING:
-    from segrl.training.data import Reader
-    from segrl.training.parts import Parts
+    from segrl.training.parts import Parts, Reader
 
 GOLD = "gold"
 GOOD_IOU = 0.5

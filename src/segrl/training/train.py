@@ -118,7 +118,7 @@ def _run(
     say: Say,
 ) -> None:
     """Trains to the end, which leaves the last checkpoint."""
-    from segrl.training.progress import Progress
+    from segrl.training.callbacks import Progress
     from segrl.training.trainer import build, record_start
 
     checkpoint = run.last_complete(say) if is_main() else _last_whole(run)

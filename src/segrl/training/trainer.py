@@ -19,13 +19,11 @@ from segrl.files import write_atomically
 from segrl.policies.kv_cache import keep_room
 from segrl.policies.patch_embedding import project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
-from segrl.training.adapters import adapters, freeze_vision_tower
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
 from segrl.training.checkpoints import RunDir
-from segrl.training.data import layout, lazy_dataset, rows_needed
 from segrl.training.held_out import HeldOut, check_held_out
-from segrl.training.options import build_config
-from segrl.training.parts import Parts
+from segrl.training.options import adapters, build_config, freeze_vision_tower
+from segrl.training.parts import Parts, layout, lazy_dataset, rows_needed
 from segrl.training.pictures import Pictures
 from segrl.training.speed import Phases, add_first, keep_freed_memory
 
