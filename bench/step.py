@@ -27,8 +27,8 @@ from workload import random_prompt, save_random
 from segrl.answers.sam_r1 import SamR1
 from segrl.files import read_rows, write_atomically
 from segrl.memory_estimate import needs, setting_of
-from segrl.memory_estimate.models import POLICIES, PolicyModel, Vision, transformers_config
-from segrl.memory_estimate.needs import GB, peak
+from segrl.memory_estimate.dimensions import POLICIES, PolicyModel, Vision, transformers_config
+from segrl.memory_estimate.estimate import GB, peak
 from segrl.tiny import tokenizer as tiny_tokenizer
 from segrl.training import Recipe, load_recipe, train
 from segrl.types import UNKNOWN_FRAME, Answer, Frame, Reading, Status

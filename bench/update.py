@@ -27,7 +27,7 @@ from workload import photograph
 
 from segrl.devices import core_count, device_name
 from segrl.files import write_atomically
-from segrl.memory_estimate.models import PolicyModel, Vision
+from segrl.memory_estimate.dimensions import PolicyModel, Vision
 
 HERE = Path(__file__).parent
 MODEL = PolicyModel("qwen2_5_vl", 384, 2, 6, 2, 64, 1152, 1024, True, Vision(192, 2, 512, patch=14))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from segrl.answers.base import AnswerFormat, think_block
-from segrl.answers.prompts import read_boxes, round_prompt
+from segrl.answers.mask_prompts import read_boxes, round_prompt
 from segrl.answers.reading import Found
 from segrl.types import Frame, MaskPrompt, Status
 

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from segrl.errors import DataError, SegrlError
 from segrl.log_filters import warn_once
-from segrl.pixels import deep_samples, file_to_srgb, to_srgb
+from segrl.srgb import deep_samples, file_to_srgb, to_srgb
 from segrl.text import first_line
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -68,7 +68,7 @@ class PictureOptions:
 
     page: which of several pages or frames, from 0; None reads the first and says so once. full_scale: the
     sample that is white in files of more than 8 bits or of floats; None takes what the file declares, or the
-    smallest of `pixels.FULL_SCALES` that no sample exceeds. max_megapixels: larger pictures are refused. masks:
+    smallest of `srgb.FULL_SCALES` that no sample exceeds. max_megapixels: larger pictures are refused. masks:
     "stored" says that a data set's masks were drawn on the stored pixels of photographs that EXIF turns;
     "upright" that they were drawn as the photograph is shown. Raises DataError for other values.
     """

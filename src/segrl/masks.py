@@ -18,7 +18,7 @@ from PIL import Image
 from segrl.contours import edge_rings
 from segrl.errors import DataError
 from segrl.images import AS_IT_IS, PictureOptions, open_image
-from segrl.pixels import deep_samples
+from segrl.srgb import deep_samples
 from segrl.types import Box
 
 MAX_PIXELS = 2**28

@@ -86,10 +86,7 @@ class Result:
 
     def cutout(self) -> Image.Image:
         """The image as RGBA, transparent wherever no mask is."""
-        alpha = Image.fromarray(self.mask.astype(np.uint8) * 255)
-        found = self.image.convert("RGBA")
-        found.putalpha(alpha)
-        return found
+        return overlay.cutout(self.image, self.mask)
 
     def to_detections(self) -> supervision.Detections:
         """The masks as supervision's Detections: `xyxy` around each mask, `confidence` from the scores, class 0.

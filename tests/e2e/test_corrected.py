@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segrl import brush, datasets
+from segrl import brush_rle, datasets
 from segrl.files import read_rows
 from segrl.masks import read_mask_values
 
@@ -149,7 +149,7 @@ def test_label_studio(drafts: Path) -> None:
             percent = 100 / np.array(mask.shape[::-1])
             ring = np.array(max(_coco(mask), key=len)).reshape(-1, 2)
             value, kind = (
-                ({"format": "rle", "rle": brush.encode(mask)}, "brushlabels")
+                ({"format": "rle", "rle": brush_rle.encode(mask)}, "brushlabels")
                 if n % 2
                 else ({"points": (ring * percent).tolist()}, "polygonlabels")
             )

@@ -10,7 +10,7 @@ import pytest
 
 from segrl import policies
 from segrl.errors import ModelError
-from segrl.memory_estimate.models import from_config
+from segrl.memory_estimate.dimensions import from_config
 from segrl.policies.checkpoint import base_of
 from segrl.policies.loading import load_processor
 from segrl.policies.openai_policy import read_reply

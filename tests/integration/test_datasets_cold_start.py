@@ -22,7 +22,7 @@ from segrl.datasets.gold import write_prompts
 from segrl.datasets.write_reasoning import MIN_WORDS, agree, write_reasoning
 from segrl.errors import DataError, SegrlError, ServerError
 from segrl.files import make_directory, read_rows
-from segrl.policies import server
+from segrl.policies import http_client
 from segrl.segmenters import load as load_segmenter
 from segrl.types import ORIGINAL, MaskPrompt
 
@@ -165,7 +165,7 @@ def good(number: int, body: dict[str, Any]) -> Reply:
 
 @pytest.fixture
 def made(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(server, "_delay_s", lambda attempt, backoff_s: 0.0)
+    monkeypatch.setattr(http_client, "_delay_s", lambda attempt, backoff_s: 0.0)
     make(folder, tmp_path / "made")
     return tmp_path / "made"
 

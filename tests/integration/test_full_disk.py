@@ -86,7 +86,7 @@ def test_a_read_only_disk_and_one_that_goes_away(photos: Path, disk: Path, tmp_p
     remount(disk, "ro")
     fails_in_one_line(segment(photos, *COMMAND, "--out", disk / "out"), "Read-only file system", "to the directory")
     remount(disk, "rw")
-    write = "segrl.folder_job.work.write"
+    write = "segrl.folder_job.worker.write"
     with monkeypatch.context() as patch:
         patch.setattr(write, lambda *_: shutil.rmtree(disk / "out"))
         fails_in_one_line(segment(photos, *COMMAND, "--out", disk / "out"), "No such file")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from segrl.memory_estimate.models import PolicyModel, Vision, transformers_config
-from segrl.memory_estimate.needs import Block
+from segrl.memory_estimate.dimensions import PolicyModel, Vision, transformers_config
+from segrl.memory_estimate.estimate import Block
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the name that TRL calls checkpointing by
 

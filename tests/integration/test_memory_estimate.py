@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from segrl.cli.app import app
 from segrl.errors import RecipeError
-from segrl.memory_estimate import altered, models, needs, setting_of, settings_of, smallest_changes
-from segrl.memory_estimate.changes import CHANGES, _all, _sharding
-from segrl.memory_estimate.needs import GB, TRL, adapter_parameters, fits, peak, vllm_sequences
+from segrl.memory_estimate import altered, dimensions, needs, setting_of, settings_of, smallest_changes
+from segrl.memory_estimate.estimate import GB, TRL, adapter_parameters, fits, peak, vllm_sequences
+from segrl.memory_estimate.suggestions import CHANGES, _all, _sharding
 from segrl.policies import PUBLISHED as TABLE
 from segrl.tiny.model import build
 from segrl.training.recipe import load_recipe
@@ -59,45 +59,45 @@ PUBLISHED = {  # what the hub says of the checkpoints' sizes
 }
 
 
-@pytest.mark.parametrize("name", models.POLICIES)
+@pytest.mark.parametrize("name", dimensions.POLICIES)
 def test_policies_have_as_many_parameters_as_in_transformers(name: str, tmp_path: Path):
     """The table, the configuration of the hub read by us, and the same read and built by transformers."""
     from transformers import AutoConfig
 
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS[name]))
     built = without_weights(AutoConfig.from_pretrained(tmp_path))
-    model = models.POLICIES[name]
-    assert model == models.policy_model(str(tmp_path))
+    model = dimensions.POLICIES[name]
+    assert model == dimensions.policy_model(str(tmp_path))
     assert model.parameters == count(built) == PUBLISHED[name]
     assert model.vision_parameters == count(built.get_encoder(modality="image"))
-    assert without_weights(models.transformers_config(model)).num_parameters() == built.num_parameters()
+    assert without_weights(dimensions.transformers_config(model)).num_parameters() == built.num_parameters()
     kept = {layer.name.removesuffix(".weight") for layer in model.linears()}
     assert kept <= {name for name, _ in built.named_modules()}
 
 
 def test_configurations_that_leave_out_defaults_are_read():
-    assert models.from_config(SAVED_BY_4_49) == models.POLICIES["Qwen/Qwen2.5-VL-7B-Instruct"]
+    assert dimensions.from_config(SAVED_BY_4_49) == dimensions.POLICIES["Qwen/Qwen2.5-VL-7B-Instruct"]
     lacking = {key: value for key, value in SAVED_BY_4_49.items() if key != "hidden_size"}
     with pytest.raises(RecipeError, match="the configuration of x does not say its hidden_size"):
-        models.from_config(lacking, "x")
+        dimensions.from_config(lacking, "x")
 
 
 def test_published_checkpoints_are_as_large_as_what_they_began_from(tmp_path: Path):
     for row in (row for row in TABLE if row.bases):
         assert len(row.names) == len(row.bases)
         for name, base in zip(row.names, row.bases, strict=True):
-            assert models.policy_model(name).parameters == PUBLISHED[base]
-    thinking = models.policy_model("Qwen/Qwen3-VL-4B-Thinking")
+            assert dimensions.policy_model(name).parameters == PUBLISHED[base]
+    thinking = dimensions.policy_model("Qwen/Qwen3-VL-4B-Thinking")
     assert thinking.parameters == PUBLISHED["Qwen/Qwen3-VL-4B-Instruct"]
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/Qwen3-VL-8B-Instruct"}')
-    assert models.policy_model(str(tmp_path)).parameters == PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"]
+    assert dimensions.policy_model(str(tmp_path)).parameters == PUBLISHED["Qwen/Qwen3-VL-8B-Instruct"]
 
 
-@pytest.mark.parametrize("name", models.SEGMENTERS)
+@pytest.mark.parametrize("name", dimensions.SEGMENTERS)
 def test_segmenters_have_as_many_parameters_as_in_transformers(name: str):
     from transformers import Sam2Config, Sam2Model
 
-    sam = models.SEGMENTERS[name]
+    sam = dimensions.SEGMENTERS[name]
     widths = [sam.embed * 2**stage for stage in range(4)]
     backbone = {
         "model_type": "sam2_hiera_det_model",
@@ -117,11 +117,11 @@ def test_segmenters_have_as_many_parameters_as_in_transformers(name: str):
 
 
 def test_a_directory_is_read_from_its_configuration(tmp_path: Path):
-    assert models.policy_model(str(save_policy(tmp_path / "policy"))).parameters == count(build(SHAPE))
-    assert models.policy_model("tiny").parameters < 10e6
+    assert dimensions.policy_model(str(save_policy(tmp_path / "policy"))).parameters == count(build(SHAPE))
+    assert dimensions.policy_model("tiny").parameters < 10e6
     with pytest.raises(RecipeError, match=r"knows Qwen2-VL, Qwen2\.5-VL and Qwen3-VL"):
-        models.from_config({"model_type": "llama"}, "x")
-    for read in (models.policy_model, models.segmenter_model):
+        dimensions.from_config({"model_type": "llama"}, "x")
+    for read in (dimensions.policy_model, dimensions.segmenter_model):
         with pytest.raises(RecipeError, match=r"does not know the .* who/knows: it knows"):
             read("who/knows")
 
@@ -139,7 +139,7 @@ def test_a_directory_is_read_from_its_configuration(tmp_path: Path):
 def test_adapters_are_as_large_as_pefts(tmp_path: Path, options: dict):
     from peft import LoraConfig, get_peft_model
 
-    policy = models.policy_model(str(save_policy(tmp_path / "policy")))
+    policy = dimensions.policy_model(str(save_policy(tmp_path / "policy")))
     model = get_peft_model(build(SHAPE), LoraConfig(task_type="CAUSAL_LM", **options))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert adapter_parameters(policy, options) == trained

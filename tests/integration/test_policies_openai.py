@@ -21,14 +21,14 @@ from PIL import Image
 from segrl import loading, policies, segmenters
 from segrl.errors import ModelError, ServerError
 from segrl.evaluation import Share, run
-from segrl.folder_job.work import Plan, Task, answered
+from segrl.folder_job.worker import Plan, Task, answered
 from segrl.jobs import Seat
 from segrl.loading import make_text_to_masks
 from segrl.pipeline import Pipeline
-from segrl.policies import frames, openai_policy, server, settings
+from segrl.policies import frames, http_client, openai_policy, settings
 from segrl.policies.frames import FAMILY_RESIZE, family_of
+from segrl.policies.http_client import Server
 from segrl.policies.openai_policy import OpenAIPolicy, read_reply
-from segrl.policies.server import Server
 from segrl.segmenters import load as load_segmenter
 from segrl.types import RELATIVE_1000, Frame, Status
 
@@ -39,8 +39,8 @@ QUICK = "?retries=2&timeout_s=20"
 
 @pytest.fixture(autouse=True)
 def _quick_and_without_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_delay_s", lambda attempt, backoff_s: 0.0)
-    monkeypatch.delenv(server.KEY_VARIABLE, raising=False)
+    monkeypatch.setattr(http_client, "_delay_s", lambda attempt, backoff_s: 0.0)
+    monkeypatch.delenv(http_client.KEY_VARIABLE, raising=False)
 
 
 def load(fake: Any, model: str = MODEL, query: str = QUICK, **options: Any) -> OpenAIPolicy:
@@ -257,14 +257,14 @@ def test_waits_as_long_as_the_server_asks() -> None:
         one = Server(fake.url, sleep=waits.append)
         assert one.post("chat/completions", {}, lambda reply: reply["value"]) == 1
         one.close()
-    assert waits == [7.0, server.MAX_WAIT_S, 0.0]
+    assert waits == [7.0, http_client.MAX_WAIT_S, 0.0]
 
 
 @pytest.mark.parametrize("attempt", range(9))
 def test_delays_grow_and_are_bounded(attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    longest = min(2**attempt, server.MAX_WAIT_S)
-    assert longest / 2 <= server._delay_s(attempt, 1.0) <= longest
+    longest = min(2**attempt, http_client.MAX_WAIT_S)
+    assert longest / 2 <= http_client._delay_s(attempt, 1.0) <= longest
 
 
 def test_the_key_is_sent_and_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +283,7 @@ def test_no_key_is_sent_without_being_asked_for(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
     with serving(text("x")) as fake:
         ask(load(fake))
-        monkeypatch.setenv(server.KEY_VARIABLE, "sk-mine")
+        monkeypatch.setenv(http_client.KEY_VARIABLE, "sk-mine")
         ask(load(fake))
     assert fake.keys == [None, "Bearer sk-mine"]
 
@@ -357,6 +357,6 @@ def test_nothing_asked_for_is_nothing_sent() -> None:
 
 
 def test_the_docstrings_examples() -> None:
-    for module in (server, openai_policy, frames, settings):
+    for module in (http_client, openai_policy, frames, settings):
         assert doctest.testmod(module).failed == 0
     assert family_of("my-Qwen2_5-VL-lora") == "qwen2_5_vl"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from serving import box_mask, png, running, text_of
 
-from segrl import brush
+from segrl import brush_rle
 from segrl.contours import EDITABLE_PX
 from segrl.masks import polygons_to_mask
 from segrl.web.errors import Refused
@@ -52,13 +52,13 @@ def unpack(data):
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
 def test_run_lengths_hold_every_mask(mask):
-    rgba = unpack(brush.encode(mask)).reshape(*mask.shape, 4)
+    rgba = unpack(brush_rle.encode(mask)).reshape(*mask.shape, 4)
     assert (rgba == (mask[..., None] * 255)).all()
 
 
 @given(st.integers(1, 300_000))
 def test_runs_that_no_field_holds_are_cut(n):
-    assert len(unpack(brush.encode(np.ones((1, n // 100 + 1), dtype=bool)))) == 4 * (n // 100 + 1)
+    assert len(unpack(brush_rle.encode(np.ones((1, n // 100 + 1), dtype=bool)))) == 4 * (n // 100 + 1)
 
 
 def test_a_hint_is_the_query():

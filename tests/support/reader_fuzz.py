@@ -24,7 +24,7 @@ import numpy as np
 from dataset_files import annotation, box_mask, coco_image, crowd_runs, rectangle, save_image, save_json, save_mask
 from PIL import Image
 
-from segrl import brush, datasets
+from segrl import brush_rle, datasets
 from segrl.errors import DataError
 from segrl.images import read_picture
 from segrl.masks import read_mask, to_rle
@@ -98,7 +98,7 @@ def jsonl(place: Path) -> tuple[Path, Callable[[], Any]]:
 def label_studio(place: Path) -> tuple[Path, Callable[[], Any]]:
     save_image(place / "images" / "a.jpg")
     size = {"original_width": 12, "original_height": 8, "image_rotation": 0}
-    rle = {"format": "rle", "rle": brush.encode(box_mask(A)), "brushlabels": ["dog"]}
+    rle = {"format": "rle", "rle": brush_rle.encode(box_mask(A)), "brushlabels": ["dog"]}
     ring = {"points": [[10, 10], [50, 10], [50, 60]], "polygonlabels": ["dog"]}
     box = {"x": 10, "y": 10, "width": 30, "height": 30, "rotation": 10, "rectanglelabels": ["cat"]}
     kinds = ("brushlabels", "polygonlabels", "rectanglelabels")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segrl import answers
-from segrl.answers.prompts import MAX_BOXES, MAX_POINTS
+from segrl.answers.mask_prompts import MAX_BOXES, MAX_POINTS
 from segrl.types import MaskPrompt, Status
 
 ALL = answers.names()

@@ -12,7 +12,7 @@ from test_answers import NO_TARGET, READ
 from test_answers_properties import NAMES, PROMPTS, TEXTS
 
 from segrl import answers, segmenters
-from segrl.answers.prompts import MAX_BOXES
+from segrl.answers.mask_prompts import MAX_BOXES
 from segrl.coordinates import without_outside
 from segrl.text_to_masks import TextToMasks
 from segrl.types import ORIGINAL, RELATIVE_1000, UNKNOWN_FRAME, Answer, Box, Frame, MaskPrompt, Point, Status

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from segrl import answers
-from segrl.answers.prompts import MAX_BOXES, MAX_POINTS
+from segrl.answers.mask_prompts import MAX_BOXES, MAX_POINTS
 from segrl.types import Status
 
 # Each stands for a text that repeats its middle: (before, middle, after).

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from segrl import answers
 from segrl.answers.lenient_json import Literal, LiteralError, read_first, read_whole
-from segrl.answers.prompts import group, own_points, round_prompt
+from segrl.answers.mask_prompts import group, own_points, round_prompt
 from segrl.coordinates import to_lattice
 from segrl.types import UNKNOWN_FRAME, Box, Frame, MaskPrompt, Point, Status
 

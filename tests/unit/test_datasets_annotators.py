@@ -12,7 +12,7 @@ import pytest
 from dataset_files import box_mask, save_image, save_json
 from PIL import Image
 
-from segrl import brush, datasets, exports
+from segrl import brush_rle, datasets, exports
 from segrl.errors import DataError
 from segrl.exports.base import Style
 from segrl.masks import mask_to_polygons, png_bytes
@@ -170,7 +170,7 @@ def percent(ring: list[float]) -> list[list[float]]:
 
 
 REGIONS = [
-    region("brushlabels", "dog", format="rle", rle=brush.encode(box_mask(A))),
+    region("brushlabels", "dog", format="rle", rle=brush_rle.encode(box_mask(A))),
     region("polygonlabels", "cat", points=percent(mask_to_polygons(box_mask(B))[0])),
     region("ellipselabels", "sun", x=50, y=50, radiusX=100 / 6, radiusY=25, rotation=0),
     {"type": "choices", "id": "c", "value": {"choices": ["good"]}},
@@ -238,7 +238,7 @@ def test_label_studio_rectangles(tmp_path):
         ([task(region("brushlabels", "dog", rle="text"))], "no list of bytes"),
         ([task(region("brushlabels", "dog", rle=10**11))], "no list of bytes"),
         ([task(region("brushlabels", "dog", rle=[1, 256]))], "no list of bytes"),
-        ([task(region("brushlabels", "dog", rle=brush.encode(np.ones((30, 40), bool))))], "4800 bytes"),
+        ([task(region("brushlabels", "dog", rle=brush_rle.encode(np.ones((30, 40), bool))))], "4800 bytes"),
         ([task(region("polygonlabels", "dog", points=[[1e9, 0], [1, 1], [0, 1]]))], "far outside"),
         ([task(region("polygonlabels", "dog", points=3))], "no values of a polygon"),
         ([task(REGIONS[0] | {"image_rotation": 90})], "turned by 90"),

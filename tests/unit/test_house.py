@@ -21,7 +21,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 # From the lowest to the highest; a module imports its own layer and those below.
 LAYERS = (
     {"types", "errors", "files", "log_filters", "devices", "text", "options", "plugins"},
-    {"pixels", "brush", "images", "masks", "contours", "overlay", "coordinates", "jobs"},
+    {"srgb", "brush_rle", "images", "masks", "contours", "overlay", "coordinates", "jobs"},
     {"answers", "segmenters", "scoring"},
     {"text_to_masks", "turns", "tiny"},
     {"policies", "rewards", "datasets"},

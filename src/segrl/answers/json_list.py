@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.lenient_json import Literal, read_first, read_whole
-from segrl.answers.prompts import (
+from segrl.answers.mask_prompts import (
     MAX_BOXES,
     MAX_POINTS,
     check_count,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from segrl.answers.prompts import MAX_BOXES, MAX_POINTS, group
+from segrl.answers.mask_prompts import MAX_BOXES, MAX_POINTS, group
 from segrl.answers.reading import split_reasoning
 from segrl.answers.scan import Item, Row, Scan, groups
 from segrl.types import RELATIVE_1000, Answer, Box, Frame, MaskPrompt, Point, Status

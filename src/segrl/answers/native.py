@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.json_list import JsonList, read_entries, read_field, read_foreground, to_prompts
 from segrl.answers.lenient_json import Literal, read_whole
-from segrl.answers.prompts import MAX_BOXES, MAX_POINTS, check_count, group, read_box, read_boxes, round_prompt
+from segrl.answers.mask_prompts import MAX_BOXES, MAX_POINTS, check_count, group, read_box, read_boxes, round_prompt
 from segrl.answers.reading import BadValues, Found, Unreadable, blocks, tag_pattern
 from segrl.answers.scan import BY_TAGS, scan_fields, scan_percent_points, scan_rows, scan_tags, y_first
 from segrl.types import Box, Frame, MaskPrompt, Point, Status

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.json_list import read_answer_tag, read_field
-from segrl.answers.prompts import (
+from segrl.answers.mask_prompts import (
     MAX_BOXES,
     MAX_POINTS,
     check_count,

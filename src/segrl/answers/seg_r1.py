@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
 from segrl.answers.lenient_json import read_whole
-from segrl.answers.prompts import (
+from segrl.answers.mask_prompts import (
     MAX_BOXES,
     MAX_POINTS,
     check_count,

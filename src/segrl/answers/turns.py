@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from segrl.answers.prompts import nearest_home
+from segrl.answers.mask_prompts import nearest_home
 from segrl.coordinates import box_iou
 from segrl.types import Answer, MaskPrompt, Point, Status
 

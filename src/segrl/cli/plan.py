@@ -46,7 +46,7 @@ def plan(
 def _show(name: str, setting: Setting) -> bool:
     """Prints one stage's table; whether it fits."""
     from segrl.memory_estimate import altered, needs, smallest_changes
-    from segrl.memory_estimate.needs import GB, fits, peak
+    from segrl.memory_estimate.estimate import GB, fits, peak
 
     parts = needs(setting)
     phase, most = peak(parts)
@@ -73,7 +73,7 @@ def _show(name: str, setting: Setting) -> bool:
 
 def _said_of(before: Setting, after: Setting, alters: list[str]) -> list[str]:
     """What the changes mean for the training and for the host's memory."""
-    from segrl.memory_estimate.needs import GB
+    from segrl.memory_estimate.estimate import GB
 
     lines = [f"this alters the training: {', '.join(alters)}" if alters else "the training stays as it is"]
     if after.zero == 3 and before.zero < 3:
@@ -85,7 +85,7 @@ def _said_of(before: Setting, after: Setting, alters: list[str]) -> list[str]:
 
 
 def _gpus(setting: Setting) -> str:
-    from segrl.memory_estimate.needs import GB
+    from segrl.memory_estimate.estimate import GB
 
     each = f"{setting.memory / GB:g} GB"
     return f"{each}" if setting.gpus == 1 else f"{setting.gpus} × {each}"

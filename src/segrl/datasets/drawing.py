@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segrl import brush
+from segrl import brush_rle
 from segrl.errors import DataError
 from segrl.files import parse_json
 from segrl.images import AS_IT_IS, SWAPS_SIDES, TURNS, ImageBytes, Picture, PictureOptions, content_id
@@ -306,4 +306,4 @@ def pasted(data: str, corner: Point, image_hw: tuple[int, int], name: str) -> np
 
 def painted(rle: bytes, image_hw: tuple[int, int], name: str) -> np.ndarray:
     """A brush region of Label Studio."""
-    return brush.decode(rle, image_hw, name)
+    return brush_rle.decode(rle, image_hw, name)

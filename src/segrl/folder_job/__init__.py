@@ -2,7 +2,7 @@
 
 from segrl.folder_job.inputs import Inputs, Job, find_jobs, fingerprint, with_prompts
 from segrl.folder_job.run import Summary, Tally, segment_photos
-from segrl.folder_job.work import Plan
+from segrl.folder_job.worker import Plan
 
 __all__ = [
     "Inputs",

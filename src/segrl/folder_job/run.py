@@ -17,7 +17,7 @@ from segrl.exports import Export, FileState, Found, ImageRecord
 from segrl.files import make_directory
 from segrl.folder_job.inputs import Job
 from segrl.folder_job.records import LOCK, Records
-from segrl.folder_job.work import Plan, Task, about, answered, write
+from segrl.folder_job.worker import Plan, Task, about, answered, write
 from segrl.jobs import Executor, Here, Lost, Processes, locked
 from segrl.jobs.workers import Work
 

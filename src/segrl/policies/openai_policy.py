@@ -28,8 +28,8 @@ from segrl.errors import ModelError, ServerError
 from segrl.files import legible
 from segrl.policies.base import Completion, request_seed, sample_seed
 from segrl.policies.frames import FAMILY_RESIZE, SmartResize, check_family, family_of, frame_name, frame_rule
+from segrl.policies.http_client import Server, read_key
 from segrl.policies.published import published_settings
-from segrl.policies.server import Server, read_key
 from segrl.policies.settings import PolicySettings, answer_format_of, prepare_image, read_template
 from segrl.text import did_you_mean, most_alike
 from segrl.types import Frame

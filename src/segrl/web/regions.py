@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from segrl import brush
+from segrl import brush_rle
 from segrl.masks import mask_to_box, mask_to_polygons
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 from segrl.web.errors import invalid
@@ -118,7 +118,7 @@ def region(wanted: Wanted, mask: np.ndarray, tolerance_px: float = 0.0) -> dict[
         return None
     height, width = mask.shape
     if wanted.kind == "brushlabels":
-        value: dict[str, Any] = {"format": "rle", "rle": brush.encode(mask)}
+        value: dict[str, Any] = {"format": "rle", "rle": brush_rle.encode(mask)}
     elif wanted.kind == "polygonlabels":
         value = _polygon(mask, tolerance_px)
     else:

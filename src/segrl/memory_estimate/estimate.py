@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segrl.memory_estimate.models import PolicyModel, SegmenterModel, policy_model, segmenter_model
+from segrl.memory_estimate.dimensions import PolicyModel, SegmenterModel, policy_model, segmenter_model
 from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
 from segrl.training.recipe import Recipe
 from segrl.training.stages import Stage

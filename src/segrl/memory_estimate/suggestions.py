@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from segrl.memory_estimate.needs import Setting, fits, vllm_sequences
+from segrl.memory_estimate.estimate import Setting, fits, vllm_sequences
 
 MOST = 4
 """Changes that are tried together."""
