@@ -73,6 +73,30 @@ def test_samples_are_seeded_and_do_not_depend_on_the_batch(policy):
     assert twice[0] != twice[1]
 
 
+def test_a_request_is_read_once_for_all_its_samples(policy):
+    """Its picture too; batches are as wide as asked for."""
+    rows: dict[str, list[int]] = {"prompt": [], "token": [], "patches": []}
+
+    def count(module, args, kwargs):
+        n, length = kwargs["inputs_embeds"].shape[:2]
+        rows["prompt" if length > 1 else "token"].append(n)
+
+    text, eyes = policy.model.model.language_model, policy.model.model.visual
+    hooks = [text.register_forward_pre_hook(count, with_kwargs=True)]
+    hooks.append(eyes.register_forward_pre_hook(lambda module, args: rows["patches"].append(len(args[0]))))
+    options = {"max_new_tokens": 2, "temperature": 1.0, "num_samples": 4}
+    policy.generate(pictures(2), ["the red circle"] * 2, batch_size=8, **options)
+    policy.generate(pictures(2), ["the red circle"] * 2, batch_size=3, **options)
+    for hook in hooks:
+        hook.remove()
+    once = rows["patches"][1]
+    assert rows == {
+        "prompt": [2, 1, 1],
+        "token": [8] * 2 + [3, 3, 1, 1] * 2,
+        "patches": [2 * once, once, once],
+    }
+
+
 @pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"autocast": True}])
 def test_bfloat16_weights_or_arithmetic(directory, options):
     policy = policies.load(str(directory), **options)

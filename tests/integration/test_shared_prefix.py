@@ -50,9 +50,11 @@ def place(tmp_path_factory) -> Path:
 
 def recipe_of(policy: Path, **trainer: Any) -> Any:
     more = {key: trainer.pop(key) for key in ("peft", "training") if key in trainer}
+    frozen = trainer.pop("policy.freeze_vision_tower", False)
+    policy_section = {"path": str(policy), "input_wh": [112, 112], "frame": "relative_1000"}
     values = {
         "method": "grpo",
-        "policy": {"path": str(policy), "input_wh": [112, 112], "frame": "relative_1000"},
+        "policy": {**policy_section, "freeze_vision_tower": frozen},
         "answer_format": "seg-r1",
         "segmenter": "box",
         "dataset": {"name": "tiny", "n": 12, "seed": 3, "kinds": ["colour_shape", "pair"]},
@@ -169,6 +171,34 @@ def test_five_steps_of_training_are_equal(place: Path, tmp_path: Path, family: s
     assert max(row["grad_norm"] for row in rows[0]) > 0.01
     for key, plain in weights[1].items():
         torch.testing.assert_close(weights[0][key], plain, rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "rows"),
+    [
+        ("qwen2_5_vl", {"peft": LORA, "gradient_checkpointing": True}, 2),
+        ("internvl", {}, 2),
+        ("qwen3_5", {}, 2),  # a family whose update cannot share
+        ("fast_vlm", {}, 8),
+        ("fast_vlm", {"policy.freeze_vision_tower": True}, 2),
+        ("qwen3_vl", {"training": {"shared_prefix": False}}, 8),
+    ],
+)
+def test_rollouts_read_each_prompt_once(place: Path, tmp_path: Path, family: str, more: Any, rows: int):
+    ids, read = [], []
+    for shared in (True, False):
+        recipe = recipe_of(
+            place / family, **{"max_completion_length": 6, "training": {"shared_prefix": shared}, **more}
+        )
+        trainer = build(Parts(recipe), RunDir(tmp_path / str(shared)), say=lambda line: None).trainer
+        trainer._bare(trainer.model).model.language_model.register_forward_pre_hook(
+            lambda module, args, kwargs: read.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+        )
+        torch.manual_seed(0)
+        trainer.model.train()
+        ids.append(trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))["completion_ids"])
+    assert torch.equal(*ids)
+    assert read[0] == rows
 
 
 def test_micro_batches_hold_whole_groups_in_the_order_of_trls_shuffle(place: Path, tmp_path: Path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from segrl.training.packing import PADDING, groups_of, lengths_of, pack, spread, visible
+from segrl.policies.one_prefill import equal_rows
+from segrl.training.packing import PADDING, lengths_of, pack, spread, visible
 
 X = 0  # padding
 IDS_MP = torch.tensor([[X, 5, 6], [7, 8, 9], [X, 5, 6], [7, 8, 9], [X, 5, 6]])
@@ -15,19 +16,19 @@ NO_IMAGES: list[list[torch.Tensor]] = [[]] * 5
 
 
 def test_groups_have_equal_prompts_whatever_their_padding():
-    assert groups_of(IDS_MP, MASK_MP, NO_IMAGES) == [[0, 2, 4], [1, 3]]
+    assert equal_rows(IDS_MP, MASK_MP, NO_IMAGES) == [[0, 2, 4], [1, 3]]
     wider, mask = (torch.nn.functional.pad(tensor, (2, 0)) for tensor in (IDS_MP[:1], MASK_MP[:1]))
     both, masks = (
         torch.cat([wider, torch.tensor([[1, 1, X, 5, 6]])]),
         torch.cat([mask, torch.tensor([[0, 0, 0, 1, 1]])]),
     )
-    assert groups_of(both, masks, NO_IMAGES) == [[0, 1]]
+    assert equal_rows(both, masks, NO_IMAGES) == [[0, 1]]
 
 
 def test_groups_have_equal_images_too():
     a, b = torch.zeros(4, 3), torch.ones(4, 3)
-    assert groups_of(IDS_MP, MASK_MP, [[a], [a], [b], [a], [a.clone()]]) == [[0, 4], [1, 3], [2]]
-    assert groups_of(IDS_MP, MASK_MP, [[a], [a], [a, a], [a], [a]]) == [[0, 4], [1, 3], [2]]
+    assert equal_rows(IDS_MP, MASK_MP, [[a], [a], [b], [a], [a.clone()]]) == [[0, 4], [1, 3], [2]]
+    assert equal_rows(IDS_MP, MASK_MP, [[a], [a], [a, a], [a], [a]]) == [[0, 4], [1, 3], [2]]
 
 
 def test_a_group_becomes_a_row_without_padding():

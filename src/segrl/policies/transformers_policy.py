@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, groupby
 from queue import SimpleQueue
 from threading import Event, Lock
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessorList
 
 from segrl.errors import DataError
+from segrl.policies import one_prefill
 from segrl.policies.base import Completion, request_seed, sample_seed
 from segrl.policies.chat import end_token_ids, opened_think, read_completion, rendered
 from segrl.policies.frames import SmartResize, frame_rule
@@ -155,13 +157,14 @@ class TransformersPolicy:
         """See `Policy.generate`.
 
         A batch holds only requests of equal prompt length and equal image grid, so nothing is
-        padded. Sampling draws from the whole softmax (no top-k, no top-p, no repetition penalty);
-        the draws depend on `seed`, the request and the sample's number, not on the batch.
+        padded. A request is read once, its image too, for all its samples. Sampling draws from the
+        whole softmax (no top-k, no top-p, no repetition penalty); the draws depend on `seed`, the
+        request and the sample's number, not on the batch.
         """
         rows = self._rows(images, prompts, seed, num_samples if temperature > 0 else 0)
         done: dict[tuple[int, int], Completion] = {}
         for batch in self._batches(rows, batch_size):
-            completions = self._generate_batch(batch, max_new_tokens, temperature)
+            completions = self._generate_batch(batch, max_new_tokens, temperature, batch_size)
             done.update({(row.place, row.sample): one for row, one in zip(batch, completions, strict=True)})
         samples = [i if temperature > 0 else 0 for i in range(num_samples)]
         return [[done[place, i] for i in samples] for place in range(len(prompts))]
@@ -184,7 +187,7 @@ class TransformersPolicy:
 
     def _stream_into(self, queue: TokenQueue, row: _Row, max_new_tokens: int) -> Completion:
         try:
-            return self._generate_batch([row], max_new_tokens, 0.0, streamer=queue)[0]
+            return self._generate_batch([row], max_new_tokens, 0.0, 1, streamer=queue)[0]
         finally:
             queue.end()
 
@@ -208,33 +211,53 @@ class TransformersPolicy:
             raise DataError(f"{found} is a control token of this model and cannot stand in a query: leave it out")
 
     def _batches(self, rows: Sequence[_Row], batch_size: int) -> Iterator[list[_Row]]:
-        """Rows of equal prompt length and image grid together, in the order in which each kind first came."""
+        """Requests of equal prompt length and image grid together, in the order in which each kind first came.
+
+        As many as have `batch_size` rows, each with all of its samples; one that has more comes alone.
+        """
         lengths = {text: len(self.processor.tokenizer(text)["input_ids"]) for text in {row.text for row in rows}}
-        alike: dict[tuple[int, tuple[int, int]], list[_Row]] = {}
-        for row in rows:
-            grid_wh = row.image.size if self._resize is None else self._resize.size_wh(row.image.size)
-            alike.setdefault((lengths[row.text], grid_wh), []).append(row)
-        for group in alike.values():
-            yield from (group[i : i + batch_size] for i in range(0, len(group), batch_size))
+        alike: dict[tuple[int, tuple[int, int]], list[list[_Row]]] = {}
+        for _, of_request in groupby(rows, lambda row: row.place):
+            samples = list(of_request)
+            image, text = samples[0].image, samples[0].text
+            grid_wh = image.size if self._resize is None else self._resize.size_wh(image.size)
+            alike.setdefault((lengths[text], grid_wh), []).append(samples)
+        for requests in alike.values():
+            together = max(1, batch_size // len(requests[0]))
+            for i in range(0, len(requests), together):
+                yield list(chain.from_iterable(requests[i : i + together]))
 
     def _generate_batch(
-        self, batch: Sequence[_Row], max_new_tokens: int, temperature: float, streamer: TokenQueue | None = None
+        self,
+        batch: Sequence[_Row],
+        max_new_tokens: int,
+        temperature: float,
+        batch_size: int,
+        streamer: TokenQueue | None = None,
     ) -> list[Completion]:
         start = time.perf_counter()
-        device, dtype = self.model.device, self.model.dtype
-        texts, images = [row.text for row in batch], [[row.image] for row in batch]
-        inputs = self.processor(text=texts, images=images, return_tensors="pt").to(device, dtype)
-        noise = [GumbelNoise([row.seed for row in batch], temperature, device)] if temperature > 0 else []
+        requests = list({row.place: row for row in batch}.values())
+        places = [row.place for row in requests]
+        inputs = self.processor(
+            text=[row.text for row in requests], images=[[row.image] for row in requests], return_tensors="pt"
+        ).to(self.model.device, self.model.dtype)
+        config = self._decoding(max_new_tokens)
+        generated: list[list[int]] = []
         with self._one_at_a_time, torch.inference_mode(), _plain_decoding(self.model), self._precision():
-            ids = self.model.generate(
-                **inputs,
-                generation_config=self._decoding(max_new_tokens),
-                logits_processor=LogitsProcessorList(noise),
-                streamer=streamer,
-            )
-        generated = ids[:, inputs["input_ids"].shape[1] :].tolist()
+            prompts = one_prefill.read(self.model, inputs, config) if len(batch) > len(requests) else None
+            for part in (batch[i : i + batch_size] for i in range(0, len(batch), batch_size)):
+                options = {"generation_config": config, "logits_processor": self._noise(part, temperature)}
+                if prompts is None:
+                    ids = self.model.generate(**inputs, **options, streamer=streamer)
+                else:
+                    ids = prompts.go_on([places.index(row.place) for row in part], **options)
+                generated += ids[:, inputs["input_ids"].shape[1] :].tolist()
         seconds = (time.perf_counter() - start) / len(batch)
         return [self._completion(row, tokens, seconds) for row, tokens in zip(batch, generated, strict=True)]
+
+    def _noise(self, rows: Sequence[_Row], temperature: float) -> LogitsProcessorList:
+        noise = [GumbelNoise([row.seed for row in rows], temperature, self.model.device)] if temperature > 0 else []
+        return LogitsProcessorList(noise)
 
     def _completion(self, row: _Row, tokens: list[int], seconds: float) -> Completion:
         text, truncated, n = read_completion(self.processor.tokenizer, tokens, opening=opened_think(row.text))

@@ -43,27 +43,6 @@ class Packed:
     places_N: Tensor
 
 
-def groups_of(ids_MP: Tensor, mask_MP: Tensor, images: Sequence[Sequence[Tensor]]) -> list[list[int]]:
-    """Rows with the same prompt and the same images, in the order of their first members.
-
-    images: for each row the tensors that hold its images.
-    """
-    found: dict[tuple[int, ...], list[list[int]]] = {}
-    for i, (ids, mask) in enumerate(zip(ids_MP.tolist(), mask_MP.tolist(), strict=True)):
-        prompt = tuple(token for token, is_there in zip(ids, mask, strict=True) if is_there)
-        alike = found.setdefault(prompt, [])
-        group = next((group for group in alike if _equal(images[group[0]], images[i])), None)
-        if group is None:
-            alike.append([i])
-        else:
-            group.append(i)
-    return sorted(group for alike in found.values() for group in alike)
-
-
-def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
 def lengths_of(groups: Sequence[Sequence[int]], mask_MP: Tensor, mask_MC: Tensor) -> list[int]:
     """Tokens of each group's packed row."""
     prompts, completions = mask_MP.sum(1).tolist(), mask_MC.sum(1).tolist()

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from segrl.training.packing import Packed, block_mask, groups_of, lengths_of, pack, spread, visible
+from segrl.policies import one_prefill
+from segrl.policies.one_prefill import equal_rows
+from segrl.training.packing import Packed, block_mask, lengths_of, pack, spread, visible
 from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
 
 Say = Callable[[str], None]
@@ -103,6 +105,7 @@ class SharedPrefixTrainer(GRPOTrainer):
     """
 
     _say: Say | None = None
+    _rolls_out_groups = False
     _buffered_inputs: list[dict[str, Any]] | None
 
     def share_prefixes(self, say: Say = print) -> None:
@@ -110,6 +113,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         self._said: set[str] = set()
         self._cost = cost_of(self._bare(self.model).config.get_text_config())
         self._say = say
+        self._rolls_out_groups = self._can_roll_out_groups()
         why = "torch_compile would compile each length anew" if self.args.torch_compile else None
         why = why or refusal(self._bare(self.model))
         if why is not None:
@@ -117,6 +121,12 @@ class SharedPrefixTrainer(GRPOTrainer):
             self._say = None
         else:
             self._tell_of_cut_groups()
+
+    def _can_roll_out_groups(self) -> bool:
+        """Whether transformers generates, in as many passes on every process, as sharded weights need it."""
+        rows = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return not (self.use_vllm or self.args.torch_compile or (is_sharded and rows % self.num_generations))
 
     def _bare(self, model: Any) -> Any:
         """The model of transformers within what accelerate and peft put around it."""
@@ -150,6 +160,13 @@ class SharedPrefixTrainer(GRPOTrainer):
             return inputs
         self._buffered_inputs = regrouped(batches)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """As TRL's; transformers reads each prompt once for its group."""
+        if not self._rolls_out_groups or counts_repeats(self._bare(self.model)):
+            return super()._generate_single_turn(*args, **kwargs)
+        with one_prefill.reading_once(self.accelerator.unwrap_model(self.model_wrapped)):
+            return super()._generate_single_turn(*args, **kwargs)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -277,7 +294,7 @@ class Batch:
         for start in range(0, self.shape[0], size):
             rows = range(start, min(start + size, self.shape[0]))
             part = slice(rows.start, rows.stop)
-            groups = groups_of(self.ids_MP[part], self.mask_MP[part], [self.images_of(row) for row in rows])
+            groups = equal_rows(self.ids_MP[part], self.mask_MP[part], [self.images_of(row) for row in rows])
             yield [[start + i for i in group] for group in groups]
 
     def first_of(self, groups: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -304,7 +321,7 @@ def regrouped(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         [whole[name][i] for name in ("pixel_values", "image_grid_thw") if whole.get(name) is not None]
         for i in range(len(whole["prompt_ids"]))
     ]
-    order = [i for group in groups_of(whole["prompt_ids"], whole["prompt_mask"], images) for i in group]
+    order = [i for group in equal_rows(whole["prompt_ids"], whole["prompt_mask"], images) for i in group]
     chosen = {name: _taken(value, order) for name, value in whole.items()}
     return [unsplit_pixel_values_by_grid(batch) for batch in split_tensor_dict(chosen, len(batches))]
 
