@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -25,6 +26,7 @@ from segrl.text import duration
 from segrl.training import diagnosis
 from segrl.training.checkpoints import RunDir, drop_others, mark_complete
 from segrl.training.recipe import CheckpointSection, RolloutLog
+from segrl.training.sharding import own_part
 from segrl.training.speed import TIMED
 
 
@@ -188,13 +190,19 @@ class StopWhenBroken(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         broken = [name for name in ("loss", "grad_norm") if not math.isfinite((logs or {}).get(name, 0.0))]
-        if broken and not _weights_are_finite(kwargs["model"]):
+        if broken and not _weights_are_finite(kwargs["model"], args.device):
             evidence = f"{' and '.join(broken)} and the weights are not finite."
             raise SegrlError(f"step {state.global_step}: {diagnosis.broken_by(evidence)}")
 
 
-def _weights_are_finite(model: Any) -> bool:
-    return all(bool(weights.isfinite().all()) for weights in model.parameters())
+def _weights_are_finite(model: Any, device: Any) -> bool:
+    """Of all processes together, each of which may hold a part."""
+    finite = all(bool(own_part(weights).isfinite().all()) for weights in model.parameters())
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return finite
+    worst = torch.tensor(int(finite), device=device)
+    torch.distributed.all_reduce(worst, torch.distributed.ReduceOp.MIN)
+    return bool(worst)
 
 
 class Progress(TrainerCallback):

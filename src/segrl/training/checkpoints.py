@@ -42,6 +42,7 @@ NOT_MODEL = (
     "training_args",
     "entropy_ctrl",
     "latest",  # DeepSpeed's
+    "pytorch_model_fsdp",  # the weights a second time, for accelerate
     "zero_to_fp32",
     COMPLETE,
 )

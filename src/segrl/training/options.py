@@ -13,6 +13,7 @@ from segrl.devices import ComputeType, cpu_compute_type
 from segrl.errors import RecipeError
 from segrl.text import nearest, one_line
 from segrl.training.recipe import Recipe
+from segrl.training.sharding import check_sharding, prepare
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,10 +81,12 @@ def build_config(
         say("no GPU found: training on the CPU (use_cpu: true)")
     if options.get("use_cpu"):
         _choose_compute_type(options, began_with, say)
+    prepare(options)
     try:
         config = cls(**options)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"trainer: {one_line(error)}{_batch_sizes(options, str(error))}") from error
+    check_sharding(config)
     check_resumable(config, recipe.method)
     if recipe.checkpoints.best:
         _check_best(recipe, config)

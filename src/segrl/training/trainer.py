@@ -19,6 +19,7 @@ from segrl.files import write_atomically
 from segrl.policies.kv_cache import keep_room
 from segrl.policies.patch_embedding import project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
+from segrl.training import sharding
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
 from segrl.training.checkpoints import RunDir
 from segrl.training.held_out import HeldOut, check_held_out
@@ -69,6 +70,7 @@ def build(
     check_held_out(recipe, config)
     if config.use_cpu:
         keep_freed_memory()
+    sharding.switch_on(config, say)
     policy = parts.policy
     if recipe.method == "grpo":
         trainer, rewards = _grpo_trainer(parts, run, config, rollout_func)
@@ -76,6 +78,7 @@ def build(
             trainer.share_prefixes(say)
     else:
         trainer, rewards = _sft_trainer(parts, config), None
+    sharding.finish(trainer)
     if recipe.policy.freeze_vision_tower:
         freeze_vision_tower(trainer.model)
     _quieten(trainer)
