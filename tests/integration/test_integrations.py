@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
+import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +19,12 @@ import yaml
 from small import MASK, save_data, save_policy
 
 from segrl.errors import DataError, ModelError, RecipeError
-from segrl.integrations import RecipeReward, from_recipe, swift
+from segrl.integrations import RecipeReward, from_recipe
 from segrl.masks import to_rle, write_png
 from segrl.types import Status
 
+CLIENT = Path(sys.modules[RecipeReward.__module__].__file__).with_name("client.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "foreign_trainer.py"
 GOLD = "<think>x</think> <bbox>[28,28,84,84]</bbox>, <points>[[56,56]]</points>, <labels>[1]</labels>"
 HALF = "<bbox>[28,28,56,84]</bbox>"
 ANSWERS = [GOLD, HALF, "nothing"]
@@ -137,29 +142,6 @@ def test_trl_takes_it_as_it_is(recipe, tmp_path):
     assert {"rewards/segrl/mean", "segrl/iou", "segrl/format", "giou"} <= logged.keys()
 
 
-@pytest.mark.parametrize(("home", "with_args"), [("swift.plugin", False), ("swift.rewards", True)])
-def test_ms_swifts_plugin(monkeypatch, recipe, truth, home, with_args):
-    """`orms` maps a name to a class: version 3 makes it bare, version 4 with the trainer's arguments."""
-
-    class ORM:
-        pass
-
-    module: Any = ModuleType(home)
-    module.ORM, module.orms = ORM, {}
-    monkeypatch.setitem(sys.modules, "swift", ModuleType("swift"))
-    monkeypatch.setitem(sys.modules, home, module)
-    swift.register("segrl", recipe)
-    plugin = module.orms["segrl"](args={"a": 1}) if with_args else module.orms["segrl"]()
-    assert isinstance(plugin, ORM)
-    columns = {"messages": [[]] * 3, "trainer_state": None, "is_truncated": [False, False, True]}
-    assert plugin(ANSWERS, ground_truth=[truth] * 3, **columns) == SUMS
-
-
-def test_without_ms_swift(recipe):
-    with pytest.raises(ModelError, match="pip install ms-swift"):
-        swift.register("segrl", recipe)
-
-
 @pytest.fixture(scope="module")
 def served(recipe):
     """The server on a port of its own, with two engines."""
@@ -178,8 +160,7 @@ def served(recipe):
 def client(served, monkeypatch) -> ModuleType:
     """The client's file, loaded as verl and EasyR1 load one: by its path."""
     monkeypatch.setenv("SEGRL_REWARD", served)
-    path = Path(swift.__file__).with_name("client.py")
-    spec = importlib.util.spec_from_file_location("custom_reward_fn", path)
+    spec = importlib.util.spec_from_file_location("custom_reward_fn", CLIENT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -205,12 +186,58 @@ def test_many_callers_over_the_engines_get_their_own(client, reward):
 
 
 def test_a_wrong_row_is_refused_in_one_line(client):
-    import urllib.error
-
-    with pytest.raises(urllib.error.HTTPError) as caught:
+    with pytest.raises(ValueError, match=r"/score answered 422: .*PLACE:ID") as caught:
         client.score([{"text": GOLD, "ground_truth": "no"}])
-    assert caught.value.code == 422
-    assert "PLACE:ID" in json.load(caught.value)["detail"]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line(client, monkeypatch, capsys):
+    request = client.urllib.request.Request("http://127.0.0.1:9/score", b"{}")
+    with pytest.raises(ConnectionError, match="is segrl serve-reward there"):
+        client._answer(request, patience=1.5)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "asking again for 2 s" in said
+
+
+def test_ms_swift_gets_a_list(client, truth):
+    columns = {"messages": [[]] * 3, "trainer_state": None, "is_truncated": [False, False, True]}
+    assert client.swift_score(ANSWERS, ground_truth=[truth] * 3, **columns) == SUMS
+
+
+BESIDE = (
+    "tensordict==0.10.0", "omegaconf", "antlr4-python3-runtime", "codetiming", "pyvers", "ray", "jsonschema",
+    "referencing", "rpds-py", "jsonschema-specifications", "attrs", "msgpack",
+)  # fmt: skip
+FOREIGN = {
+    "verl": ("verl==0.9.1", *BESIDE),
+    "swift": (
+        "ms-swift==4.6.0", "json_repair", "modelscope", "modelscope_hub", "dacite", "addict", "cryptography", "cffi",
+        "pycparser",
+    ),
+    "easyr1": BESIDE,
+}  # fmt: skip
+"""What each trainer's loader imports beside torch and transformers, which are ours: their own pins exclude them."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainer", FOREIGN)
+def test_the_trainers_own_code_loads_the_client(served, recipe, truth, trainer, tmp_path):
+    """In a folder with that file alone; EasyR1 is on no registry: SEGRL_EASYR1 names a clone of it."""
+    import extra
+
+    source = os.environ.get("SEGRL_EASYR1", "")
+    if trainer == "easyr1" and not source:
+        pytest.skip("SEGRL_EASYR1 names no clone of EasyR1")
+    shutil.copy(CLIENT, tmp_path / "client.py")
+    places = [str(extra.folder(trainer, *FOREIGN[trainer])), *([source] if trainer == "easyr1" else [])]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), trainer, "client.py", str(recipe.parent / "policy")],
+        cwd=tmp_path, input=json.dumps([ANSWERS, truth]), capture_output=True, text=True, timeout=500,
+        env={**os.environ, "SEGRL_REWARD": served, "PYTHONPATH": os.pathsep.join(places)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == SUMS
 
 
 def health(client: ModuleType) -> dict[str, Any]:

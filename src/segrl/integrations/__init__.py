@@ -1,8 +1,7 @@
-"""A recipe's reward for trainers that are not ours: TRL by hand, ms-swift, and over HTTP verl and EasyR1.
+"""A recipe's reward for trainers that are not ours: TRL by hand, and over HTTP verl, ms-swift and EasyR1.
 
 from_recipe   the reward as one callable, with the recipe's data as rows
-swift         ms-swift's reward plugin
-client        what verl and EasyR1 call over HTTP, a file that needs nothing but Python; segrl.web.reward_server answers
+client        what verl, ms-swift and EasyR1 load, a file that needs nothing but Python and asks `segrl serve-reward`
 """
 
 from __future__ import annotations
