@@ -4,6 +4,8 @@ Copy this file; it needs nothing but Python, 3.9 or newer. SEGRL_REWARD is the s
 if it has one. A server that is busy (429, 503), or not there for a moment, is asked again for ten minutes.
 """
 
+from __future__ import annotations
+
 import http.client
 import json
 import os
@@ -11,20 +13,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 REWARD_NAME, REWARD_TYPE = "segrl", "batch"
 """What EasyR1 reads from the file of a reward function."""
 
 
-def score(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def score(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of text, ground_truth and, where it is known, truncated → one mapping each: reward, status, iou, terms."""
     headers = {"Content-Type": "application/json"}
     if os.environ.get("SEGRL_TOKEN"):
         headers["Authorization"] = f"Bearer {os.environ['SEGRL_TOKEN']}"
     address = os.environ.get("SEGRL_REWARD", "http://127.0.0.1:8321").rstrip("/") + "/score"
     request = urllib.request.Request(address, json.dumps({"rows": rows}).encode(), headers)
-    rewards: List[Dict[str, Any]] = json.loads(_answer(request))["rewards"]
+    rewards: list[dict[str, Any]] = json.loads(_answer(request))["rewards"]
     return rewards
 
 
@@ -62,19 +64,19 @@ def _said(error: urllib.error.HTTPError) -> str:
 
 def verl_score(
     data_source: Any, solution_str: str, ground_truth: str, extra_info: Any = None, **kwargs: Any
-) -> Dict[str, float]:
+) -> dict[str, float]:
     """verl's `custom_reward_function`: one completion."""
     (one,) = score([{"text": solution_str, "ground_truth": ground_truth}])
     return {"score": one["reward"] or 0.0, "iou": one["iou"], "parsed": float(one["status"] in ("ok", "no_target"))}
 
 
-def easyr1_score(reward_inputs: List[Dict[str, Any]], **kwargs: Any) -> List[Dict[str, float]]:
+def easyr1_score(reward_inputs: list[dict[str, Any]], **kwargs: Any) -> list[dict[str, float]]:
     """EasyR1's reward function of type batch."""
     rows = [{"text": row["response"], "ground_truth": row["ground_truth"]} for row in reward_inputs]
     return [{"overall": one["reward"] or 0.0, "iou": one["iou"]} for one in score(rows)]
 
 
-def swift_score(completions: List[str], ground_truth: List[str], **columns: Any) -> List[Optional[float]]:
+def swift_score(completions: list[str], ground_truth: list[str], **columns: Any) -> list[float | None]:
     """ms-swift's reward function; None where no term applies, which it leaves out."""
     cut = columns.get("is_truncated") or [False] * len(completions)
     rows = [
@@ -88,7 +90,7 @@ def _register() -> None:
     """Puts `segrl` into ms-swift's table of reward functions."""
     from swift.rewards import ORM, orms
 
-    def call(self: Any, completions: List[str], **columns: Any) -> List[Optional[float]]:
+    def call(self: Any, completions: list[str], **columns: Any) -> list[float | None]:
         return swift_score(completions, **columns)
 
     orms["segrl"] = type("Segrl", (ORM,), {"__call__": call, "__doc__": swift_score.__doc__})

@@ -68,17 +68,21 @@ def _check_fsdp(config: Any) -> None:
 
 
 def switch_on(config: Any, say: Say) -> None:
-    """Before the trainer is built: FSDP on CPU processes, which accelerate would leave undivided."""
+    """Before the trainer is built: what accelerate does for processes on GPUs alone is done for those on CPUs."""
     from accelerate.utils import DistributedType
 
-    if not config.fsdp:
-        return
-    # TRL sees no reason to load the reference model as it loads the policy
-    config.model_init_kwargs = {**(config.model_init_kwargs or {}), "device_map": None}
     state = config.distributed_state
-    if state.distributed_type == DistributedType.MULTI_CPU:
-        say("trainer.fsdp on CPUs: switched on by segrl, since accelerate divides weights on GPUs only")
-        state.distributed_type = DistributedType.MULTI_GPU  # accelerate's condition for what the recipe asks
+    on_cpus = state.distributed_type == DistributedType.MULTI_CPU
+    if config.fsdp:
+        # TRL sees no reason to load the reference model as it loads the policy
+        config.model_init_kwargs = {**(config.model_init_kwargs or {}), "device_map": None}
+        if on_cpus:
+            say("trainer.fsdp on CPUs: switched on by segrl, since accelerate divides weights on GPUs only")
+            state.distributed_type = DistributedType.MULTI_GPU  # accelerate's condition for what the recipe asks
+    elif config.deepspeed and on_cpus:
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)  # ZeRO-3 divides while it loads
 
 
 def finish(trainer: Any) -> None:
