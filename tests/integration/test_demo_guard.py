@@ -115,7 +115,7 @@ def test_gradio_and_the_page_refuse_it_too(client, secret):
 
     from segrl.web.demo.app import upload_folder
     from segrl.web.demo.page import Kept
-    from segrl.web.demo.result_store import ResultStore
+    from segrl.web.demo.results import ResultStore
     from segrl.web.images import RecentImages
 
     kept = Kept(ResultStore(), RecentImages(10**6), upload_folder(), LIMITS)

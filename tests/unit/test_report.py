@@ -16,9 +16,8 @@ from segrl.evaluation import EvalRecord, Overlap, compare_runs, write_evaluation
 from segrl.evaluation.overlap import write_overlap
 from segrl.masks import box_to_mask, to_rle
 from segrl.reporting import EvaluatedRun, write_report
-from segrl.reporting.charts import Chart, Series, nice_ticks, show, smooth
-from segrl.reporting.choose import choose
-from segrl.reporting.curves import charts
+from segrl.reporting.charts import Chart, Series, nice_ticks, show, smooth, training_charts
+from segrl.reporting.evaluated_run import choose
 from segrl.reporting.pictures import Picture, outline_path
 from segrl.training import parse_recipe
 from segrl.training.checkpoints import RunDir
@@ -197,15 +196,15 @@ def test_choice_is_without_repeats_and_takes_kinds_in_turn():
 
 
 def test_charts_leave_out_what_is_missing():
-    assert [chart.title for chart in charts(steps())] == [
+    assert [chart.title for chart in training_charts(steps())] == [
         "Reward", "Reward terms", "gIoU", "Answer status", "Length", "KL", "Entropy",
     ]  # fmt: skip
-    assert charts([{"step": 1, "epoch": 0.1, "kl": float("nan"), "note": "text"}]) == []
-    assert all(chart.svg.startswith("<svg") for chart in charts(steps(1)))
+    assert training_charts([{"step": 1, "epoch": 0.1, "kl": float("nan"), "note": "text"}]) == []
+    assert all(chart.svg.startswith("<svg") for chart in training_charts(steps(1)))
 
 
 def test_statuses_that_never_occur_have_no_line():
-    chart = next(chart for chart in charts(steps()) if chart.title == "Answer status")
+    chart = next(chart for chart in training_charts(steps()) if chart.title == "Answer status")
     assert [series.name for series in chart.series] == ["bad syntax", "ok"]
 
 

@@ -15,7 +15,7 @@ from segrl.evaluation.records import iter_records
 from segrl.evaluation.result import summary_of
 from segrl.evaluation.table import TITLES, Table, read_table
 from segrl.files import write_atomically
-from segrl.reporting.page_setup import environment, page_file
+from segrl.reporting.pages import environment, page_file
 from segrl.reporting.pictures import kept_pictures
 from segrl.training.pictures import Pictures
 from segrl.types import Example

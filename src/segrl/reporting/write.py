@@ -12,12 +12,10 @@ from segrl.evaluation.general import read_general
 from segrl.evaluation.overlap import words
 from segrl.evaluation.result import metrics_of
 from segrl.files import write_atomically
-from segrl.reporting import story
-from segrl.reporting.choose import Group, choose
-from segrl.reporting.curves import charts as curve_charts
-from segrl.reporting.evaluated_run import EvaluatedRun, require_run
+from segrl.reporting import pages
+from segrl.reporting.charts import training_charts
+from segrl.reporting.evaluated_run import EvaluatedRun, Group, choose, require_run
 from segrl.reporting.evaluation import write_page
-from segrl.reporting.page_setup import environment, page_file
 from segrl.reporting.pictures import kept_pictures
 from segrl.reporting.rollouts import viewer
 from segrl.training.diagnosis import facts, history
@@ -75,26 +73,26 @@ def _last_step(run: EvaluatedRun) -> int:
 
 def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:
     groups = chosen(run)
-    template = environment().get_template("run.html.jinja")
+    template = pages.environment().get_template("run.html.jinja")
     return template.render(
         title=f"{run.path.resolve().name}: what the policy learned",
-        under=" · ".join([run.path.resolve().name, *story.facts(run.recipe, summary)]),
+        under=" · ".join([run.path.resolve().name, *pages.facts(run.recipe, summary)]),
         about=run.recipe.get("about") or "",
-        introduction=story.introduction(run.recipe, summary, run.overlap),
+        introduction=pages.introduction(run.recipe, summary, run.overlap),
         overlap=run.overlap,
         words=words,
         summary=summary,
         shown=_without_slices(summary),
         axis=_axis(summary),
-        charts=curve_charts(run.steps, _held_out(run, summary), words(run.overlap, "queries")),
+        charts=training_charts(run.steps, _held_out(run, summary), words(run.overlap, "queries")),
         groups=groups,
         pictures=kept_pictures((pair.before for group in groups for pair in group.pairs), run.pictures),
         recipe=run.recipe_text,
         judged=any("reward" in row for row in run.steps),
         check=run.reward_check,
         rollouts=viewer(run.rollouts, run.rollout_pictures),
-        script=page_file("rollouts.js"),
-        style=page_file("style.css") + page_file("rollouts.css"),
+        script=pages.page_file("rollouts.js"),
+        style=pages.page_file("style.css") + pages.page_file("rollouts.css"),
     )
 
 

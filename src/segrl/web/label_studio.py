@@ -21,9 +21,8 @@ from segrl import __version__
 from segrl.web import parsing
 from segrl.web.errors import Refused, invalid
 from segrl.web.images import PackedMasks, from_base64
-from segrl.web.limits import Limits, check_token, read_body, while_client_waits
+from segrl.web.limits import Limits, Take, check_token, guarded, read_body, while_client_waits
 from segrl.web.regions import Wanted, drawn_on, hints, read_config, region
-from segrl.web.routes import Take, guarded
 from segrl.web.schemas import ERRORS
 from segrl.web.service import Answered, Service
 
@@ -131,7 +130,7 @@ def build(service: Service) -> APIRouter:
             found = await while_client_waits(request, _predict(service, source, asked, take))
             return await service.in_thread(lambda: found.model_dump_json().encode())
 
-        return await guarded(request, service, service.segment_places, work)
+        return await guarded(request, service.segment_places, service.memory, service.limits.seconds, work)
 
     return router
 

@@ -9,13 +9,13 @@ import math
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from segrl.contours import EDITABLE_PX
@@ -88,6 +88,8 @@ class ServerSettings:
 
 
 T = TypeVar("T")
+Take = Callable[[int], None]
+"""Asks for so many bytes of memory."""
 
 
 def check_token(request: Request, token: str | None) -> None:
@@ -149,7 +151,7 @@ class Memory:
         self.total, self.taken = total, 0
 
     @contextmanager
-    def holding(self) -> Iterator[Callable[[int], None]]:
+    def holding(self) -> Iterator[Take]:
         """A function that takes so many bytes more until the block ends. It raises Refused: 503 while others
         have them, 413 for more than there are."""
         mine = 0
@@ -174,11 +176,20 @@ def client_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+async def guarded(
+    request: Request, places: Places, memory: Memory, seconds: float, work: Callable[[Take], Awaitable[bytes]]
+) -> Response:
+    """The JSON that `work` makes, with a place and its memory held and the clock running from the first byte on."""
+    async with places.one(client_of(request)), asyncio.timeout(seconds):
+        with memory.holding() as take:
+            return Response(await work(take), media_type="application/json")
+
+
 BODY_COPIES = 3
 """The bytes that a body takes while it is read, parsed and decoded, in its own lengths."""
 
 
-async def read_body(request: Request, max_bytes: int, take: Callable[[int], None] = lambda n_bytes: None) -> bytes:
+async def read_body(request: Request, max_bytes: int, take: Take = lambda n_bytes: None) -> bytes:
     """The whole body, its memory asked of `take` as it comes. Raises Refused(413) for one larger than `max_bytes`.
 
     A body up to twice as large is read to its end, and forgotten, so that its sender hears the answer

@@ -18,7 +18,7 @@ from python_multipart.exceptions import FormParserError
 
 from segrl.web.errors import Refused, first_fault, invalid
 from segrl.web.images import from_base64
-from segrl.web.limits import Limits, check_json, read_body
+from segrl.web.limits import Limits, Take, check_json, read_body
 from segrl.web.schemas import MasksRequest, SegmentRequest
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken body
@@ -121,7 +121,7 @@ SENT = "<sent as a file>"
 
 
 async def read(
-    request: Request, model: type[Asked], limits: Limits, take: Callable[[int], None], in_thread: InThread
+    request: Request, model: type[Asked], limits: Limits, take: Take, in_thread: InThread
 ) -> tuple[Asked, bytes | None]:
     """What was asked, and the image file; None where the request names an image instead.
 

@@ -34,9 +34,10 @@ from segrl.web.limits import (
     Memory,
     Places,
     ServerSettings,
+    Take,
     check_json,
     check_token,
-    client_of,
+    guarded,
     read_body,
     while_client_waits,
 )
@@ -142,15 +143,17 @@ class RewardService:
         self.places, self.memory = Places(self.limits.places, self.limits.share), Memory(self.limits.max_memory)
         self._parsers = CapacityLimiter(PARSERS)
 
-    async def answer(self, request: Request) -> bytes:
+    async def answer(self, request: Request) -> Response:
         """The JSON of a ScoreResponse. Raises Refused, DataError and what else the scoring raises."""
-        async with self.places.one(client_of(request)), asyncio.timeout(self.limits.seconds):
-            with self.memory.holding() as take:
-                body = await read_body(request, self.limits.max_bytes, take)
-                asked = await run_sync(lambda: self._parsed(body), limiter=self._parsers)
-                scored = await while_client_waits(request, self.scorers.score(asked.rows))
-                answer = ScoreResponse(rewards=scored)
-                return await run_sync(lambda: answer.model_dump_json().encode(), limiter=self._parsers)
+
+        async def work(take: Take) -> bytes:
+            body = await read_body(request, self.limits.max_bytes, take)
+            asked = await run_sync(lambda: self._parsed(body), limiter=self._parsers)
+            scored = await while_client_waits(request, self.scorers.score(asked.rows))
+            answer = ScoreResponse(rewards=scored)
+            return await run_sync(lambda: answer.model_dump_json().encode(), limiter=self._parsers)
+
+        return await guarded(request, self.places, self.memory, self.limits.seconds, work)
 
     def _parsed(self, body: bytes) -> ScoreRequest:
         limits = self.limits
@@ -205,7 +208,7 @@ def make_app(rewards: Sequence[RecipeReward], *, name: str = "", settings: Serve
     )
     async def score(request: Request) -> Response:
         """The reward of each row."""
-        return Response(await service.answer(request), media_type="application/json")
+        return await service.answer(request)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

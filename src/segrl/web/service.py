@@ -19,7 +19,7 @@ from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
 from segrl.web.errors import Refused, invalid
 from segrl.web.images import PackedMasks, RecentImages, decode
-from segrl.web.limits import Memory, Places, ServerSettings
+from segrl.web.limits import Memory, Places, ServerSettings, Take
 from segrl.web.metrics import Metrics
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class Service:
         await self._queries.close()
         await self._masks.close()
 
-    async def open_image(self, data: bytes, take: Callable[[int], None] = _free) -> tuple[str, Image.Image]:
+    async def open_image(self, data: bytes, take: Take = _free) -> tuple[str, Image.Image]:
         """An image file's id, by which it can be named again for a while, and its pixels; `take` is asked for
         their memory. Raises Refused."""
         image = await self.in_thread(lambda: decode(data, self.limits.max_pixels))

@@ -20,7 +20,7 @@ import gradio as gr
 
 from segrl.web.demo.guard import Guard
 from segrl.web.demo.page import Example, Kept, asset, build
-from segrl.web.demo.result_store import ResultStore, routes
+from segrl.web.demo.results import ResultStore, routes
 from segrl.web.images import RecentImages
 from segrl.web.limits import Limits
 from segrl.web.service import bounded

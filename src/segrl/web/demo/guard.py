@@ -11,7 +11,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segrl.web.errors import Refused, first_fault, invalid, translate
-from segrl.web.limits import Limits, Memory, Places, check_json
+from segrl.web.limits import Limits, Memory, Places, Take, check_json
 
 API = "/gradio_api"
 _PAGE = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
@@ -147,7 +147,7 @@ class Guard:
                 return
         raise Refused(404, "not_found", "there is nothing here")
 
-    async def _checked_body(self, scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
+    async def _checked_body(self, scope: Scope, receive: Receive, take: Take) -> bytes:
         if scope["path"] in EVENTS:
             body = await _body(receive, MAX_EVENT, take)
             event = check_event(body, self.folder, self.limits)
@@ -164,7 +164,7 @@ class Guard:
         return sum(one.stat().st_size for one in self.folder.rglob("*") if one.is_file())
 
 
-async def _body(receive: Receive, max_bytes: int, take: Callable[[int], None]) -> bytes:
+async def _body(receive: Receive, max_bytes: int, take: Take) -> bytes:
     body = bytearray()
     while True:
         message = await receive()

@@ -20,9 +20,9 @@ from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline
 from segrl.result import Result
 from segrl.types import Answer, Status
-from segrl.web.demo import messages
+from segrl.web.demo import results
 from segrl.web.demo.guard import uploaded
-from segrl.web.demo.result_store import ResultStore
+from segrl.web.demo.results import ResultStore
 from segrl.web.errors import Refused, invalid, one_line
 from segrl.web.images import RecentImages, decode
 from segrl.web.limits import Limits
@@ -123,19 +123,19 @@ class Panel:
         """An answer in all outputs."""
         key = self.kept.store.put(result, name)
         objects = [prompt.to_json() for prompt in result.prompts]
-        return messages.of_result(result), result.text, {**_shown(key, result, name), "objects": objects}, key
+        return results.of_result(result), result.text, {**_shown(key, result, name), "objects": objects}, key
 
     def begin(self, asked: Asked) -> tuple[Any, ...]:
         """A picture about which nothing was asked: boxes and points can be drawn at once."""
         image = self.kept.picture(asked)
         nothing = Result(image, "", "", Answer(Status.NO_TARGET), np.zeros((0, image.height, image.width), dtype=bool))
         _, _, value, key = self.show(nothing, asked.name)
-        return messages.line("idle", messages.DRAW), gr.skip(), value, key
+        return results.line("idle", results.DRAW), gr.skip(), value, key
 
     def answer(self, asked: Asked) -> Iterator[tuple[Any, ...]]:
         """The model's text as it is written, then the result."""
         image = self.kept.picture(asked)
-        yield messages.line("busy", "Looking …"), gr.Textbox("", visible=True), {"busy": True}, None
+        yield results.line("busy", "Looking …"), gr.Textbox("", visible=True), {"busy": True}, None
         stream = self.model.stream(image, asked.query)
         shown = time.monotonic()
         try:
@@ -143,10 +143,10 @@ class Panel:
                 if time.monotonic() - shown > BETWEEN_PIECES:
                     shown = time.monotonic()
                     yield gr.skip(), stream.text, gr.skip(), None
-            yield messages.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
+            yield results.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
             yield self.show(stream.result, asked.name)
         except SegrlError as error:
-            yield messages.line("unread", escape(one_line(error))), stream.text, gr.skip(), None
+            yield results.line("unread", escape(one_line(error))), stream.text, gr.skip(), None
         finally:
             stream.close()
 
@@ -162,10 +162,10 @@ class Panel:
             result, name = self._edited(asked)
         except (Refused, SegrlError) as error:
             detail = error.detail if isinstance(error, Refused) else one_line(error)
-            return messages.line("unread", escape(detail)), gr.skip(), {"edit": number}, gr.skip()
+            return results.line("unread", escape(detail)), gr.skip(), {"edit": number}, gr.skip()
         key = self.kept.store.put(result, name)
         value = {**_shown(key, result, name), "edit": number}
-        return messages.of_result(result, edited=True), gr.skip(), value, key
+        return results.of_result(result, edited=True), gr.skip(), value, key
 
     def _edited(self, asked: dict[str, Any]) -> tuple[Result, str]:
         found = self.kept.store.named(str(asked.get("of")))
@@ -212,9 +212,9 @@ def history_list(names: Sequence[str], history: Sequence[Turn], store: ResultSto
     """The newest first and chosen, for it is what is shown; a choice's value is its place in `history`."""
     entries = []
     for i, turn in enumerate(history):
-        results = [result for key in turn.keys if (result := store.get(key)) is not None]
-        told = list(zip(names, results, strict=False))
-        entries.append((messages.history_entry(i + 1, turn.asked.query, told), i))
+        shown = [result for key in turn.keys if (result := store.get(key)) is not None]
+        told = list(zip(names, shown, strict=False))
+        entries.append((results.history_entry(i + 1, turn.asked.query, told), i))
     return gr.Radio(choices=entries[::-1], value=len(entries) - 1 if entries else None, visible=bool(entries))
 
 
@@ -222,7 +222,7 @@ def compare(store: ResultStore) -> Callable[..., Any]:
     """A function that makes the line about answers side by side, shown once there is something to say."""
 
     def told(*keys: str | None) -> Any:
-        line = messages.agreement([None if key is None else store.get(key) for key in keys])
+        line = results.agreement([None if key is None else store.get(key) for key in keys])
         return gr.HTML(line, visible=bool(line))
 
     return told
@@ -309,9 +309,9 @@ def _examples(examples: Sequence[Example]) -> list[gr.Button]:
 
 def _panel(name: str, model: Pipeline, kept: Kept) -> Panel:
     with gr.Column(scale=2, min_width=320, elem_classes="segrl-panel"):
-        about = messages.ABOUT.get(name)
+        about = results.ABOUT.get(name)
         gr.Markdown(f"### Model: {name}" + (f"\n{about}" if about else ""))
-        status = gr.HTML(messages.line("idle", messages.NOTHING_YET))
+        status = gr.HTML(results.line("idle", results.NOTHING_YET))
         editor = gr.HTML(
             {},
             html_template=asset("editor.html"),

@@ -1,12 +1,18 @@
-"""The introduction: a few sentences made from the numbers, so that the page explains itself."""
+"""What the pages share: templates, style sheets and scripts, numbers as words, and the introduction of a run's page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from segrl.evaluation import Overlap
 from segrl.evaluation.overlap import words
+from segrl.reporting.charts import show
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 Numbers = Mapping[str, Any]
 
@@ -116,3 +122,24 @@ def _reading(summary: Numbers) -> str:
 
 def _plain(kind: str) -> str:
     return kind.replace("_", " ")
+
+
+def page_file(name: str) -> str:
+    """The text of a style sheet or script of `segrl/reporting/page`."""
+    return resources.files("segrl.reporting").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def environment() -> Environment:
+    """Templates of `segrl/reporting/page`; everything is escaped, and a name that is not given is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("segrl.reporting", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"signed": signed, "interval": interval, "show": show}
+    made.globals |= {"verdict": verdict}
+    return made
