@@ -8,7 +8,7 @@ from PIL import Image
 
 from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
-from segrl.web.demo import results
+from segrl.web.demo.results import agreement, history_entry, of_result
 
 SIDE = 10
 
@@ -41,7 +41,7 @@ NOBODY, UNREADABLE = missing(Status.NO_TARGET), missing(Status.BAD_SYNTAX, "a br
     ],
 )
 def test_what_is_said_of_an_answer(result, kind, said):
-    told = results.of_result(result)
+    told = of_result(result)
     assert f"segrl-{kind}" in told
     assert said in told
     assert "<b>" not in told
@@ -61,12 +61,12 @@ def test_what_is_said_of_an_answer(result, kind, said):
     ],
 )
 def test_answers_side_by_side(results, said):
-    told = results.agreement(results)
+    told = agreement(results)
     assert said in told
     assert bool(told) == bool(said)
 
 
 def test_a_line_of_the_history():
-    assert results.history_entry(3, "it", [("a", NOBODY), ("b", NOBODY)]) == "3. it: nothing here"
+    assert history_entry(3, "it", [("a", NOBODY), ("b", NOBODY)]) == "3. it: nothing here"
     both = [("a", found(0, 5)), ("b", UNREADABLE)]
-    assert results.history_entry(3, "x" * 99, both) == f"3. {'x' * 59}…: a 1 object, b not readable"
+    assert history_entry(3, "x" * 99, both) == f"3. {'x' * 59}…: a 1 object, b not readable"
