@@ -226,7 +226,7 @@ HEADERS = {
 }
 PAPERS = [
     *("sam_r1", "sam_r1_sft", "seg_r1", "seg_r1_cold_start", "seg_r1_pre_rl", "seg_r1_rl", "seg_r1_sod"),
-    *("vision_reasoner", "no_target", "star_lora", "one_gpu_24gb", "one_gpu_80gb"),
+    *("vision_reasoner", "no_target", "star_lora", "star_select", "one_gpu_24gb", "one_gpu_80gb"),
 ]
 
 

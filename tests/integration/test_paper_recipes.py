@@ -31,7 +31,8 @@ COMPLETIONS = {  # a rollout's, on one process
     "sam_r1": 128,
     "vision_reasoner": 128,
     "no_target": 128,
-    "star_lora": 128,
+    "star_lora": 256,
+    "star_select": 1024,
     "one_gpu_24gb": 32,
     "one_gpu_80gb": 64,
 }

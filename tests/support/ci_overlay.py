@@ -16,6 +16,7 @@ NOT_RUN = ("quantization", "trainer.use_vllm", "trainer.vllm_mode", "trainer.dee
 """Taken out of a recipe: what needs a GPU or a library for one."""
 
 SIZES = {"max_steps": 2, "logging_steps": 1}
+FOLDERS = {"folder": "people", "fcot": "FCoT", "labelme": "labelme", "star": "star"}
 SIZES_GRPO = {"max_completion_length": 8}
 
 
@@ -55,7 +56,7 @@ def _shrink_data(section: dict[str, Any], data: Path) -> None:
     if name.startswith("tiny"):
         section["n"] = 64
         return
-    section["root"] = str(data / {"folder": "people", "fcot": "FCoT", "labelme": "labelme"}.get(name, ""))
+    section["root"] = str(data / FOLDERS.get(name, ""))
     if "sample" in section:
         section["sample"]["n"] = 4
     if "split" in section and isinstance(section["split"], dict):

@@ -64,6 +64,7 @@ def save_data(root: Path, n: int = 6) -> Path:
         about = {"imagePath": image.name, "imageWidth": WH[0], "imageHeight": WH[1]}
         save_json(root / "labelme" / f"{i}.json", about | {"shapes": [{"label": "the box", "points": corners}]})
     _fcot(root, n)
+    _star(root, n)
     return root
 
 
@@ -74,6 +75,18 @@ def _referring(root: Path, name: str, n: int) -> None:
     boxes = [annotation(i, i, [rectangle(6, 4, 18, 12)]) for i in range(1, n + 1)]
     boxes += [annotation(n + i, i, [rectangle(0, 0, 5, 5)]) for i in range(1, n + 1)]
     save_json(root / name / "instances.json", {"images": images, "annotations": boxes, "categories": []})
+
+
+def _star(root: Path, n: int) -> None:
+    """What StAR's download script saves: several masks a row, as rows of true and false."""
+    import datasets
+
+    file = io.BytesIO()
+    Image.new("RGB", WH, (90, 200, 40)).save(file, "PNG")
+    row = {"problem": "the box", "solution_mask": [MASK.tolist()], "image": {"bytes": file.getvalue(), "path": None}}
+    table = datasets.Dataset.from_list([row] * n).cast_column("image", datasets.Image())
+    for name in ("star", "ReasonSegX_train"):
+        datasets.DatasetDict({"train": table}).save_to_disk(root / name)
 
 
 def _fcot(root: Path, n: int) -> None:

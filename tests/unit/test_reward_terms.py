@@ -51,7 +51,9 @@ def two_masks(draw):
 
 JUDGES = {
     "matching": [{}, {"over": "box"}, {"tiers": [[0.5, 2], [0.8, 4]]}],
-    "matching_box_point": [{}],
+    "matching_box_point": [{}, {"tiers": [[0.5, 2], [0.7, 3], [0.8, 4]], "point_in_box": True}],
+    "count_match": [{}],
+    "format_fields": [{}],
     "boundary_iou": [{}, {"dilation_ratio": 0.3}],
     "points_on_target": [{}],
 }
@@ -128,6 +130,38 @@ def test_box_and_point_of_a_pair(mask, point, paid):
     assert TERMS["matching_box_point"](rollout([mask], [LEFT], points=[[(point, 1)]])) == paid
 
 
+def test_one_matching_serves_the_sum_of_mask_box_and_point():
+    """Two objects: matched by mask alone the pairs would be the other way round."""
+    tiers = [[0.5, 2], [0.7, 3], [0.8, 4]]
+    pay = TERMS["matching_box_point"]
+    assert pay(rollout([LEFT], [LEFT]), tiers=tiers) == 4 + 3
+    assert pay(rollout([RIGHT, LEFT], [LEFT, RIGHT]), tiers=tiers) == 7
+    assert pay(rollout([LEFT], [LEFT, RIGHT]), tiers=tiers) == 3.5
+    assert pay(rollout([], [], Status.NO_TARGET), tiers=tiers) == 7
+    astray = rollout([LEFT], [LEFT], points=[[((9.0, 0.5), 1)]])
+    assert pay(astray, tiers=tiers) == 4 + 2
+    outside = rollout([LEFT], [LEFT | RIGHT], points=[[((8.0, 2.0), 1)]])  # on the target, not in its own box
+    assert pay(outside) - pay(outside, point_in_box=True) == 1
+    # With the box and the point of one object and the mask of another, one matching decides for one of them.
+    answer = rollout([LEFT], [LEFT, RIGHT])
+    moved = replace(answer.answer.prompts[0], box_xyxy=(6.0, 0.0, 9.0, 6.0), points_xy=((7.0, 2.0),))
+    mixed = replace(answer, segmentation=replace(answer.segmentation, answer=replace(answer.answer, prompts=(moved,))))
+    assert pay(mixed, tiers=tiers) == 4 / 2
+    assert pay(mixed) + TERMS["matching"](mixed, tiers=tiers) == (3 + 4) / 2
+
+
+def test_fields_are_graded_and_objects_counted():
+    both, box_alone = rollout([LEFT, RIGHT], [LEFT]), rollout([LEFT], [LEFT], points=[[]])
+    mixed = rollout([LEFT, RIGHT], [LEFT, RIGHT], points=[[((1.0, 2.0), 1)], []])
+    grade, count = TERMS["format_fields"], TERMS["count_match"]
+    assert [grade(one) for one in (both, box_alone, mixed)] == [2.0, 1.0, 1.5]
+    assert [count(one) for one in (both, box_alone, mixed)] == [0.0, 1.0, 1.0]
+    nothing = rollout([], [], Status.NO_TARGET)
+    assert (grade(nothing), count(nothing)) == (2.0, 1.0)
+    failed = rollout([], [LEFT], Status.BAD_SYNTAX)
+    assert (grade(failed), count(failed)) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("points", "paid"),
     [
@@ -195,6 +229,8 @@ def test_length_budget(tokens, paid):
         {"matching": {"over": "pixels"}},
         {"matching": {"tiers": [[0.8, 4], [0.5, 2]]}},
         {"matching_box_point": {"box_distance": 10}},
+        {"matching_box_point": {"tiers": [[0.8, 4], [0.5, 2]]}},
+        {"matching_box_point": {"point_in_box": "yes"}},
         {"boundary_iou": {"dilation_ratio": 15}},
         {"number_of_points": {"low": 3, "high": 2}},
         {"non_repeat": {"allowed": -1}},

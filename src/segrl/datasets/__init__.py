@@ -37,6 +37,13 @@ _READERS: Mapping[str, str] = {
     "visionreasoner": "segrl.datasets.cold_start.visionreasoner",
     "hf": "segrl.datasets.hugging_face.HuggingFace",
     "lisa-grounding": "segrl.datasets.reasonseg.LisaGrounding",
+    "star": "segrl.datasets.reasoning.star",
+    "reasonseg-r": "segrl.datasets.reasoning.reasonseg_r",
+    "reasonseg-x": "segrl.datasets.reasoning.reasonseg_x",
+    "muse": "segrl.datasets.reasoning.muse",
+    "mmr": "segrl.datasets.reasoning.mmr",
+    "earthreason": "segrl.datasets.reasoning.EarthReason",
+    "lvis": "segrl.datasets.reasoning.Lvis",
     **dict.fromkeys(LAYOUTS, "segrl.datasets.image_masks.ImageMasks"),
 }
 """The class or function of each data set, imported when it is loaded."""

@@ -71,7 +71,7 @@ class Setting:
     lies in the host's memory. vllm_share, vllm_gpus: vLLM's part of a GPU, and over how many its weights are divided.
     per_device, steps_per_generation, accumulation: micro-batch, how many of them a rollout fills, and how
     many an update takes. rollouts: who generates, "transformers", "colocate" or "server". shared_prefix:
-    a prompt is read once per group.
+    a prompt is read once per group. kept: completions of a group that train, 0 for all.
     """
 
     policy: PolicyModel
@@ -88,6 +88,7 @@ class Setting:
     steps_per_generation: int = 1
     accumulation: int = 1
     num_generations: int = 8
+    kept: int = 0
     completion: int = 256
     beta: float = 0.0
     checkpointing: bool = True
@@ -107,11 +108,16 @@ class Setting:
         return TEXT_TOKENS + self.policy.image_tokens(self.image_wh)
 
     @property
+    def updated(self) -> int:
+        """Completions of a micro-batch that train: fewer than `per_device` where the recipe selects."""
+        return math.ceil(self.per_device * (self.kept or self.num_generations) / self.num_generations)
+
+    @property
     def rows(self) -> tuple[int, int]:
         """Sequences of a micro-batch and the tokens of each: one per group where that is what the trainer does."""
-        plain = (self.per_device, self.prompt + self.completion)
-        groups = math.ceil(self.per_device / self.num_generations)
-        packed = (groups, self.prompt + math.ceil(self.per_device / groups) * self.completion)
+        plain = (self.updated, self.prompt + self.completion)
+        groups = math.ceil(self.updated / (self.kept or self.num_generations))
+        packed = (groups, self.prompt + math.ceil(self.updated / groups) * self.completion)
         model = self.policy
         queries, keys = model.heads * model.head, model.kv_heads * model.head
         cost = Cost.of_layers(model.layers, model.width, model.mlp, queries, keys)
@@ -162,6 +168,7 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         steps_per_generation=trainer.get("steps_per_generation") or trainer["gradient_accumulation_steps"],
         accumulation=trainer["gradient_accumulation_steps"],
         num_generations=trainer["num_generations"],
+        kept=0 if recipe.select is None else recipe.select.best + recipe.select.worst,
         completion=trainer["max_completion_length"] if recipe.method == "grpo" else GOLD_TOKENS,
         beta=trainer["beta"],
         checkpointing=bool(trainer["gradient_checkpointing"]),
@@ -305,13 +312,14 @@ def _autocast_copies(setting: Setting) -> float:
 
 
 def _update(setting: Setting) -> list[Need]:
-    policy, batch, (rows, length) = setting.policy, setting.per_device, setting.rows
+    policy, batch, (rows, length) = setting.policy, setting.updated, setting.rows
     stream = 4 if setting.weights == "float32" else 2
     wide = 2 if setting.bf16 else 4
     see, checkpointing = policy.vision, setting.checkpointing
     attention = (policy.heads + 2 * policy.kv_heads) * policy.head
     text = Block(policy.layers, policy.width, policy.mlp, attention).kept(rows * length, stream, wide, checkpointing)
-    images = batch if setting.method == "sft" else math.ceil(batch / setting.num_generations)
+    group = setting.kept or setting.num_generations
+    images = batch if setting.method == "sft" else math.ceil(batch / group)
     grid = policy.image_tokens(setting.image_wh) * policy.vision.merge**2 * images
     encoder = Block(see.layers, see.width, see.mlp, 3 * see.width)
     seen = 0 if setting.frozen_vision else encoder.kept(grid, stream, wide, checkpointing)

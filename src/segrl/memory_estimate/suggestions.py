@@ -100,7 +100,9 @@ def _four_bits(s: Setting) -> Iterator[Setting]:
 def _fewer_completions(s: Setting) -> Iterator[Setting]:
     """Half of each group, and with it half of a rollout: as many queries."""
     n, steps, updates = s.num_generations, s.steps_per_generation, s.accumulation
-    while s.method == "grpo" and n % 2 == steps % 2 == updates % 2 == 0 and n // 2 >= max(2, s.per_device):
+    while (
+        s.method == "grpo" and not s.kept and n % 2 == steps % 2 == updates % 2 == 0 and n // 2 >= max(2, s.per_device)
+    ):
         n, steps, updates = n // 2, steps // 2, updates // 2
         said = f"trainer.num_generations={n} trainer.gradient_accumulation_steps={updates}"
         said += "" if steps == updates else f" trainer.steps_per_generation={steps}"

@@ -112,6 +112,24 @@ def format_answer(rollout: Rollout) -> float:
     return float(not rollout.answer.status.is_failure)
 
 
+def format_fields(rollout: Rollout) -> float:
+    """1 for a box and 1 for a point, mean over the answer's objects, in [0, 2]; graded where `format_answer` is not.
+
+    An answer that cannot be read pays 0, "nothing there" 2: it has no fields to lack. Source: StAR (arXiv 2603.14382).
+    """
+    status, prompts = rollout.answer.status, rollout.answer.prompts
+    if status.is_failure:
+        return 0.0
+    if not prompts:
+        return 2.0
+    return sum((p.box_xyxy is not None) + (1 in p.labels) for p in prompts) / len(prompts)
+
+
+def count_match(rollout: Rollout) -> float:
+    """1 if the answer names as many objects as there are, none included, else 0 (StAR's public code)."""
+    return float(not rollout.answer.status.is_failure and len(rollout.answer.prompts) == len(_targets(rollout)))
+
+
 def format_all(rollout: Rollout) -> float:
     """1 if every part that the answer format asks for is there, readable and consistent, else 0.
 
@@ -197,7 +215,7 @@ def matching(rollout: Rollout, *, over: str = "mask", tiers: Tiers | None = None
         return top * verdict
     pairs_MN = _mask_ious(rollout) if over == "mask" else box_ious(_boxes(rollout)[:, None], _target_boxes(rollout))
     if tiers is not None:
-        pairs_MN = np.max([np.where(pairs_MN > bound, float(pay), 0.0) for bound, pay in tiers], axis=0)
+        pairs_MN = _paid(pairs_MN, tiers)
     return _best_mean(pairs_MN)
 
 
@@ -209,7 +227,14 @@ def check_matching(*, over: str = "mask", tiers: Tiers | None = None) -> None:
         check_tiers(tiers=tiers)
 
 
-def matching_box_point(rollout: Rollout, *, iou_threshold: float = 0.5, box_distance: float = 10 / 840) -> float:
+def matching_box_point(
+    rollout: Rollout,
+    *,
+    iou_threshold: float = 0.5,
+    box_distance: float = 10 / 840,
+    tiers: Tiers | None = None,
+    point_in_box: bool = False,
+) -> float:
     """VisionReasoner's accuracy reward: mean over the matched objects of three points each, in [0, 3].
 
     A pair pays 1 if its boxes' IoU exceeds `iou_threshold`, 1 if the mean distance of the boxes'
@@ -217,25 +242,62 @@ def matching_box_point(rollout: Rollout, *, iou_threshold: float = 0.5, box_dist
     code), and 1 if the prompt's first foreground point lies on the target. The original asks for a
     point within 30 pixels of one of its annotation; masks need no such number. Empty cases as in
     `matching`. Source: VisionReasoner (arXiv 2505.12081).
+
+    StAR (arXiv 2603.14382) adds what the pair's mask pays by `tiers` (as in `iou_tiers`) before the objects are
+    matched, so that one matching serves all four, and asks that a point lie in its own box too (`point_in_box`).
     """
-    verdict = settled(rollout)
+    verdict, top = settled(rollout), 0.0 if tiers is None else max(float(pay) for _, pay in tiers)
     if verdict is not None:
-        return 3.0 * verdict
+        return (3.0 + top) * verdict
     boxes_M4, targets_N4 = _boxes(rollout), _target_boxes(rollout)
     height, width = rollout.targets.shape[1:]
     edges_MN4 = np.abs(boxes_M4[:, None] - targets_N4) / np.array([width, height, width, height])
     pairs_MN = (box_ious(boxes_M4[:, None], targets_N4) > iou_threshold).astype(float)
     pairs_MN += edges_MN4.mean(axis=-1) < box_distance
     pairs_MN += np.array(
-        [[_points_at(prompt, target) for target in _targets(rollout)] for prompt in rollout.answer.prompts]
+        [
+            [
+                (not point_in_box or _is_in_its_box(prompt)) and _points_at(prompt, target)
+                for target in _targets(rollout)
+            ]
+            for prompt in rollout.answer.prompts
+        ]
     )
+    if tiers is not None:
+        pairs_MN += _paid(_mask_ious(rollout), tiers)
     return _best_mean(pairs_MN)
 
 
-def check_matching_box_point(*, iou_threshold: float = 0.5, box_distance: float = 10 / 840) -> None:
-    """Raises ValueError unless the threshold is in [0, 1) and the distance in (0, 1]: shares, not pixels."""
+def check_matching_box_point(
+    *,
+    iou_threshold: float = 0.5,
+    box_distance: float = 10 / 840,
+    tiers: Tiers | None = None,
+    point_in_box: bool = False,
+) -> None:
+    """Raises ValueError unless the threshold is in [0, 1) and the distance in (0, 1]: shares, not pixels.
+
+    And for tiers that `check_tiers` refuses, and a `point_in_box` that is neither true nor false.
+    """
+    if not isinstance(point_in_box, bool):
+        raise ValueError(f"point_in_box is true or false, not {point_in_box!r}")
+    if tiers is not None:
+        check_tiers(tiers=tiers)
     if not 0 <= iou_threshold < 1 or not 0 < box_distance <= 1:
         raise ValueError(f"iou_threshold {iou_threshold} and box_distance {box_distance} are shares, within 0 and 1")
+
+
+def _paid(ious_MN: np.ndarray, tiers: Tiers) -> np.ndarray:
+    """What each pair's IoU pays."""
+    return np.asarray(np.max([np.where(ious_MN > bound, float(pay), 0.0) for bound, pay in tiers], axis=0))
+
+
+def _is_in_its_box(prompt: MaskPrompt) -> bool:
+    """Whether the prompt's first foreground point lies in the prompt's own box; True without a box."""
+    if prompt.box_xyxy is None or 1 not in prompt.labels:
+        return True
+    (x, y), (x1, y1, x2, y2) = prompt.points_xy[prompt.labels.index(1)], prompt.box_xyxy
+    return x1 <= x <= x2 and y1 <= y <= y2
 
 
 def _best_mean(pairs_MN: np.ndarray) -> float:

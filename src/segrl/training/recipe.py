@@ -116,6 +116,21 @@ class TrainingSection(_Section):
     shared_prefix: bool = True
 
 
+class SelectSection(_Section):
+    """Which completions of each group train: those with the highest and the lowest rewards."""
+
+    best: int = Field(8, ge=1)
+    worst: int = Field(8, ge=1)
+
+
+class DynamicSamplingSection(_Section):
+    """What becomes of groups whose rewards are all equal; a string is `flat`: `keep` them in the mean, `skip` them,
+    or `replace` them by groups of other examples, in at most `attempts` further rollouts; the rest is skipped."""
+
+    flat: Literal["keep", "skip", "replace"] = "keep"
+    attempts: int = Field(1, ge=1)
+
+
 class RewardCheckSection(_Section):
     """The reward check before step 1; `reward_check: false` turns it off, as `samples: 0` does.
 
@@ -156,6 +171,8 @@ class Recipe(_Section):
     rewards: dict[str, float | dict[str, Any]] = Field(default_factory=dict)
     trainer: dict[str, Any] = Field(default_factory=dict)
     training: TrainingSection = TrainingSection()
+    select: SelectSection | None = None
+    dynamic_sampling: DynamicSamplingSection = DynamicSamplingSection()
     peft: dict[str, Any] | None = None
     quantization: dict[str, Any] | None = None
     evaluation: EvaluationSection | None = None
@@ -207,6 +224,11 @@ class Recipe(_Section):
     def _section_by_name(cls, value: Any) -> Any:
         return section_of(value)
 
+    @field_validator("dynamic_sampling", mode="before")
+    @classmethod
+    def _dynamic_sampling_by_name(cls, value: Any) -> Any:
+        return {"flat": value} if isinstance(value, str) else value
+
     @field_validator("reward_check", mode="before")
     @classmethod
     def _reward_check_on_or_off(cls, value: Any) -> Any:
@@ -231,8 +253,10 @@ class Recipe(_Section):
             self.terms()
         elif self.evaluation is not None and self.segmenter is None:
             raise RecipeError("evaluation needs a segmenter, for instance segmenter: grabcut")
-        elif self.rewards or self.control.shuffle_rewards:
-            raise RecipeError("method: sft learns from gold answers: rewards and control belong to method: grpo")
+        elif self.rewards or self.control.shuffle_rewards or self.select or self.dynamic_sampling.flat != "keep":
+            raise RecipeError(
+                "method: sft learns from gold answers: rewards, select and control belong to method: grpo"
+            )
         return self
 
     def terms(self) -> tuple[RewardTerm, ...]:

@@ -322,7 +322,7 @@ def regrouped(batches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for i in range(len(whole["prompt_ids"]))
     ]
     order = [i for group in equal_rows(whole["prompt_ids"], whole["prompt_mask"], images) for i in group]
-    chosen = {name: _taken(value, order) for name, value in whole.items()}
+    chosen = {name: taken(value, order) for name, value in whole.items()}
     return [unsplit_pixel_values_by_grid(batch) for batch in split_tensor_dict(chosen, len(batches))]
 
 
@@ -334,7 +334,8 @@ def _joined(values: Sequence[Any]) -> Any:
     return torch.cat(list(values)) if isinstance(first, Tensor) and first.ndim else first
 
 
-def _taken(value: Any, order: Sequence[int]) -> Any:
+def taken(value: Any, order: Sequence[int]) -> Any:
+    """The rows `order` of a batch's entry; what has no rows is the same in all."""
     if isinstance(value, list):
         return [value[i] for i in order]
     return value[list(order)] if isinstance(value, Tensor) and value.ndim else value

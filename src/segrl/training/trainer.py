@@ -104,7 +104,7 @@ def _rows(parts: Parts, config: Any, row: Any, keep: int) -> Any:
 def _grpo_trainer(
     parts: Parts, run: RunDir, config: Any, rollout_func: RolloutFunction | None
 ) -> tuple[Any, TrlRewards]:
-    from segrl.training.shared_prefix import SharedPrefixTrainer
+    from segrl.training.selection import Selection, SelectiveTrainer, check_selection
     from segrl.training.speed import share_images
 
     recipe, policy = parts.recipe, parts.policy
@@ -117,7 +117,8 @@ def _grpo_trainer(
     )
     config.reward_weights = rewards.weights
     queries = config.generation_batch_size // config.num_generations
-    trainer = SharedPrefixTrainer(
+    check_selection(recipe, config)
+    trainer = SelectiveTrainer(
         model=policy.path,
         args=config,
         reward_funcs=rewards.functions(),
@@ -126,6 +127,7 @@ def _grpo_trainer(
         rollout_func=rollout_func,
         **adapters(recipe),
     )
+    trainer.select(Selection.of(recipe))
     for model in (trainer.model, trainer.ref_model):
         if model is not None:
             project_patches(model)
