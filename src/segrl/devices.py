@@ -207,6 +207,22 @@ def device_name(threads: int | None = None) -> str:
     return f"CPU ({platform.machine()}), {threads} thread" + ("s" if threads > 1 else "")
 
 
+def peak_memory_mib(status: Path = Path("/proc/self/status")) -> float | None:
+    """The most memory that this program has held so far, in MiB; None where the system does not say.
+
+    Linux says it in `status` (`VmHWM`); its `getrusage` begins at what the process that started this one held.
+    """
+    if sys.platform == "win32":
+        return None
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        return round(int(lines["VmHWM"].split()[0]) / 2**10, 1)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
 def installed_version(package: str) -> str | None:
     """The version of a package by its name in the registry; None if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version

@@ -52,6 +52,16 @@ def test_nothing_is_left_but_the_result(whole):
     assert [record.id for record in read_jsonl(directory.records)] == [f"e{i}" for i in range(N)]
 
 
+def test_peak_memory_is_the_process_s_own():
+    """Not that of the process which started it."""
+    child = "from segrl.devices import peak_memory_mib; print(peak_memory_mib())"
+    parent = (
+        f"import subprocess, sys; held = bytes(2**29); subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    assert 5 < float(done.stdout) < 400
+
+
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_shares_give_what_one_process_gives(whole, tmp_path, batch_size):
     settings, directory = whole

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-import resource
 import signal
 import sys
 import traceback
@@ -25,6 +24,7 @@ from dataset_files import annotation, box_mask, coco_image, crowd_runs, rectangl
 from PIL import Image
 
 from segrl import brush_rle, datasets
+from segrl.devices import peak_memory_mib
 from segrl.errors import DataError
 from segrl.images import read_picture
 from segrl.masks import read_mask, to_rle
@@ -226,18 +226,9 @@ def main(n: int, seed: int, folder: Path) -> dict[str, Any]:
         if outcome not in ("read", "refused"):
             faults.append(f"case {number} of seed {seed}: {outcome}")
             print(faults[-1], file=sys.stderr, flush=True)
-    peak_mib = peak_memory_mib()
+    peak_mib = peak_memory_mib() or 0
     found = {"counts": dict(sorted(counts.items())), "n_faults": len(faults), "faults": faults[:5]}
     return {"cases": n, "peak_mib": round(peak_mib), **found}
-
-
-def peak_memory_mib() -> float:
-    """The most that this program has held; `ru_maxrss` alone would begin at what the process that started it held."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text(encoding="utf-8").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segrl.devices import peak_memory_mib
 from segrl.errors import SegrlError
 from segrl.evaluation.inference import Decoding, Look, look, read_leniently, window_size
 from segrl.evaluation.measures import measures
@@ -278,13 +278,3 @@ def _session(share: Share, begun: float, answered: int) -> dict[str, Any]:
     """What one process did: `begun` and `ended` in seconds since 1970."""
     row = {"rank": share.rank, "world": share.world, "samples": answered, "begun": begun, "ended": time.time()}
     return row | {"peak_memory_mib": peak_memory_mib()}
-
-
-def peak_memory_mib() -> float | None:
-    """The most memory that this process has held so far, in MiB; None where the system does not say."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
