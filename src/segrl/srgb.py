@@ -83,11 +83,24 @@ def deep_samples(image: ImageFile.ImageFile, name: str, page: int = 0) -> np.nda
         raise DataError(f"cannot read the image {name}: colours of 16 bits are read on a first page only")
     place = image.fp.tell()
     image.fp.seek(0)
-    samples = cv2.imdecode(np.frombuffer(image.fp.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    data = image.fp.read()
+    if image.format == "PNG" and not _chunks_fit(data):  # OpenCV takes as much memory as a chunk says it has
+        raise DataError(f"cannot read the image {name}: it is cut short, or a length in it is wrong")
+    samples = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     image.fp.seek(place)
     if samples is None or samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[:2] != image.size[::-1]:
         raise DataError(f"cannot read the image {name}: it has colours of 16 bits that OpenCV does not read either")
     return samples[..., [2, 1, 0, 3][: samples.shape[2]]]
+
+
+def _chunks_fit(png: bytes) -> bool:
+    """Whether every chunk of a PNG up to its end mark lies within the file."""
+    place = 8
+    while place + 12 <= len(png):
+        if png[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + int.from_bytes(png[place : place + 4], "big")
+    return False
 
 
 def _scaled(samples: np.ndarray, name: str, full_scale: float | None, declared: float | None) -> np.ndarray:

@@ -55,6 +55,9 @@ def test_an_adapter_whose_base_is_elsewhere(tmp_path: Path) -> None:
     assert base_of(str(tmp_path), str(TINY)) == str(TINY)
     with pytest.raises(ModelError, match="cannot be laid over"):
         policies.load(tmp_path, base=str(TINY))
+    assert shown_prompt(str(tmp_path), "the cup", base=str(TINY)) == shown_prompt("tiny", "the cup")
+    with pytest.raises(ModelError, match="is no adapter"):
+        policies.load(TINY, base=str(TINY))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])

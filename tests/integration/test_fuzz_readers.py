@@ -13,7 +13,7 @@ import pytest
 
 FUZZ = Path(__file__).parents[1] / "support" / "reader_fuzz.py"
 MEBIBYTES = 1024
-"""What the process may take at its peak, in MiB, with everything that it has imported."""
+"""What the process may take at its peak, with everything that it has imported."""
 
 
 def fuzz(cases: int, seed: int, place: Path) -> dict[str, Any]:

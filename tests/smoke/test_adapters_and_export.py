@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from typer.testing import CliRunner
 from segrl import policies
 from segrl.cli.app import app
 from segrl.datasets import load
+from segrl.errors import ModelError
+from segrl.evaluation import read_jsonl
+from segrl.experiment import improve
 from segrl.files import read_rows
 from segrl.policies import read_settings
 from segrl.training import parse_recipe, train
@@ -98,6 +102,33 @@ def test_an_adapter_and_its_merge_say_the_same(runs, policy, tmp_path, name):
     assert not torch.allclose(logits(base), logits(merged), atol=1e-3)
 
 
+def test_an_adapter_whose_base_has_moved(runs, policy, tmp_path):
+    """As the policy of a recipe: a run starts from the two merged, and an evaluation takes both."""
+    adapter, moved = tmp_path / "adapter", tmp_path / "moved"
+    shutil.copytree(runs["sft"] / "model", adapter)
+    shutil.copytree(policy, moved)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/home/somebody/x"}))
+    held_out = {"dataset": {"n": 2, "seed": 4}, "max_new_tokens": 4}
+    values = {**SFT, "segmenter": "box", "evaluation": held_out, "trainer": TRAINER | {"learning_rate": 0.0}}
+    with pytest.raises(ModelError, match=r"is not here: .*policy\.base"):
+        improve(parse_recipe({**values, "policy": str(adapter)}), tmp_path / "run", say=lambda line: None)
+    recipe = parse_recipe({**values, "policy": {"path": str(adapter), "base": str(moved)}})
+    improve(recipe, tmp_path / "run", say=lambda line: None)
+    done = CliRunner().invoke(app, ["export", str(runs["sft"]), "--merge", "--out", str(tmp_path / "merged")])
+    assert done.exit_code == 0, done.output
+    start, end, merged = (
+        logits(AutoModelForImageTextToText.from_pretrained(path))
+        for path in (tmp_path / "run" / "start", tmp_path / "run" / "model", tmp_path / "merged")
+    )
+    assert torch.equal(start, end)
+    assert torch.allclose(start, merged, atol=1e-4)
+    before, after = (
+        read_jsonl(tmp_path / "run" / "evaluation" / name / "records.jsonl") for name in ("before", "after")
+    )
+    assert [record.text for record in before] == [record.text for record in after]
+
+
 def test_a_policy_trained_whole(runs, policy, tmp_path):
     done = CliRunner().invoke(app, ["export", str(runs["whole"]), "--merge", "--dtype", "bfloat16"])
     assert done.exit_code == 0, done.output
@@ -112,8 +143,6 @@ def test_a_policy_trained_whole(runs, policy, tmp_path):
 
 
 def test_a_run_that_is_not_finished_gives_its_last_checkpoint(runs, tmp_path):
-    import shutil
-
     shutil.copytree(runs["sft"], tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")
     assert CliRunner().invoke(app, ["export", str(tmp_path / "run")]).exit_code == 0
@@ -123,8 +152,6 @@ def test_a_run_that_is_not_finished_gives_its_last_checkpoint(runs, tmp_path):
 
 
 def test_the_best_checkpoint(runs, tmp_path):
-    import shutil
-
     shutil.copytree(runs["sft"], tmp_path / "run")
     done = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--best"])
     assert (done.exit_code, "no checkpoint with held-out answers" in done.stderr) == (2, True)

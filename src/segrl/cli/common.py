@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 
@@ -12,6 +12,10 @@ from segrl.errors import DataError, SegrlError
 from segrl.text import one_line
 
 P = ParamSpec("P")
+
+Base = Annotated[
+    str | None, typer.Option(metavar="P", help="The model below an adapter, if it is not where the adapter says.")
+]
 
 WRONG_USE = 2
 INTERRUPTED = 130

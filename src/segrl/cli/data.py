@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segrl.cli.common import exits_cleanly, key_values
+from segrl.cli.common import Base, exits_cleanly, key_values
 
 if TYPE_CHECKING:
     from segrl.datasets.check import SplitCheck
@@ -112,6 +112,7 @@ def reason(
     policy: Annotated[str, typer.Option(metavar="P", help="Who writes: openai:MODEL@http://host:port/v1, or a model.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the lines that were kept go.")],
     answer_format: Annotated[str, typer.Option(metavar="A", help="In which the gold answer is shown.")] = "seg-r1",
+    base: Base = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Room for reasoning and answer.")] = 1024,
     temperature: Annotated[float, typer.Option(min=0, help="0 writes the likeliest text.")] = 0.7,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
@@ -126,7 +127,7 @@ def reason(
         done = write_reasoning(
             source,
             out,
-            policies.load(policy),
+            policies.load(policy, base=base),
             answer_format=answer_format,
             max_new_tokens=max_new_tokens,
             temperature=temperature,

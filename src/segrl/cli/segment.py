@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segrl.cli.common import Base
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -57,9 +59,6 @@ Prompts = Annotated[
     ),
 ]
 AnswerFormat = Annotated[str | None, typer.Option(metavar="A", help="Default: the policy's own.")]
-Base = Annotated[
-    str | None, typer.Option(metavar="P", help="The model below an adapter, if it is not where the adapter says.")
-]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Read answers to the letter, as training pays for them; nothing is repaired.")
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from segrl.cli.common import Base
 from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def serve(
     policy: Annotated[str, typer.Option(help="tiny, a directory, or a name on the hub.")] = "tiny",
     segmenter: Annotated[str | None, typer.Option(help="Default: the one that fits the policy.")] = None,
     answer_format: Annotated[str | None, typer.Option(help="Default: the policy's own.")] = None,
+    base: Base = None,
     reading: Reading = "lenient",
     device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of the policy.")] = None,
@@ -94,7 +96,7 @@ def serve(
         label_studio_key=label_studio_key, polygon_tolerance_px=polygon_tolerance,
         allow_origins=tuple(allow_origin or ()),
     )  # fmt: skip
-    options = {"segmenter": segmenter, "answer_format": answer_format, "device": device}
+    options = {"segmenter": segmenter, "answer_format": answer_format, "device": device, "base": base}
 
     def make_app() -> FastAPI:
         return create_app(segrl.load(policy, reading=reading, max_new_tokens=max_new_tokens, **options), settings)
@@ -159,6 +161,7 @@ def demo(
     ] = None,
     segmenter: Annotated[str | None, typer.Option(help="Default: the one that fits each policy.")] = None,
     answer_format: Annotated[str | None, typer.Option(help="Default: each policy's own.")] = None,
+    base: Base = None,
     reading: Reading = "lenient",
     device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of a policy.")] = None,
@@ -183,6 +186,7 @@ def demo(
     """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
     needs_web()
     import segrl
+    from segrl.policies.checkpoint import is_adapter
     from segrl.web.demo.app import create_app
 
     limits = limits_of(
@@ -194,8 +198,14 @@ def demo(
     names = list(dict.fromkeys(policy or ["tiny"]))
     options = {"segmenter": segmenter, "answer_format": answer_format, "device": device}
 
+    def base_for(name: str) -> str | None:
+        return base if len(names) == 1 or is_adapter(name) else None  # beside an adapter stands, often, its own base
+
     def make_app() -> FastAPI:
-        models = {name: segrl.load(name, reading=reading, max_new_tokens=max_new_tokens, **options) for name in names}
+        models = {
+            name: segrl.load(name, reading=reading, max_new_tokens=max_new_tokens, base=base_for(name), **options)
+            for name in names
+        }
         kept, disk = round(max_kept_mb * 2**20), round(max_disk_mb * 2**20)
         return create_app(models, limits=limits, max_kept=kept, max_disk=disk)
 

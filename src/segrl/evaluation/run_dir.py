@@ -76,7 +76,7 @@ def remove_journal(folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.read_journal"))
+    return sorted(folder.glob("*.lines"))
 
 
 def _place(row: Row) -> int:

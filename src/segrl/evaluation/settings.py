@@ -23,6 +23,8 @@ from segrl.loading import (
     make_text_to_masks,
     takes_device,
 )
+from segrl.policies.checkpoint import base_of
+from segrl.tiny import resolve_policy
 from segrl.types import Example
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ def load(
     if processor is not None:
         options["processor"] = processor
     policy = policies.load(settings.policy, **options)
-    facts = _policy_facts(policy) | {"weights": weights_fingerprint(settings.policy)}
+    facts = _policy_facts(policy) | {"weights": weights_fingerprint(settings.policy)} | _base_facts(settings)
     return Loaded(settings, examples, lambda window: policy, _text_to_masks(policy, segmenter, settings), facts)
 
 
@@ -172,11 +174,11 @@ def describe(loaded: Loaded) -> dict[str, Any]:
     """All that determines the result, as JSON holds it; equal exactly where two processes do the same work.
 
     Folders are left out: the data set is known by its options, its size and a hash of examples spread
-    over it, a local policy by a hash of its files.
+    over it, a local policy, and the model below an adapter, by a hash of its files.
     """
     settings, text_to_masks = loaded.settings, loaded.text_to_masks
-    elsewhere = {"root"}
-    options = {key: value for key, value in settings.dataset_options.items() if key not in elsewhere}
+    options = {key: value for key, value in settings.dataset_options.items() if key != "root"}
+    policy_options = {key: value for key, value in settings.policy_options.items() if key != "base"}
     facts = {
         "protocol": PROTOCOL,
         "dataset": {
@@ -185,7 +187,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
             "examples": len(loaded.examples),
             "sha256_of_some": examples_hash(loaded.examples),
         },
-        "policy": {"name": settings.policy, "options": dict(settings.policy_options), **loaded.policy_facts},
+        "policy": {"name": settings.policy, "options": policy_options, **loaded.policy_facts},
         "prompt": _prompt_facts(loaded),
         "frame": _frame_facts(text_to_masks),
         "segmenter": {
@@ -217,6 +219,14 @@ def _frame_facts(text_to_masks: TextToMasks) -> dict[str, Any]:
     """What the numbers of the answers mean, on an image of 1000 × 700 where that depends on it."""
     frame = text_to_masks.frame_for((1000, 700))
     return {"kind": frame.kind.value, "size_wh_for_1000x700": None if frame.size_wh is None else list(frame.size_wh)}
+
+
+def _base_facts(settings: EvalSettings) -> dict[str, Any]:
+    """The model below an adapter: its name on the hub, or the hash of its files."""
+    if policies.is_served(settings.policy):
+        return {}
+    base = base_of(resolve_policy(settings.policy), settings.policy_options.get("base"))
+    return {} if base is None else {"base": weights_fingerprint(base) or base}
 
 
 def _policy_facts(policy: Policy) -> dict[str, Any]:

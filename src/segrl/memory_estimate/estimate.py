@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from segrl.memory_estimate.dimensions import PolicyModel, SegmenterModel, policy_model, segmenter_model
+from segrl.policies.checkpoint import base_of
+from segrl.tiny import resolve_policy
 from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
 from segrl.training.recipe import Recipe
 from segrl.training.stages import Stage
@@ -154,7 +156,7 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
     section = recipe.segmenter if recipe.method == "grpo" else None
     dtype = "float32" if section is None else section.options.get("dtype", "float32")
     return Setting(
-        policy=policy_model(recipe.policy.path),
+        policy=policy_model(_weights_of(recipe)),
         segmenter=None if section is None else segmenter_model(section.name),
         method=recipe.method,
         gpus=gpus,
@@ -183,6 +185,11 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         and recipe.training.shared_prefix
         and "flash" not in str(init.get("attn_implementation")),
     )
+
+
+def _weights_of(recipe: Recipe) -> str:
+    """The policy, or the model below it if it is an adapter."""
+    return base_of(resolve_policy(recipe.policy.path), recipe.policy.base) or recipe.policy.path
 
 
 def settings_of(

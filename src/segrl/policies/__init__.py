@@ -69,7 +69,7 @@ def _load_served(name: str, options: dict[str, Any]) -> Policy:
     from segrl.errors import ModelError
     from segrl.policies.openai_policy import load as load_openai
 
-    for option in ("device", "dtype", "autocast", "merge_adapter"):
+    for option in ("device", "dtype", "autocast", "merge_adapter", "base"):
         if options.pop(option, None):
             raise ModelError(f"{name}: {option} is chosen where the server is started")
     return load_openai(name, **options)

@@ -41,17 +41,25 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """One of them lies in a directory that has a processor of its own."""
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a directory holds an adapter without the model below it."""
+    return (Path(name) / FILE_NAME).is_file() and not (Path(name) / "config.json").is_file()
+
+
 def base_of(name: str, base: str | None = None) -> str | None:
     """The name or directory of the model below an adapter; None for a directory that holds a whole model.
 
     base: where that model is here, instead of where it was when the adapter was trained. Raises ModelError for an
-    adapter that does not say what it was trained on, and for one whose base is a directory that is not here.
+    adapter that does not say what it was trained on, for one whose base is a directory that is not here, and for a
+    base given to a whole model.
     """
-    path = Path(name) / FILE_NAME
-    if not path.is_file() or (Path(name) / "config.json").is_file():
+    if not is_adapter(name):
+        if base is not None:
+            raise ModelError(f"{name} is no adapter, so that no model lies below it: leave out base")
         return None
     if base is not None:
         return base
+    path = Path(name) / FILE_NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -114,8 +114,11 @@ def _load_processor(name: str, options: dict[str, Any]) -> Any:
             return AutoProcessor.from_pretrained(str(renamed), **options)
 
 
-def load_model(name: str, dtype: torch.dtype) -> Any:
-    """The checkpoint's model in evaluation mode. Raises ModelError if it is missing, broken or incomplete."""
+def load_model(name: str, dtype: torch.dtype | Literal["auto"]) -> Any:
+    """The checkpoint's model in evaluation mode; dtype auto: as its weights are.
+
+    Raises ModelError if it is missing, broken or incomplete.
+    """
     from safetensors import SafetensorError
 
     _check_place(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segrl import answers
 from segrl.policies.chat import rendered
+from segrl.policies.checkpoint import base_of, processor_place
 from segrl.policies.frames import family_of
 from segrl.policies.published import published, published_settings
 from segrl.policies.settings import (
@@ -32,12 +33,15 @@ class ShownPrompt:
     input_wh: tuple[int, int] | None
 
 
-def shown_prompt(policy: str, query: str, *, answer_format: str | None = None, plain: bool = False) -> ShownPrompt:
+def shown_prompt(
+    policy: str, query: str, *, answer_format: str | None = None, plain: bool = False, base: str | None = None
+) -> ShownPrompt:
     """What `policy` (a name for `policies.load`) is sent when it is asked `query` about an image.
 
     With the chat template of the policy's own processor, in which the image's place is marked; plain:
     the system prompt, an empty line and the text prompt, which needs neither processor nor hub. That is all
-    that is shown of a model behind a server, and of a published checkpoint that is not on this machine.
+    that is shown of a model behind a server, and of a published checkpoint that is not on this machine. base: as in
+    `policies.loading.load`.
     Raises SegrlError for what cannot be loaded and for an answer format that there is not.
     """
     from segrl.tiny import resolve_policy
@@ -53,11 +57,11 @@ def shown_prompt(policy: str, query: str, *, answer_format: str | None = None, p
     from segrl.policies.frames import frame_name
     from segrl.policies.loading import find_settings, load_processor
 
-    settings = find_settings(name)
+    settings, below = find_settings(name, base), base_of(name, base)
     refuse_code(settings, name, trusted=answer_format is not None)
     settings = settings.override(answer_format=answer_format)
-    processor = load_processor(name)
-    family = AutoConfig.from_pretrained(name).model_type
+    processor = load_processor(name if below is None else processor_place(name, below))
+    family = AutoConfig.from_pretrained(below or name).model_type
     return _shown(settings, query, frame_name(family, settings), family, processor)
 
 

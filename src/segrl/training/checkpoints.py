@@ -8,6 +8,7 @@ pictures/          the images of those groups, made small
 reward_check.json  what gold and wrong answers earn, from before step 1
 evaluation/        before/, after/, held_out/step_N/: evaluations as `segrl eval` writes them
 checkpoints/       TRL's own; checkpoint-N is whole if it holds COMPLETE, with what that says of its files
+start/             the weights that training starts from, where they were made of an adapter and its base
 model/             the trained policy, in the ordinary `from_pretrained` layout
 finished.json      written last
 """
@@ -20,15 +21,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from segrl.devices import is_main, wait_for_all
 from segrl.errors import DataError, RecipeError
 from segrl.evaluation import EvalDir
 from segrl.files import json_line, read_rows, write_atomically
 from segrl.options import differences
 from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, read_values
+
+if TYPE_CHECKING:
+    from segrl.training.parts import PolicyParts
 
 COMPLETE = "segrl_complete.json"
 """Written into a checkpoint after everything else: names, sizes and checksums of all its files."""
@@ -82,6 +87,11 @@ class RunDir:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def start(self) -> Path:
+        """The weights that training starts from, if they were made of an adapter and what lies below it."""
+        return self.root / "start"
 
     @property
     def model(self) -> Path:
@@ -222,6 +232,24 @@ def _damage(checkpoint: Path, with_contents: bool) -> str | None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def starting_point(policy: PolicyParts, run: RunDir) -> str:
+    """Where the weights are that training starts from: the policy's own place, or, for an adapter, `run.start` with
+    the adapter merged into the model below it, made once. Raises ModelError as loading the two does."""
+    if policy.base is None:
+        return policy.path
+    if is_main() and not run.start.is_dir():
+        from segrl.policies.checkpoint import lay_over
+        from segrl.policies.loading import load_model
+
+        building = run.start.with_name(run.start.name + ".part")
+        shutil.rmtree(building, ignore_errors=True)
+        lay_over(load_model(policy.base, "auto"), policy.path, merge=True).save_pretrained(building)
+        policy.processor.save_pretrained(building)
+        building.rename(run.start)
+    wait_for_all()
+    return str(run.start)
 
 
 def copy_model(checkpoint: Path, target: Path) -> None:

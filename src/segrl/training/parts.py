@@ -19,6 +19,7 @@ from segrl.coordinates import convert
 from segrl.errors import ModelError, RecipeError
 from segrl.masks import to_rle
 from segrl.policies import PolicySettings, frame_rule, messages, opened_think, prepare_image, read_completion
+from segrl.policies.checkpoint import base_of, processor_place
 from segrl.policies.frames import SmartResize
 from segrl.policies.settings import answer_format_of, read_template, refuse_code
 from segrl.rewards.engine import RewardEngine
@@ -181,9 +182,13 @@ class _Rows:
 
 @dataclass(frozen=True)
 class PolicyParts:
-    """What training needs to know of a policy; TRL loads its weights from `path` itself."""
+    """What training needs to know of a policy; TRL loads its weights from `path` itself.
+
+    base: the model below it, if it is an adapter.
+    """
 
     path: str
+    base: str | None
     processor: Any
     settings: PolicySettings
     reader: Reader
@@ -205,7 +210,8 @@ def load_policy(recipe: Recipe) -> PolicyParts:
 
     path = resolve_policy(recipe.policy.path)
     section = recipe.policy
-    found = find_settings(path)
+    base = base_of(path, section.base)
+    found = find_settings(path, section.base)
     refuse_code(found, path, trusted=recipe.answer_format is not None)
     settings = found.override(
         answer_format=recipe.answer_format,
@@ -214,7 +220,7 @@ def load_policy(recipe: Recipe) -> PolicyParts:
         system=section.system,
         prompt_template=read_template(section.prompt_template),
     )
-    processor, model_type = _load_processor(path)
+    processor, model_type = _load_processor(path, base)
     answer_format = answer_format_of(settings, model_type)
     settings = settings.override(answer_format=answer_format)
     frame_for = frame_rule(model_type, settings, SmartResize.of(processor))
@@ -227,18 +233,19 @@ def load_policy(recipe: Recipe) -> PolicyParts:
 
     opening = opened_think(render_prompt(messages(None, "", settings.system)))
     reader = Reader(settings, answer_format, frame_for, render_prompt)
-    return PolicyParts(path, processor, settings, reader, opening)
+    return PolicyParts(path, base, processor, settings, reader, opening)
 
 
-def _load_processor(path: str) -> tuple[Any, str]:
+def _load_processor(path: str, base: str | None) -> tuple[Any, str]:
     """The processor, which pads and cuts on the left, and the family. Raises ModelError."""
     from transformers import AutoConfig
 
     from segrl.policies.loading import load_processor
 
-    processor = load_processor(path, truncation_side="left", padding_side="left")
+    place = path if base is None else processor_place(path, base)
+    processor = load_processor(place, truncation_side="left", padding_side="left")
     try:
-        return processor, AutoConfig.from_pretrained(path).model_type
+        return processor, AutoConfig.from_pretrained(base or path).model_type
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load the policy {path}: {first_line(error)}") from error
 

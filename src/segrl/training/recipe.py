@@ -30,7 +30,8 @@ class PolicySection(_Section):
 
     What is not given follows from the policy's own segrl.json and its model family. system: the
     system prompt; `answer_format` stands for the instruction of the recipe's answer format. prompt_template: a file
-    with the text prompt, `{query}` in it, in place of the answer format's.
+    with the text prompt, `{query}` in it, in place of the answer format's. base: of an adapter, where the model below
+    it is, if it is not where it was in the adapter's training; a run starts from the two merged.
     freeze_vision_tower: train the language model alone.
     """
 
@@ -39,6 +40,7 @@ class PolicySection(_Section):
     input_wh: tuple[int, int] | None = None
     system: str | None = None
     prompt_template: str | None = None
+    base: str | None = None
     freeze_vision_tower: bool = False
 
 
@@ -278,7 +280,10 @@ def section_of(value: Any) -> Any:
 
 
 def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
-    """The evaluation that a recipe asks for, of the policy in `policy`. Raises RecipeError if it asks for none."""
+    """The evaluation that a recipe asks for, of the policy in `policy`: its own, or one that was trained from it.
+
+    Raises RecipeError if it asks for none.
+    """
     from segrl.evaluation import Decoding, EvalSettings
 
     section, given = recipe.evaluation, recipe.policy
@@ -290,6 +295,8 @@ def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
         "system": given.system,
         "prompt_template": given.prompt_template,
     }
+    if policy == given.path:
+        options["base"] = given.base
     return EvalSettings(
         policy=policy,
         dataset=section.dataset.name,

@@ -37,7 +37,7 @@ class Stage:
         """The recipe with the policy that it starts from."""
         if not self.follows:
             return self.recipe
-        policy = self.recipe.policy.model_copy(update={"path": str(previous_model)})
+        policy = self.recipe.policy.model_copy(update={"path": str(previous_model), "base": None})
         return self.recipe.model_copy(update={"policy": policy})
 
 

@@ -21,7 +21,7 @@ from segrl.policies.patch_embedding import project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training import sharding
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
-from segrl.training.checkpoints import RunDir
+from segrl.training.checkpoints import RunDir, starting_point
 from segrl.training.held_out import HeldOut, check_held_out
 from segrl.training.options import adapters, build_config, freeze_vision_tower
 from segrl.training.parts import Parts, layout, lazy_dataset, rows_needed
@@ -77,7 +77,7 @@ def build(
         if recipe.training.shared_prefix:
             trainer.share_prefixes(say)
     else:
-        trainer, rewards = _sft_trainer(parts, config), None
+        trainer, rewards = _sft_trainer(parts, run, config), None
     sharding.finish(trainer)
     if recipe.policy.freeze_vision_tower:
         freeze_vision_tower(trainer.model)
@@ -119,7 +119,7 @@ def _grpo_trainer(
     queries = config.generation_batch_size // config.num_generations
     check_selection(recipe, config)
     trainer = SelectiveTrainer(
-        model=policy.path,
+        model=starting_point(policy, run),
         args=config,
         reward_funcs=rewards.functions(),
         train_dataset=_rows(parts, config, policy.reader.rl_row, keep=2 * queries),
@@ -152,13 +152,13 @@ def _keeper(run: RunDir, rows: int) -> Callable[[Sequence[str], Sequence[Image]]
     return keep
 
 
-def _sft_trainer(parts: Parts, config: Any) -> Any:
+def _sft_trainer(parts: Parts, run: RunDir, config: Any) -> Any:
     from trl import SFTTrainer
 
     recipe, policy = parts.recipe, parts.policy
     _check_length(parts, config.max_length)
     trainer = SFTTrainer(
-        model=policy.path,
+        model=starting_point(policy, run),
         args=config,
         train_dataset=_rows(parts, config, policy.reader.sft_row, keep=0),
         processing_class=policy.processor,
