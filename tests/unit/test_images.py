@@ -52,6 +52,16 @@ def test_deep_samples_are_scaled_by_what_the_file_holds(tmp_path, suffix, full, 
     assert len(caplog.records) == (full != 65535)  # once, not for every file
 
 
+def test_a_chunk_that_claims_two_gigabytes_takes_none(tmp_path):
+    """OpenCV, which reads colours of 16 bits, takes what a chunk claims."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint16))
+    data = (tmp_path / "a.png").read_bytes()
+    place = data.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(data[:place] + b"\x75\0\0\0" + data[place + 4 :])
+    with pytest.raises(DataError, match="a length in it is wrong"):
+        read_image(tmp_path / "a.png")
+
+
 def test_colours_of_16_bits_keep_their_order(tmp_path):
     samples = np.zeros((2, 3, 4), dtype=np.uint16)
     samples[..., 3] = 65535
