@@ -289,19 +289,12 @@ def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
     section, given = recipe.evaluation, recipe.policy
     if section is None or recipe.segmenter is None:
         raise RecipeError("this recipe measures nothing: give it an evaluation section and a segmenter")
-    options = {
-        "frame": given.frame,
-        "input_wh": given.input_wh,
-        "system": given.system,
-        "prompt_template": given.prompt_template,
-    }
-    if policy == given.path:
-        options["base"] = given.base
+    names = ("frame", "input_wh", "system", "prompt_template", *(["base"] if policy == given.path else ()))
     return EvalSettings(
         policy=policy,
         dataset=section.dataset.name,
         segmenter=recipe.segmenter.name,
-        policy_options={key: value for key, value in options.items() if value is not None},
+        policy_options={name: value for name in names if (value := getattr(given, name)) is not None},
         dataset_options=section.dataset.options,
         segmenter_options=recipe.segmenter.options,
         answer_format=recipe.answer_format,
