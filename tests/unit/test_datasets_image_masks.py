@@ -44,7 +44,7 @@ def test_query_tags_and_sample(tmp_path):
         write(tmp_path, "Test/Image", "Test/GT_Object", f"COD10K-CAM-1-Aquatic-1-BatFish-{n}")
     write(tmp_path, "Test/Image", "Test/GT_Object", "COD10K-NonCAM-2-Terrestrial-1-Ant-9", np.zeros((8, 12), bool))
     examples = datasets.load("cod10k", root=tmp_path, query="the animal", sample={"n": 3, "seed": 1})
-    assert len(examples) == examples.n_images == 3
+    assert len(examples) == 3
     assert {(e.query, e.tags["kind"]) for e in examples} == {("the animal", "Aquatic")}
     assert datasets.load("cod10k", root=tmp_path)[0].query.startswith("Identify and segment")
 

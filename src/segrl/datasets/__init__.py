@@ -75,18 +75,19 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     """
     if name not in _READERS and not name.startswith(PREFIX):
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
-    augment, pictures = options.pop("augment", None), options.pop("pictures", None)
+    sample, augment, pictures = (options.pop(name, None) for name in ("sample", "augment", "pictures"))
     examples = _own(name, options) if name.startswith(PREFIX) else _build(_reader(name), name, options)
     if pictures is not None:
         from segrl.datasets.rows import pass_on
         from segrl.images import PictureOptions
 
         pass_on(PictureOptions.from_options(pictures), examples)
-    if augment is None:
+    if sample is None and augment is None:
         return examples
-    from segrl.datasets.derived import Augmented
+    from segrl.datasets.derived import Augmented, Subset
 
-    return Augmented(examples, augment)
+    chosen = examples if sample is None else Subset(examples, sample)
+    return chosen if augment is None else Augmented(chosen, augment)
 
 
 def _own(name: str, options: Mapping[str, Any]) -> Sequence[Example]:
@@ -104,17 +105,11 @@ def _own(name: str, options: Mapping[str, Any]) -> Sequence[Example]:
 
 
 def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping[str, Any]) -> Sequence[Example]:
-    """Call a reader, with wrong options reported by name; one without `sample` is read whole and sampled then."""
+    """Call a reader, with wrong options reported by name."""
     parameters = inspect.signature(reader).parameters
-    if "sample" in options and "sample" not in parameters:
-        from segrl.datasets.derived import Subset
-
-        rest = {key: value for key, value in options.items() if key != "sample"}
-        examples = _build(reader, name, rest)
-        return examples if options["sample"] is None else Subset(examples, options["sample"])
     for option in options:
         if option not in parameters:
-            hint = did_you_mean(option, [*parameters, "sample", "augment"])
+            hint = did_you_mean(option, [*parameters, "sample", "augment", "pictures"])
             raise DataError(f"the data set {name!r} has no option {option!r}; {hint}")
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and options.get(option) is None:

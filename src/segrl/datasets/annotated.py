@@ -47,7 +47,7 @@ class LabelledImage:
 
 
 class AnnotatedImages(Rows[Annotated]):
-    """Examples of annotated objects. file: what they come from, for messages. sample: see Rows.
+    """Examples of annotated objects. file: what they come from, for messages.
 
     Every annotation is checked here, before a run depends on it. Raises DataError naming the first that cannot
     be drawn, and the count of those without a mask (`without_mask`).
@@ -59,11 +59,10 @@ class AnnotatedImages(Rows[Annotated]):
         file: str,
         *,
         without_mask: WithoutMask = "refuse",
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         if without_mask not in ("refuse", "box", "drop"):
             raise DataError(f"without_mask is refuse, box or drop, not {without_mask!r}")
-        super().__init__(settled(list(rows), without_mask, file), file, sample)
+        super().__init__(settled(list(rows), without_mask, file), file)
 
     def read(self, row: Annotated) -> Example:
         """See Rows. Raises DataError where no annotation of a query has a pixel."""

@@ -39,7 +39,7 @@ class CocoJson(AnnotatedImages):
     """The examples of `annotations` (a file under root, or absolute), images in the order of the file.
 
     images: the folder of the image files, under root. per, query, query_field, crowds, negatives: see the
-    module. without_mask: see `annotated`. sample: a seeded subset, see Rows. Raises DataError for a file that
+    module. without_mask: see `annotated`. Raises DataError for a file that
     is no COCO JSON, an entry that lacks a key which is needed, an annotation without its image or category,
     images that are missing, and annotations that cannot be drawn.
     """
@@ -56,7 +56,6 @@ class CocoJson(AnnotatedImages):
         crowds: Literal["ignore", "targets"] = "ignore",
         negatives: bool = False,
         without_mask: WithoutMask = "refuse",
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         if per not in _MAKERS:
             raise DataError(f"per is {', '.join(_MAKERS)}, not {per!r}")
@@ -67,7 +66,7 @@ class CocoJson(AnnotatedImages):
         rows = list(_MAKERS[per](coco))
         if not rows and any(a.get("iscrowd") for some in coco.annotations.values() for a in some):
             raise DataError(f"{path} holds no annotation that is not a crowd: crowds: targets reads them as objects")
-        super().__init__(rows, str(path), without_mask=without_mask, sample=sample)
+        super().__init__(rows, str(path), without_mask=without_mask)
 
 
 class _Coco:

@@ -84,7 +84,7 @@ HUB_NAME = "geshang/FCoT"
 
 
 class FCoT(TableRows):
-    """root, split, revision, sample: see TableRows; the default is the data set on the hub.
+    """root, split, revision: see TableRows; the default is the data set on the hub.
 
     numbers_wh: the (width, height) that the numbers are about, by default that of each picture.
     drop_unreadable: leave out rows whose solution is no answer; `dropped` holds their places.
@@ -98,10 +98,9 @@ class FCoT(TableRows):
         revision: str | None = None,
         numbers_wh: tuple[int, int] | None = None,
         drop_unreadable: bool = False,
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         columns = ("image", "thinking", "problem", "solution")
-        super().__init__(root, split=split, columns=columns, revision=revision, sample=sample)
+        super().__init__(root, split=split, columns=columns, revision=revision)
         self._frame = ORIGINAL if numbers_wh is None else Frame.resized(*numbers_wh)
         solutions = list(self.table["solution"])
         read = {place: answers.parse(str(solutions[place]), "seg-r1", frame=self._frame) for place in self._places}
@@ -153,10 +152,9 @@ class SquashedSet(TableRows):
         split: str,
         restore: bool,
         revision: str | None,
-        sample: Mapping[str, int] | None,
     ) -> None:
         columns = ("id", "problem", "solution", "image", "img_height", "img_width")
-        super().__init__(root, split=split, columns=columns, revision=revision, sample=sample)
+        super().__init__(root, split=split, columns=columns, revision=revision)
         self._read_solution, self._restore = read_solution, restore
 
     def read(self, place: int, row: Mapping[str, Any]) -> Example:
@@ -190,10 +188,9 @@ def seg_zero(
     split: str = "train",
     restore: bool = False,
     revision: str | None = None,
-    sample: Mapping[str, int] | None = None,
 ) -> SquashedSet:
     """Seg-Zero's RefCOCOg sets of 2,000 and 9,000 expressions: one object each, with two points on it."""
-    return SquashedSet(root, _tagged_solution, split=split, restore=restore, revision=revision, sample=sample)
+    return SquashedSet(root, _tagged_solution, split=split, restore=restore, revision=revision)
 
 
 def visionreasoner(
@@ -202,10 +199,9 @@ def visionreasoner(
     split: str = "train",
     restore: bool = False,
     revision: str | None = None,
-    sample: Mapping[str, int] | None = None,
 ) -> SquashedSet:
     """VisionReasoner's sets: any number of objects, each with a box and a point on it."""
-    return SquashedSet(root, _json_solution, split=split, restore=restore, revision=revision, sample=sample)
+    return SquashedSet(root, _json_solution, split=split, restore=restore, revision=revision)
 
 
 def _tagged_solution(text: str) -> Solution:

@@ -1,4 +1,8 @@
-"""Data sets made of others: a seeded subset, several joined to one, more views of few images, one of one's own.
+"""Data sets made of others: a sample, several joined to one, more views of few images, one of one's own.
+
+    {name: refcoco, root: data, sample: {n: 3000, seed: 0}}
+
+that many examples, drawn with the seed, in the set's order.
 
     {name: joined, root: data, sets: [{name: cod10k, split: train}, {name: camo, split: train}]}
 
@@ -16,6 +20,7 @@ image shows may be cut off: a request that places its target among other things 
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +31,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segrl.datasets.rows import Examples, choose_sample, pass_on
+from segrl.datasets.rows import Examples, pass_on
 from segrl.errors import DataError, SegrlError
 from segrl.images import PictureOptions, content_id
 from segrl.masks import mask_to_box
@@ -34,11 +39,29 @@ from segrl.text import first_line
 from segrl.types import Example
 
 
+def choose_sample(count: int, sample: Mapping[str, int]) -> list[int]:
+    """`sample["n"]` places out of `count`, drawn with `sample["seed"]` (0 by default), in order.
+
+    Raises DataError for anything but whole numbers, and for more than there are.
+
+    >>> choose_sample(8, {"n": 3, "seed": 1})
+    [0, 2, 4]
+    """
+    if not isinstance(sample, Mapping):
+        raise DataError(f'a sample is {{"n": count, "seed": s}}, not {sample!r}')
+    n, seed = sample.get("n"), sample.get("seed", 0)
+    if set(sample) - {"n", "seed"} or type(n) is not int or type(seed) is not int:
+        raise DataError(f'a sample is {{"n": count, "seed": s}} with whole numbers, not {dict(sample)}')
+    if not 0 < n <= count:
+        raise DataError(f"sample.n is {n}, but there are {count} examples")
+    return sorted(random.Random(seed).sample(range(count), n))
+
+
 class Subset(Examples):
-    """Some examples of a set, in its order: `choose_sample` for readers that have no sample of their own."""
+    """A sample of a set, in its order."""
 
     def __init__(self, examples: Sequence[Example], sample: Mapping[str, int]) -> None:
-        self._examples, self._places = examples, choose_sample(range(len(examples)), sample)
+        self._examples, self._places = examples, choose_sample(len(examples), sample)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -53,7 +53,7 @@ class Folder(Rows[Pair]):
     root: the folder. images, masks: its two sub-folders. query: the request that goes with every
     image. split and part: a seeded split (`{"train": 120, "seed": 0}`) and which side of it to
     read, "train" or "test". mask_values: "binary" (over half of full scale is the target), "instances"
-    (one target per value) or "auto". sample: a seeded subset, see Rows. image_id is made from the pixels,
+    (one target per value) or "auto". image_id is made from the pixels,
     id from the stem. Raises DataError if a folder is missing or empty, or an image or mask has no partner.
     """
 
@@ -67,7 +67,6 @@ class Folder(Rows[Pair]):
         split: Mapping[str, int] | None = None,
         part: str | None = None,
         mask_values: MaskValues = "auto",
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         if mask_values not in ("auto", "binary", "instances"):
             raise DataError(f"mask_values is auto, binary or instances, not {mask_values!r}")
@@ -78,7 +77,7 @@ class Folder(Rows[Pair]):
         for stem in mask_files.keys() - image_files.keys():
             raise DataError(f"the mask {mask_files[stem]} has no image in {Path(root) / images}")
         stems = _choose(sorted(image_files), split, part)
-        super().__init__([Pair(stem, image_files[stem], mask_files[stem]) for stem in stems], str(root), sample)
+        super().__init__([Pair(stem, image_files[stem], mask_files[stem]) for stem in stems], str(root))
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from segrl.datasets.drawing import Canvas, checked_box, stack
-from segrl.datasets.rows import Examples, choose_sample
+from segrl.datasets.rows import Examples
 from segrl.errors import DataError
 from segrl.images import ImageBytes
 from segrl.masks import box_to_mask
@@ -40,7 +40,7 @@ class TableRows(Examples):
 
     root: a folder that `datasets` saved (`save_to_disk`), a folder with parquet files (for instance a
     clone of a data set on the hub) or one such file, or the name of a data set on the hub. config and
-    revision: for the latter. columns: those that the reader needs. sample: see `choose_sample`.
+    revision: for the latter. columns: those that the reader needs.
     Raises DataError for a table that is not there, another split, and a column that is missing.
     """
 
@@ -52,7 +52,6 @@ class TableRows(Examples):
         columns: Iterable[str],
         config: str | None = None,
         revision: str | None = None,
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         self.root = Path(root)
         self.table = open_table(root, split, config, revision)
@@ -60,7 +59,7 @@ class TableRows(Examples):
         for column in columns:
             if column not in self.table.column_names:
                 raise DataError(f"{self.name} has no column {column!r}; it has {', '.join(self.table.column_names)}")
-        self._places = choose_sample(range(len(self.table)), sample)
+        self._places = list(range(len(self.table)))
         if not self._places:
             raise DataError(f"{self.name} holds no examples")
 
@@ -136,7 +135,7 @@ _GOLD = {"reasoning": "reasoning", "answer": "completion_text"}
 
 
 class HuggingFace(TableRows):
-    """root, split, config, revision, sample: see TableRows.
+    """root, split, config, revision: see TableRows.
 
     columns: ours → theirs; a name of ours that is not there stands for itself if the table has such a
     column. query: the request that goes with every image, in place of a column. Raises DataError for
@@ -152,13 +151,12 @@ class HuggingFace(TableRows):
         query: str | None = None,
         config: str | None = None,
         revision: str | None = None,
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         given = dict(columns or {})
         for name in given:
             if name not in OURS:
                 raise DataError(f"hf has no column {name!r}; {did_you_mean(name, OURS)}")
-        super().__init__(root, split=split, columns=given.values(), config=config, revision=revision, sample=sample)
+        super().__init__(root, split=split, columns=given.values(), config=config, revision=revision)
         theirs = {name: name for name in OURS if name in self.table.column_names}
         kinds = [name for name in TARGETS if name in given] or [name for name in TARGETS if name in theirs]
         if len(kinds) != 1:

@@ -147,7 +147,7 @@ class Masked:
 class ImageMasks(Rows[Masked]):
     """One split of the set `name` (a key of LAYOUTS) under `root`, sorted by file name.
 
-    query: the request that goes with every image. sample: a seeded subset, see Rows. Raises DataError
+    query: the request that goes with every image. Raises DataError
     for a split that the set does not have, folders that are not there, an image without a mask and
     a mask without an image.
     """
@@ -159,7 +159,6 @@ class ImageMasks(Rows[Masked]):
         *,
         split: str = "test",
         query: str = QUERY,
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         layout = LAYOUTS[name]
         if split not in layout.splits:
@@ -168,7 +167,7 @@ class ImageMasks(Rows[Masked]):
         rows = [row for pair in pairs for row in _match(base, pair)]
         ids = distinct(row.id for row in rows)
         rows = [replace(row, id=new) for new, row in zip(ids, rows, strict=True)]
-        super().__init__(rows, f"{name} {split} ({base})", sample)
+        super().__init__(rows, f"{name} {split} ({base})")
         self.query = query
 
     def read(self, row: Masked) -> Example:

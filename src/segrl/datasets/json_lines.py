@@ -57,10 +57,10 @@ class Line:
 class JsonLines(Rows[Line]):
     """The lines of `file` (under root, or absolute), empty ones passed over.
 
-    sample: a seeded subset, see Rows. Raises DataError naming the line that cannot be used.
+    Raises DataError naming the line that cannot be used.
     """
 
-    def __init__(self, root: Path | str, file: str = "data.jsonl", *, sample: Mapping[str, int] | None = None) -> None:
+    def __init__(self, root: Path | str, file: str = "data.jsonl") -> None:
         self._root, path = Path(root), Path(root) / file
         lines = read_text(path).split("\n")
         rows = [
@@ -69,7 +69,7 @@ class JsonLines(Rows[Line]):
         ids = {row.id for row in rows}
         if len(ids) < len(rows):
             raise DataError(f"{path} gives two lines the same id: {len(ids)} ids for {len(rows)} lines")
-        super().__init__(rows, str(path), sample)
+        super().__init__(rows, str(path))
 
     def read(self, row: Line) -> Example:
         """See Rows."""

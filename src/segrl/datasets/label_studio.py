@@ -42,7 +42,7 @@ class LabelStudio(AnnotatedImages):
     images: the folder of the image files, under root; a task's image is looked for there by its path, by its
     name, and without what Label Studio puts before the name of an upload. image_key: where a task's data has the
     image; by default its only text that names an image. query, negatives: see the module. without_mask: see
-    `annotated`. sample: a seeded subset, see Rows. Raises DataError for a file that is no JSON export, an image
+    `annotated`. Raises DataError for a file that is no JSON export, an image
     that is missing, a turned image and a region that cannot be drawn.
     """
 
@@ -56,7 +56,6 @@ class LabelStudio(AnnotatedImages):
         query: str = "{category}",
         negatives: bool = False,
         without_mask: WithoutMask = "refuse",
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         path, folder = Path(root) / file, Path(root) / images
         tasks = read_json(path)
@@ -74,7 +73,7 @@ class LabelStudio(AnnotatedImages):
             raise DataError(
                 f"{path} holds no annotated task: export as JSON, not JSON-MIN, after submitting annotations"
             )
-        super().__init__(per_label(labelled, query, negatives), str(path), without_mask=without_mask, sample=sample)
+        super().__init__(per_label(labelled, query, negatives), str(path), without_mask=without_mask)
 
 
 def _regions(task: Mapping[str, Any], name: str) -> Sequence[Any] | None:

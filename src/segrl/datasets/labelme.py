@@ -29,7 +29,7 @@ from segrl.types import Box
 class LabelMe(AnnotatedImages):
     """The objects of all JSON files under `root`, by file name. query, negatives: see the module.
 
-    without_mask: see `annotated`. sample: a seeded subset, see Rows. Raises DataError for a file that is no
+    without_mask: see `annotated`. Raises DataError for a file that is no
     LabelMe file, an image that is missing, and a shape that cannot be drawn.
     """
 
@@ -40,7 +40,6 @@ class LabelMe(AnnotatedImages):
         query: str = "{category}",
         negatives: bool = False,
         without_mask: WithoutMask = "refuse",
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         folder = Path(root)
         files = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
@@ -48,7 +47,7 @@ class LabelMe(AnnotatedImages):
             raise DataError(f"{folder} holds no JSON file: LabelMe saves one beside each image")
         images = [_labelled(path, legible(path.relative_to(folder).with_suffix("").as_posix())) for path in files]
         rows = per_label(images, query, negatives)
-        super().__init__(rows, str(folder), without_mask=without_mask, sample=sample)
+        super().__init__(rows, str(folder), without_mask=without_mask)
 
 
 def _labelled(path: Path, id: str) -> LabelledImage:

@@ -29,7 +29,7 @@ The request around the sentence is cut off, so that a policy is asked in its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,15 @@ class Question:
 class ReasonSeg(Rows[Question]):
     """The questions of one split, by file name: `root/ReasonSeg/val` or `root/val` and so on.
 
-    sample: a seeded subset, see Rows. Raises DataError naming the file that is missing or unreadable.
+    Raises DataError naming the file that is missing or unreadable.
     """
 
-    def __init__(self, root: Path | str, *, split: str = "val", sample: Mapping[str, int] | None = None) -> None:
+    def __init__(self, root: Path | str, *, split: str = "val") -> None:
         if split not in SPLITS:
             raise DataError(f"reasonseg has the splits {', '.join(SPLITS)}, not {split!r}")
         folder = first_folder([Path(root) / "ReasonSeg" / split, Path(root) / split], f"the files of ReasonSeg {split}")
         questions = [question for path in sorted(folder.glob("*.json")) for question in _questions(path)]
-        super().__init__(questions, f"ReasonSeg {split} ({folder})", sample)
+        super().__init__(questions, f"ReasonSeg {split} ({folder})")
 
     def read(self, row: Question) -> Example:
         """See Rows."""
@@ -145,7 +145,7 @@ class Sentence:
 class LisaGrounding(Rows[Sentence]):
     """The rows of `root/lisa_test.json`, or of another `file`; image paths are under `images`, by default root.
 
-    sample: a seeded subset, see Rows. Raises DataError naming the row that cannot be used.
+    Raises DataError naming the row that cannot be used.
     """
 
     def __init__(
@@ -154,14 +154,13 @@ class LisaGrounding(Rows[Sentence]):
         *,
         file: str = "lisa_test.json",
         images: str = ".",
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         path = Path(root) / file
         rows = read_json(path)
         if not isinstance(rows, list):
             raise DataError(f"{path} is no list of rows")
         sentences = [_sentence(row, index, Path(root) / images, path) for index, row in enumerate(rows)]
-        super().__init__(sentences, str(path), sample)
+        super().__init__(sentences, str(path))
 
     def read(self, row: Sentence) -> Example:
         """See Rows. Raises DataError for a box that lies outside its image."""

@@ -56,8 +56,8 @@ class Referring(Rows[Expression]):
     `tags["kind"]` says in gRefCOCO whether an expression names "one", "several" or "no target".
     """
 
-    def __init__(self, expressions: Sequence[Expression], name: str, sample: Mapping[str, int] | None = None) -> None:
-        super().__init__(expressions, name, sample)
+    def __init__(self, expressions: Sequence[Expression], name: str) -> None:
+        super().__init__(expressions, name)
         self._is_general = name.startswith("grefcoco")
 
     def read(self, row: Expression) -> Example:
@@ -81,22 +81,18 @@ def _kind(count: int) -> str:
     return "no target" if count == 0 else "one" if count == 1 else "several"
 
 
-def refcoco(
-    root: Path | str, *, split: str = "val", images: str | None = None, sample: Mapping[str, int] | None = None
-) -> Referring:
+def refcoco(root: Path | str, *, split: str = "val", images: str | None = None) -> Referring:
     """RefCOCO, UNC's split: train, val, testA (people), testB (other things).
 
     images: the folder of COCO's train2014 images, under root or absolute (default: IMAGE_FOLDERS).
-    sample: a seeded subset, see Rows. Raises DataError naming what is missing.
+    Raises DataError naming what is missing.
     """
-    return _load(Path(root), "refcoco", "refs(unc).p", split, images, sample)
+    return _load(Path(root), "refcoco", "refs(unc).p", split, images)
 
 
-def refcoco_plus(
-    root: Path | str, *, split: str = "val", images: str | None = None, sample: Mapping[str, int] | None = None
-) -> Referring:
+def refcoco_plus(root: Path | str, *, split: str = "val", images: str | None = None) -> Referring:
     """RefCOCO+ (no words of place): splits and options as `refcoco`."""
-    return _load(Path(root), "refcoco+", "refs(unc).p", split, images, sample)
+    return _load(Path(root), "refcoco+", "refs(unc).p", split, images)
 
 
 def refcocog(
@@ -105,24 +101,19 @@ def refcocog(
     split: str = "val",
     split_by: str = "umd",
     images: str | None = None,
-    sample: Mapping[str, int] | None = None,
 ) -> Referring:
     """RefCOCOg: split_by "umd" has train, val and test; "google" has train and val, which share images."""
     if split_by not in ("umd", "google"):
         raise DataError(f"refcocog is split by umd or google, not {split_by!r}")
-    return _load(Path(root), "refcocog", f"refs({split_by}).p", split, images, sample)
+    return _load(Path(root), "refcocog", f"refs({split_by}).p", split, images)
 
 
-def grefcoco(
-    root: Path | str, *, split: str = "val", images: str | None = None, sample: Mapping[str, int] | None = None
-) -> Referring:
+def grefcoco(root: Path | str, *, split: str = "val", images: str | None = None) -> Referring:
     """gRefCOCO: train, val, testA, testB, with expressions of several objects and of none."""
-    return _load(Path(root), "grefcoco", "grefs(unc).json", split, images, sample)
+    return _load(Path(root), "grefcoco", "grefs(unc).json", split, images)
 
 
-def _load(
-    root: Path, name: str, refs_name: str, split: str, images: str | None, sample: Mapping[str, int] | None
-) -> Referring:
+def _load(root: Path, name: str, refs_name: str, split: str, images: str | None) -> Referring:
     folder = first_folder([root / name], f"the files of {name}")
     refs_file = folder / refs_name
     refs = load_plain(refs_file) if refs_file.suffix == ".p" else read_json(refs_file)
@@ -134,7 +125,7 @@ def _load(
     expressions = list(_expressions(chosen, folder / "instances.json", image_folder, refs_file))
     ids = distinct(expression.id for expression in expressions)
     rows = [replace(expression, id=new) for new, expression in zip(ids, expressions, strict=True)]
-    return Referring(rows, f"{name} {split}", sample)
+    return Referring(rows, f"{name} {split}")
 
 
 def _checked(refs: Any, refs_file: Path) -> list[dict[str, Any]]:

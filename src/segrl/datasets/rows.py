@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, overload
 
@@ -24,7 +23,6 @@ class HasImage(Protocol):
 
 
 Row = TypeVar("Row", bound=HasImage)
-Item = TypeVar("Item")
 
 
 class Examples(Sequence[Example]):
@@ -60,13 +58,12 @@ class Examples(Sequence[Example]):
 class Rows(Examples, Generic[Row]):
     """Examples made from rows; an image and its masks are read when the example is asked for.
 
-    rows: light descriptions, one per example, in the order of the examples. sample: `{"n": 3000,
-    "seed": 0}` keeps that many, drawn with the seed, in the order of the files. Raises DataError
-    for a wrong sample, for no rows at all, and for an image file that is not there.
+    rows: light descriptions, one per example, in the order of the examples. Raises DataError for no rows
+    at all, and for an image file that is not there.
     """
 
-    def __init__(self, rows: Sequence[Row], name: str, sample: Mapping[str, int] | None = None) -> None:
-        self.rows = choose_sample(rows, sample)
+    def __init__(self, rows: Sequence[Row], name: str) -> None:
+        self.rows = rows
         if not self.rows:
             raise DataError(f"{name} holds no examples")
         require_files(row.image for row in self.rows)
@@ -86,26 +83,6 @@ class Rows(Examples, Generic[Row]):
     @abstractmethod
     def read(self, row: Row) -> Example:
         """The example that a row describes."""
-
-
-def choose_sample(rows: Sequence[Item], sample: Mapping[str, int] | None) -> list[Item]:
-    """`sample["n"]` of the rows, drawn with `sample["seed"]` (0 by default), in their order; all without a sample.
-
-    Raises DataError for anything but whole numbers, and for more than there are.
-
-    >>> choose_sample("abcdefgh", {"n": 3, "seed": 1})
-    ['a', 'c', 'e']
-    """
-    if sample is None:
-        return list(rows)
-    if not isinstance(sample, Mapping):
-        raise DataError(f'a sample is {{"n": count, "seed": s}}, not {sample!r}')
-    n, seed = sample.get("n"), sample.get("seed", 0)
-    if set(sample) - {"n", "seed"} or type(n) is not int or type(seed) is not int:
-        raise DataError(f'a sample is {{"n": count, "seed": s}} with whole numbers, not {dict(sample)}')
-    if not 0 < n <= len(rows):
-        raise DataError(f"sample.n is {n}, but there are {len(rows)} examples")
-    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
 def pass_on(pictures: PictureOptions, *sets: Sequence[Example]) -> None:

@@ -32,7 +32,7 @@ class Yolo(AnnotatedImages):
     split: a key of the YAML file (train, val, test) that names folders or lists of images; without one in the
     file, the images under `root/images`. Labels lie where Ultralytics looks for them: under `labels` in the
     place of the last `images` of the path. query, negatives: see the module. without_mask: see `annotated`.
-    sample: a seeded subset, see Rows. Raises DataError for files that are missing and lines that cannot be read.
+    Raises DataError for files that are missing and lines that cannot be read.
     """
 
     def __init__(
@@ -44,7 +44,6 @@ class Yolo(AnnotatedImages):
         query: str = "{category}",
         negatives: bool = False,
         without_mask: WithoutMask = "refuse",
-        sample: Mapping[str, int] | None = None,
     ) -> None:
         path = Path(root) / data
         about = read_yaml(path)
@@ -52,7 +51,7 @@ class Yolo(AnnotatedImages):
         images, base = _images(about, path, split)
         labelled = [_labelled(image, base, names) for image in images]
         rows = per_label(labelled, query, negatives, names)
-        super().__init__(rows, f"{path} {split}", without_mask=without_mask, sample=sample)
+        super().__init__(rows, f"{path} {split}", without_mask=without_mask)
 
 
 def _names(about: Any, path: Path) -> list[str]:
