@@ -35,8 +35,6 @@ from segrl.errors import DataError
 from segrl.files import legible, read_json
 from segrl.types import Example
 
-Sample = Mapping[str, int] | None
-
 STAR = "sj9909/visionreasoner_multi_object_refcocolvis_masks_840"
 REASONSEG_R = "sj9909/ReasonSeg_refine"
 REASONSEG_X = "sj9909/ReasonSegX_{split}"
@@ -44,10 +42,10 @@ _SPLITS = ("train", "val", "validation", "test")
 
 
 class ReasoningTable(TableRows):
-    """A table of StAR's. root, split, sample: see TableRows; a table with one split has it whatever its name is."""
+    """A table of StAR's. root, split: see TableRows; a table with one split has it whatever its name is."""
 
-    def __init__(self, root: Path | str, *, split: str, sample: Sample = None) -> None:
-        columns = self._open(root, split, sample)
+    def __init__(self, root: Path | str, *, split: str) -> None:
+        columns = self._open(root, split)
         found = [
             next((name for name in names if name in columns), None)
             for names in (("text", "problem"), ("solution_mask", "mask"))
@@ -56,11 +54,11 @@ class ReasoningTable(TableRows):
             raise DataError(f"{self.name} is no table of StAR's: it has {', '.join(columns)}")
         self._query, self._masks = (str(name) for name in found)
 
-    def _open(self, root: Path | str, split: str, sample: Sample) -> list[str]:
+    def _open(self, root: Path | str, split: str) -> list[str]:
         first: DataError | None = None
         for name in dict.fromkeys((split, *_SPLITS)):
             try:
-                super().__init__(root, split=name, columns=("image",), sample=sample)
+                super().__init__(root, split=name, columns=("image",))
             except DataError as error:
                 first = first or error
             else:
@@ -84,23 +82,23 @@ class ReasoningTable(TableRows):
         )
 
 
-def star(root: Path | str = STAR, *, split: str = "train", sample: Sample = None) -> ReasoningTable:
+def star(root: Path | str = STAR, *, split: str = "train") -> ReasoningTable:
     """StAR's first stage: RefCOCO and LVIS, several objects, pictures squashed to 840×840."""
-    return ReasoningTable(root, split=split, sample=sample)
+    return ReasoningTable(root, split=split)
 
 
-def reasonseg_r(root: Path | str = REASONSEG_R, *, split: str = "test", sample: Sample = None) -> ReasoningTable:
+def reasonseg_r(root: Path | str = REASONSEG_R, *, split: str = "test") -> ReasoningTable:
     """ReasonSeg-R: ReasonSeg's test pictures with corrected annotations."""
-    return ReasoningTable(root, split=split, sample=sample)
+    return ReasoningTable(root, split=split)
 
 
-def reasonseg_x(root: Path | str | None = None, *, split: str = "val", sample: Sample = None) -> ReasoningTable:
+def reasonseg_x(root: Path | str | None = None, *, split: str = "val") -> ReasoningTable:
     """ReasonSeg-X: 240 examples to train, 156 to validate, 773 to test; root: the folder of one of them, or of all."""
     if split not in ("train", "val", "test"):
         raise DataError(f"reasonseg-x has the splits train, val and test, not {split!r}")
     named = None if root is None else Path(root) / f"ReasonSegX_{split}"
     place = REASONSEG_X.format(split=split) if root is None else named if named and named.is_dir() else root
-    return ReasoningTable(place, split=split, sample=sample)
+    return ReasoningTable(place, split=split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +121,24 @@ class Questions(Rows[Asked]):
         return Example(row.id, canvas.content_id, canvas.image, row.query, masks, meta={"boxes_xyxy": boxes})
 
 
-def muse(root: Path | str, *, split: str = "val", images: str = "images", sample: Sample = None) -> Questions:
+def muse(root: Path | str, *, split: str = "val", images: str = "images") -> Questions:
     """MUSE: `MUSE_val.json` and so on under root or root/MUSE; split: also test_less, test_many."""
-    return _questions_of("MUSE", root, split, images, sample)
+    return _questions_of("MUSE", root, split, images)
 
 
-def mmr(root: Path | str, *, split: str = "val", images: str = "images", sample: Sample = None) -> Questions:
+def mmr(root: Path | str, *, split: str = "val", images: str = "images") -> Questions:
     """MMR: `MMR_val.json` and so on under root or root/MMR; split: also test_mixed, test_obj_only, test_part_only."""
-    return _questions_of("MMR", root, split, images, sample)
+    return _questions_of("MMR", root, split, images)
 
 
-def _questions_of(name: str, root: Path | str, split: str, images: str, sample: Sample) -> Questions:
+def _questions_of(name: str, root: Path | str, split: str, images: str) -> Questions:
     places = [Path(root) / name / f"{name}_{split}.json", Path(root) / f"{name}_{split}.json"]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         near = sorted({path.name for place in places for path in place.parent.glob(f"{name}_*.json")})
         raise DataError(f"there is no {places[1]}" + (f"; there are {', '.join(near)}" if near else ""))
     folder = Folder(Path(root), images)
-    return Questions([asked for entry in _entries(file) for asked in _asked(entry, file, folder)], str(file), sample)
+    return Questions([asked for entry in _entries(file) for asked in _asked(entry, file, folder)], str(file))
 
 
 class Folder:
@@ -202,7 +200,7 @@ class EarthReason(Rows[Seen]):
     questions: "all" of a picture, or its "first" alone. Raises DataError for a picture without mask or questions.
     """
 
-    def __init__(self, root: Path | str, *, split: str = "val", questions: str = "all", sample: Sample = None) -> None:
+    def __init__(self, root: Path | str, *, split: str = "val", questions: str = "all") -> None:
         if split not in ("train", "val", "test") or questions not in ("all", "first"):
             raise DataError(
                 f"earthreason: split is train, val or test, questions all or first, not {split}, {questions}"
@@ -213,7 +211,7 @@ class EarthReason(Rows[Seen]):
         folder = images.parent
         pictures = files_by_stem(images, (".jpg", ".jpeg", ".png", ".tif"))
         rows = [row for stem, image in pictures.items() for row in _seen(stem, image, folder, questions)]
-        super().__init__(rows, f"EarthReason {split} ({folder})", sample)
+        super().__init__(rows, f"EarthReason {split} ({folder})")
 
     def read(self, row: Seen) -> Example:
         """See Rows."""
@@ -234,7 +232,7 @@ def _seen(stem: str, image: Path, folder: Path, questions: str) -> Iterable[Seen
         yield Seen(f"{legible(stem)}-{index}", image, str(text).strip(), label)
 
 
-class Lvis(Rows[Asked]):
+class Lvis(Questions):
     """LVIS's categories as queries with several objects, by picture in the file's order.
 
     annotations: the file, under root. images: the folder of COCO's pictures, under root. negatives: see the module.
@@ -249,7 +247,6 @@ class Lvis(Rows[Asked]):
         images: str = "images",
         negatives: bool = False,
         objects: Sequence[int] = (1, 120),
-        sample: Sample = None,
     ) -> None:
         file, folder = Path(root) / annotations, Folder(Path(root), images)
         found = read_json(file)
@@ -258,13 +255,7 @@ class Lvis(Rows[Asked]):
             rows = list(_categories(found, folder, low, high, negatives))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{file} is no LVIS JSON: {type(error).__name__}: {error}") from error
-        super().__init__(rows, str(file), sample)
-
-    def read(self, row: Asked) -> Example:
-        """See Rows."""
-        canvas = self.canvas(row.image)
-        masks, boxes = canvas.instances(row.objects)
-        return Example(row.id, canvas.content_id, canvas.image, row.query, masks, meta={"boxes_xyxy": boxes})
+        super().__init__(rows, str(file))
 
 
 def _categories(found: Mapping[str, Any], folder: Folder, low: int, high: int, negatives: bool) -> Iterator[Asked]:
