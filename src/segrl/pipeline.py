@@ -15,8 +15,10 @@ from segrl import policies
 from segrl.errors import DataError, SegrlError, ServerError
 from segrl.images import AS_IT_IS, PictureOptions, as_image, content_id
 from segrl.policies import MAX_NEW_TOKENS
+from segrl.policies.turns import check_turns, talk, view_of
 from segrl.result import Result
 from segrl.segmenters.protocol import ImageTooLarge
+from segrl.turns import Conversation, person, take
 from segrl.types import ORIGINAL, Answer, FrameKind, MaskPrompt, Status
 
 if TYPE_CHECKING:
@@ -136,16 +138,23 @@ class Pipeline:
         self.policy, self.text_to_masks, self.max_new_tokens = policy, text_to_masks, max_new_tokens
         self._auto = AutoBatch()
 
-    def segment(self, image: ImageLike, query: str) -> Result:
-        """The answer to one query about one image. Raises DataError for an image that cannot be read."""
-        return next(self.segment_many([(image, query)]))
+    def segment(self, image: ImageLike, query: str, *, turns: int = 1) -> Result:
+        """The answer to one query about one image. Raises DataError for an image that cannot be read.
 
-    def segment_many(self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: BatchSize = 1) -> Iterator[Result]:
+        turns: how often the policy may answer at most; after each it is shown its mask (`segrl.turns`), and
+        `result.turns` holds what stood after it.
+        """
+        return next(self.segment_many([(image, query)], turns=turns))
+
+    def segment_many(
+        self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: BatchSize = 1, turns: int = 1
+    ) -> Iterator[Result]:
         """A result for each (image, query), in order; `batch_size` pairs are open and answered at a time.
 
-        "auto" looks for the fastest batch that fits (`batching.AutoBatch`). Raises what `try_many` yields.
+        turns: as in `segment`. "auto" looks for the fastest batch that fits (`batching.AutoBatch`). Raises what
+        `try_many` yields.
         """
-        for result in self.try_many(pairs, batch_size=batch_size):
+        for result in self.try_many(pairs, batch_size=batch_size, turns=turns):
             if isinstance(result, SegrlError):
                 raise result
             yield result
@@ -156,6 +165,7 @@ class Pipeline:
         *,
         batch_size: BatchSize = 1,
         pictures: PictureOptions = AS_IT_IS,
+        turns: int = 1,
     ) -> Iterator[Result | SegrlError]:
         """As `segment_many`, but an image that cannot be used gives its error in its place and stops nothing.
 
@@ -164,10 +174,11 @@ class Pipeline:
         DataError: it cannot be read. ModelError: alone it does not fit in the device's memory. Raised is
         a ServerError that no other image would escape: the server is gone, or refuses the key.
         """
+        check_turns(self.policy, turns)
         batch = self._auto if batch_size == "auto" else Batch(batch_size)
         for window in windows(opened(pairs, pictures), batch):
             usable = [(image, query) for image, query in window if isinstance(image, Image.Image)]
-            results = iter(self._try(usable, batch))
+            results = iter(self._try(usable, batch, turns))
             yield from (image if isinstance(image, SegrlError) else next(results) for image, _ in window)
 
     def stream(self, image: ImageLike, query: str) -> Stream:
@@ -182,11 +193,11 @@ class Pipeline:
         of the SAM family encodes an image once: while it stays in the cache, further calls only decode.
         """
         opened_image = as_image(image)
-        in_pixels = tuple(replace(p, frame=ORIGINAL) if p.frame.kind is FrameKind.UNKNOWN else p for p in prompts)
+        in_pixels = _in_pixels(prompts)
         answer = Answer(Status.OK if in_pixels else Status.NO_TARGET, in_pixels)
         return Result.of(opened_image, query, "", self.text_to_masks.masks([answer], [opened_image])[0])
 
-    def _try(self, pairs: Sequence[Pair], batch: Batch) -> list[Result | SegrlError]:
+    def _try(self, pairs: Sequence[Pair], batch: Batch, turns: int) -> list[Result | SegrlError]:
         """Results in order. What fails or does not fit is halved until the one that cannot be used stands alone."""
         import torch
 
@@ -194,7 +205,7 @@ class Pipeline:
             return []
         begun = time.perf_counter()
         try:
-            results = self._answer(pairs)
+            results = self._answer(pairs) if turns == 1 else self._talk(pairs, turns)
             batch.took(len(pairs), time.perf_counter() - begun)
             return [*results]
         except SegrlError as error:
@@ -207,13 +218,51 @@ class Pipeline:
                 return [_does_not_fit(pairs[0][0])]
             batch.shrink(len(pairs))
         half = len(pairs) // 2
-        return self._try(pairs[:half], batch) + self._try(pairs[half:], batch)
+        return self._try(pairs[:half], batch, turns) + self._try(pairs[half:], batch, turns)
 
     def _answer(self, pairs: Sequence[Pair]) -> list[Result]:
         images = [image for image, _ in pairs]
         prompts = [self.text_to_masks.answer_format.prompt(query) for _, query in pairs]
         groups = self.policy.generate(images, prompts, max_new_tokens=self.max_new_tokens, batch_size=len(pairs))
         return self._read(pairs, [group[0] for group in groups])
+
+    def _talk(self, pairs: Sequence[Pair], turns: int) -> list[Result]:
+        conversations = talk(
+            self.policy,
+            self.text_to_masks,
+            [Conversation(image, query) for image, query in pairs],
+            turns=turns,
+            view=view_of(self.policy),
+            max_new_tokens=self.max_new_tokens,
+            image_ids=[content_id(image) for image, _ in pairs],
+            batch_size=len(pairs),
+        )
+        return [Result.of_turns(conversation) for conversation in conversations]
+
+    def go_on(
+        self, image: ImageLike, query: str, said: Sequence[str], prompts: Sequence[MaskPrompt] | None = None
+    ) -> Result:
+        """One further turn after the texts `said`, as `segment(turns=…)` would take it.
+
+        prompts: what a person drew in place of the last answer, in original pixels: the policy is shown its mask, and
+        the text that it then writes corrects that. Raises SegrlError for a policy that takes single requests only.
+        """
+        view, picture = view_of(self.policy), as_image(image)
+        conversation = Conversation(picture, checked_query(query))
+        for text in said:
+            (conversation,) = take(self.text_to_masks, [conversation], [text], continues=view.continues)
+        if prompts is not None:
+            answer = Answer(Status.OK if prompts else Status.NO_TARGET, _in_pixels(prompts))
+            conversation = person(conversation, self.text_to_masks.masks([answer], [picture])[0])
+        (conversation,) = talk(
+            self.policy,
+            self.text_to_masks,
+            [conversation],
+            turns=len(conversation.turns) + 1,
+            view=view,
+            max_new_tokens=self.max_new_tokens,
+        )
+        return Result.of_turns(conversation)
 
     def _read(self, pairs: Sequence[Pair], completions: Sequence[Completion]) -> list[Result]:
         images = [image for image, _ in pairs]
@@ -278,6 +327,10 @@ class Stream(Iterator[str]):
             return completion
         finally:
             pieces.close()
+
+
+def _in_pixels(prompts: Sequence[MaskPrompt]) -> tuple[MaskPrompt, ...]:
+    return tuple(replace(p, frame=ORIGINAL) if p.frame.kind is FrameKind.UNKNOWN else p for p in prompts)
 
 
 def _does_not_fit(image: Image.Image) -> ImageTooLarge:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from segrl import exports, overlay
+from segrl.answers import Move
 from segrl.coordinates import frame_hint
 from segrl.masks import mask_to_box
 from segrl.types import Answer, MaskPrompt, Status
@@ -19,6 +20,7 @@ from segrl.types import Answer, MaskPrompt, Status
 if TYPE_CHECKING:
     import supervision
 
+    from segrl.turns import Conversation
     from segrl.types import Segmentation
 
 
@@ -32,6 +34,9 @@ class Result:
     scores: `(N,)` float32, the IoU that the segmenter itself expects of each mask (about 0 to 1; no
     promise, and nothing about whether it is the right object); None from a segmenter that gives none
     (GrabCut). hint: what looks wrong with the frame of the numbers (`coordinates.frame_hint`); "" where nothing does.
+    turns: where it was asked for several turns, a result for each, with that turn's text and the answer and masks that
+    stood after it; this result's own are those of the last that could be read. move: what such a turn did (an answer,
+    further points, done, broken). n_tokens: tokens written, of all turns; 0 where nobody counted.
     """
 
     image: Image.Image
@@ -41,6 +46,9 @@ class Result:
     masks: np.ndarray
     scores: np.ndarray | None = None
     hint: str = ""
+    turns: tuple[Result, ...] = ()
+    move: Move = Move.ANSWER
+    n_tokens: int = 0
 
     @classmethod
     def of(cls, image: Image.Image, query: str, text: str, one: Segmentation) -> Result:
@@ -48,6 +56,18 @@ class Result:
         scores = None if one.scores is None else one.scores.cpu().numpy()
         hint = frame_hint(one.written, image.size)
         return cls(image, query, text, one.answer, one.masks.cpu().numpy(), scores, hint)
+
+    @classmethod
+    def of_turns(cls, conversation: Conversation) -> Result:
+        """A conversation: what stands at its end, and each of its turns."""
+        image, query = conversation.image, conversation.query
+        turns = [
+            replace(cls.of(image, query, turn.text, turn.stands), move=turn.move, n_tokens=turn.n_tokens)
+            for turn in conversation.turns
+        ]
+        stands = conversation.turns[-1].stands
+        text = next((turn.text for turn in conversation.turns if turn.own is stands), conversation.turns[-1].text)
+        return replace(turns[-1], text=text, turns=tuple(turns), n_tokens=conversation.n_tokens)
 
     @property
     def status(self) -> Status:

@@ -45,13 +45,14 @@ class TextToMasks:
         image_ids: Sequence[str] | None = None,
         truncated: Sequence[bool] | None = None,
         earlier: Sequence[Segmentation | None] | None = None,
+        continues: bool = True,
     ) -> list[Segmentation]:
         """One Segmentation per text: its answer in original pixels and its masks `(N, H, W)` bool.
 
         images: the original image of each text. image_ids: equal exactly for equal images of this
         call. truncated: which texts were cut off (default: none). earlier: for texts of a conversation, what stood
         before each (None: nothing yet); an answer then means what `answers.follow` says, the segmenter goes on from
-        the earlier mask, and the `logits` of the result are there for the next turn.
+        the earlier mask where `continues` says so, and the `logits` of the result are there for the next turn.
         """
         cut_off = truncated if truncated is not None else [False] * len(texts)
         written = [
@@ -63,7 +64,7 @@ class TextToMasks:
             answers = [without_outside(answer, image.size) for answer, image in zip(written, images, strict=True)]
         if earlier is not None:
             triples = zip(answers, images, earlier, strict=True)
-            answers = [_after(to_original(answer, image.size), before) for answer, image, before in triples]
+            answers = [_after(to_original(answer, image.size), before, continues) for answer, image, before in triples]
         answers = [self._bounded(answer, image.size) for answer, image in zip(answers, images, strict=True)]
         found = segment(self.segmenter, images, answers, image_ids=image_ids, keeps_logits=earlier is not None)
         return [replace(one, written=answer) for one, answer in zip(found, written, strict=True)]
@@ -80,13 +81,15 @@ class TextToMasks:
         return replace(answer, status=Status.BAD_VALUES, prompts=(), detail=detail)
 
 
-def _after(answer: Answer, before: Segmentation | None) -> Answer:
+def _after(answer: Answer, before: Segmentation | None, continues: bool) -> Answer:
     """An answer in original pixels as it is meant after an earlier one, whose logits its prompts go on from."""
     if answer.status is not Status.OK or before is None:
         return answer
     followed = follow(answer, before.answer.prompts)
     prompts = [
-        prompt if i is None or before.logits is None else replace(prompt, prior_logits=before.logits[i])
+        prompt
+        if i is None or before.logits is None or not continues
+        else replace(prompt, prior_logits=before.logits[i])
         for prompt, i in zip(followed.prompts, followed.goes_on_from, strict=True)
     ]
     # What was added completes the answer before: together they hold the parts of both.

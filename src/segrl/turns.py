@@ -8,13 +8,14 @@ hand its texts to `take`. What stands at the end is the last turn that could be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from segrl import overlay
 from segrl.answers import Move, says_done
 from segrl.errors import SegrlError
+from segrl.options import check_options
 from segrl.types import Status
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ INSTRUCTION = (
 )
 """What a policy is told with every picture, for those that were not trained for turns too."""
 
+MAX_TURNS = 16
+"""Turns that one conversation may have: each adds a picture and a text to what the policy reads."""
+
+LONGEST_DETAIL = 60
+"""Characters of what was wrong with a turn, as the policy is told."""
+
 CROP_MARGIN = 0.25
 """How much of the object's longer side the crop shows around it."""
 
@@ -43,15 +50,22 @@ class TurnView:
 
     show: `outline` draws the mask's outline over the image; `cutout` leaves the image on the mask alone and darkens
     the rest; `crop` is the outline in a crop around the mask. instruction: whether `INSTRUCTION` follows the facts.
-    Raises SegrlError for another `show`.
+    continues: whether the segmenter goes on from the earlier mask, where it can. Raises SegrlError for another `show`.
     """
 
     show: Show = "outline"
     instruction: bool = True
+    continues: bool = True
 
     def __post_init__(self) -> None:
         if self.show not in SHOWS:
             raise SegrlError(f"show is {', '.join(SHOWS[:-1])} or {SHOWS[-1]}, not {self.show!r}")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> TurnView:
+        """The view of plain options. Raises SegrlError for one that there is not."""
+        check_options("the view of turns", cls, options)
+        return cls(**options)  # type: ignore[arg-type]  # checked above and where it is built
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,7 @@ def take(
     *,
     truncated: Sequence[bool] | None = None,
     image_ids: Sequence[str] | None = None,
+    continues: bool = True,
 ) -> list[Conversation]:
     """Each conversation with its next turn: one decode for all, and no encoding of an image that the cache holds.
 
@@ -111,9 +126,8 @@ def take(
     """
     cut = list(truncated) if truncated is not None else [False] * len(texts)
     befores = [_good(conversation.stands) for conversation in conversations]
-    read = text_to_masks.read(
-        texts, [one.image for one in conversations], image_ids=image_ids, truncated=cut, earlier=befores
-    )
+    images = [one.image for one in conversations]
+    read = text_to_masks.read(texts, images, image_ids=image_ids, truncated=cut, earlier=befores, continues=continues)
     return [
         replace(conversation, turns=(*conversation.turns, _turn(conversation, text, own, was_cut)))
         for conversation, text, own, was_cut in zip(conversations, texts, read, cut, strict=True)
@@ -146,6 +160,22 @@ def person(conversation: Conversation, stands: Segmentation) -> Conversation:
     return replace(conversation, turns=(*conversation.turns, turn))
 
 
+def to_row(turn: Turn, iou: float) -> dict[str, Any]:
+    """One turn as logs and records hold it: its text, and of what stood after it prompts (pixels), mask and IoU."""
+    from segrl.masks import to_rle
+
+    answer = turn.stands.answer
+    return {
+        "text": turn.text,
+        "move": turn.move.value,
+        "status": answer.status.value,
+        "tokens": turn.n_tokens,
+        "prompts": [prompt.to_json() for prompt in answer.prompts],
+        "mask": to_rle(turn.stands.union.cpu().numpy()),
+        "iou": iou,
+    }
+
+
 def feedback(conversation: Conversation, view: TurnView) -> tuple[Image.Image, str]:
     """The picture and the words that answer the last turn: the mask that stands, and one line of facts about it.
 
@@ -167,7 +197,7 @@ def facts(conversation: Conversation) -> str:
     assert stands is not None
     parts = []
     if turn.move is Move.BROKEN and turn.own is not None:
-        parts.append(f"not read: {turn.own.answer.detail or turn.own.answer.status.value}")
+        parts.append(f"not read: {(turn.own.answer.detail or turn.own.answer.status.value)[:LONGEST_DETAIL]}")
     share = float(stands.union.float().mean())
     parts.append(f"area {share:.0%}" if stands.answer.status is Status.OK else "area 0%")
     if stands.scores is not None and len(stands.scores):

@@ -53,6 +53,7 @@ Samples = Annotated[int, typer.Option(min=1, help="Answers that vote over the ma
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the samples.")]
 SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about a crop of the region found.")]
+Turns = Annotated[int, typer.Option(min=1, help="Answers at most; after each the policy is shown its mask.")]
 Saliency = Annotated[
     bool | None, typer.Option(help="E, F and weighted F measures and MAE [default: for the sets of that field]")
 ]
@@ -75,6 +76,7 @@ def evaluate(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     second_look: SecondLook = False,
+    turns: Turns = 1,
     saliency: Saliency = None,
     threads: Threads = 1,
 ) -> None:
@@ -92,7 +94,7 @@ def evaluate(
         segmenter_options=of_segmenter,
         texts=None if texts is None else str(texts),
         answer_format=answer_format,
-        decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look),
+        decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look, turns),
         saliency=saliency,
         threads=threads,
     )

@@ -65,6 +65,7 @@ Strict = Annotated[
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
 ]
+Turns = Annotated[int, typer.Option(min=1, metavar="N", help="Answers at most; the policy sees its mask after each.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures.")]
 MinArea = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out objects of fewer pixels than that.")]
 ExactPolygons = Annotated[
@@ -97,6 +98,7 @@ def segment(
     base: Base = None,
     strict: Strict = False,
     max_new_tokens: MaxNewTokens = None,
+    turns: Turns = 1,
     limit: Limit = None,
     min_area: MinArea = 0,
     exact_polygons: ExactPolygons = False,
@@ -122,7 +124,7 @@ def segment(
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
-        return _pipe((query or [""])[0], chosen, {**model, "device": device}, min_area, pictures)
+        return _pipe((query or [""])[0], chosen, {**model, "device": device}, min_area, pictures, turns)
     if out is None:
         raise _wrong("say where masks go: --out DIR")
     from segrl.exports import Style
@@ -137,6 +139,7 @@ def segment(
         style=Style(exact_polygons, pictures),
         min_area=min_area,
         prompts=None if prompts is None else fingerprint(prompts),
+        turns=turns,
     )
     _segment(inputs, plan, model, _processes(processes), prune)
 
@@ -176,7 +179,7 @@ def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str,
 
 
 def _pipe(
-    query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int, pictures: PictureOptions
+    query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int, pictures: PictureOptions, turns: int
 ) -> None:
     """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1."""
     from segrl import loading
@@ -190,7 +193,7 @@ def _pipe(
     if not data:
         raise SegrlError("there is no picture on standard input")
     quieten()
-    result = loading.load(**model).segment(as_image(data, pictures), query)
+    result = loading.load(**model).segment(as_image(data, pictures), query, turns=turns)
     if result.status.is_failure:
         raise SegrlError(f"the answer could not be read ({result.status.value}): {result.answer.detail or result.text}")
     kept = [mask for mask in result.masks if mask.sum() >= min_area]

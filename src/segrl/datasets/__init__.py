@@ -66,7 +66,8 @@ def load(name: str, **options: Any) -> Sequence[Example]:
 
     Every set takes `sample={"n": 3000, "seed": 0}`: that many examples, drawn with the seed, in the set's
     order; `augment={"views": 8, "flip": True}`: that many views of each (`segrl.datasets.derived`), for
-    training on few images; and `pictures={"max_megapixels": 400}`: what the reader of pictures is told where a
+    training on few images; `turns={"segmenter": "grabcut"}`: transcripts of turns for a cold start
+    (`segrl.datasets.turns`); and `pictures={"max_megapixels": 400}`: what the reader of pictures is told where a
     file alone does not say it (`segrl.images.PictureOptions`). Raises DataError for an unknown name or option (naming
     the nearest), a missing option, and whatever the reader finds wrong with the options and the files.
 
@@ -75,19 +76,28 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     """
     if name not in _READERS and not name.startswith(PREFIX):
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
-    sample, augment, pictures = (options.pop(name, None) for name in ("sample", "augment", "pictures"))
+    sample, augment, pictures, turns = (
+        options.pop(key, None) for key in ("sample", "augment", "pictures", "turns")
+    )
     examples = _own(name, options) if name.startswith(PREFIX) else _build(_reader(name), name, options)
     if pictures is not None:
         from segrl.datasets.rows import pass_on
         from segrl.images import PictureOptions
 
         pass_on(PictureOptions.from_options(pictures), examples)
-    if sample is None and augment is None:
-        return examples
-    from segrl.datasets.derived import Augmented, Subset
+    if sample is not None:
+        from segrl.datasets.derived import Subset
 
-    chosen = examples if sample is None else Subset(examples, sample)
-    return chosen if augment is None else Augmented(chosen, augment)
+        examples = Subset(examples, sample)
+    if augment is not None:
+        from segrl.datasets.derived import Augmented
+
+        examples = Augmented(examples, augment)
+    if turns is not None:
+        from segrl.datasets.turns import Transcripts
+
+        examples = Transcripts(examples, turns)
+    return examples
 
 
 def _own(name: str, options: Mapping[str, Any]) -> Sequence[Example]:
@@ -109,7 +119,7 @@ def _build(reader: Callable[..., Sequence[Example]], name: str, options: Mapping
     parameters = inspect.signature(reader).parameters
     for option in options:
         if option not in parameters:
-            hint = did_you_mean(option, [*parameters, "sample", "augment", "pictures"])
+            hint = did_you_mean(option, [*parameters, "sample", "augment", "pictures", "turns"])
             raise DataError(f"the data set {name!r} has no option {option!r}; {hint}")
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and options.get(option) is None:

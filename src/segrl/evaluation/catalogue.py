@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segrl.turns import MAX_TURNS
+
 Columns = Mapping[str, np.ndarray]
 """Numbers of n samples by name, `(n,)` float64 each, NaN where a sample has none. `SCORED` names those that
 every sample has."""
@@ -43,6 +45,10 @@ MEASURED = (
     "fractions",
 )
 """Numbers that `segrl.evaluation.measures` adds where they were asked for and apply."""
+
+TURNS = ("turns", *(f"{name}_turn_{k}" for k in range(1, MAX_TURNS + 1) for name in ("iou", "tokens")))
+"""Of conversations: how many turns there were; IoU after each, and tokens written by then. A conversation that was over
+before has there what it had at its end."""
 
 LENIENT = ("iou", "intersection", "union", "predicted_area", "failed")
 """Numbers of SCORED that the lenient reading has too, as `lenient_iou` and so on; NaN where nobody read so."""
@@ -157,6 +163,15 @@ def _ciou(c: Columns) -> Ratios:
     return [(c["intersection"], c["union"])]
 
 
+def _of_turn(k: int) -> tuple[Metric, Metric]:
+    overlap, tokens = f"iou_turn_{k}", f"tokens_turn_{k}"
+    meanings = (f"overlap after at most {k} turns", f"tokens written in at most {k} turns")
+    return (
+        Metric(f"giou_turn_{k}", f"gIoU, turn {k}", meanings[0], _mean(lambda c: c[overlap]), (overlap,)),
+        Metric(tokens, f"tokens, turn {k}", meanings[1], _mean(lambda c: c[tokens]), (tokens,), lower_is_better=True),
+    )
+
+
 SALIENCY = ("pixels", "weighted_f")
 """Columns that say that the measures of camouflage and saliency were asked for."""
 
@@ -187,6 +202,8 @@ CATALOGUE: tuple[Metric, ...] = (
            _mean(lambda c: np.where(np.isnan(c["named_iou"]), np.nan, c["named_iou"] >= 0.5)), ("named_iou",)),
     Metric("parse_rate", "answers read", "answers in the agreed form", _mean(lambda c: 1 - c["failed"])),
     Metric("tokens", "tokens", "mean length of an answer", _mean(lambda c: c["tokens"]), lower_is_better=True),
+    Metric("turns", "turns", "mean number of turns", _mean(lambda c: c["turns"]), ("turns",), lower_is_better=True),
+    *(metric for k in range(1, MAX_TURNS + 1) for metric in _of_turn(k)),
 )  # fmt: skip
 """In the order in which tables show them."""
 

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segrl.masks import mask_to_box
-from segrl.policies import MAX_NEW_TOKENS
+from segrl.policies import MAX_NEW_TOKENS, Completion
+from segrl.policies.turns import talk, view_of
+from segrl.turns import Conversation, Turn
 from segrl.types import Answer, Box, Example, MaskPrompt, Status
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from segrl.policies import Completion, Policy
+    from segrl.policies import Policy
     from segrl.text_to_masks import TextToMasks
     from segrl.types import Segmentation
 
@@ -56,7 +58,8 @@ class Decoding:
 
     max_new_tokens: None is what fits the policy in `EvalSettings`, and MAX_NEW_TOKENS elsewhere.
     samples: completions voted over (1: none). temperature: of the samples; 0 is greedy. second_look:
-    see the module. batch_size: sequences generated together.
+    see the module. batch_size: sequences generated together. turns: answers of a conversation at most; after each the
+    policy is shown its mask (`segrl.turns`).
     """
 
     max_new_tokens: int | None = None
@@ -65,10 +68,13 @@ class Decoding:
     temperature: float = 0.0
     seed: int = 0
     second_look: bool = False
+    turns: int = 1
 
     @property
     def title(self) -> str:
         """The test-time options in a few words; empty for plain decoding."""
+        if self.turns > 1:
+            return f"at most {self.turns} turns"
         if self.samples > 1:
             return f"majority vote of {self.samples} samples at temperature {self.temperature:g}"
         sampled = f"one sample at temperature {self.temperature:g}" if self.temperature else ""
@@ -82,6 +88,7 @@ class Look:
     completion: Completion
     segmentation: Segmentation
     samples: tuple[str, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 def look(
@@ -93,6 +100,8 @@ def look(
     decoding: Decoding,
 ) -> list[Look]:
     """One answer for each image and query, in order; image_ids equal exactly for equal images."""
+    if decoding.turns > 1:
+        return _talk(policy, text_to_masks, images, queries, image_ids, decoding)
     groups = _ask(policy, text_to_masks, images, queries, decoding)
     flat = [(i, completion) for i, group in enumerate(groups) for completion in group]
     read = iter(
@@ -105,6 +114,37 @@ def look(
     )
     looks = [_vote([Look(completion, next(read)) for completion in group]) for group in groups]
     return _look_again(policy, text_to_masks, images, queries, decoding, looks) if decoding.second_look else looks
+
+
+def _talk(
+    policy: Policy,
+    text_to_masks: TextToMasks,
+    images: Sequence[Image.Image],
+    queries: Sequence[str],
+    image_ids: Sequence[str],
+    decoding: Decoding,
+) -> list[Look]:
+    conversations = talk(
+        policy,
+        text_to_masks,
+        [Conversation(image, query) for image, query in zip(images, queries, strict=True)],
+        turns=decoding.turns,
+        view=view_of(policy),
+        max_new_tokens=decoding.max_new_tokens or MAX_NEW_TOKENS,
+        image_ids=image_ids,
+        batch_size=decoding.batch_size,
+        temperature=decoding.temperature,
+        seed=decoding.seed,
+    )
+    return [_of_turns(conversation.turns) for conversation in conversations]
+
+
+def _of_turns(turns: tuple[Turn, ...]) -> Look:
+    """What stands at the end, with the text that it came from and what all turns took."""
+    last = turns[-1]
+    told = next((turn for turn in turns if turn.own is last.stands), last)
+    n_tokens, seconds = sum(turn.n_tokens for turn in turns), sum(turn.seconds for turn in turns)
+    return Look(Completion(told.text, told.truncated, n_tokens, seconds), last.stands, turns=turns)
 
 
 def _ask(
@@ -244,11 +284,11 @@ def read_leniently(
 ) -> list[Mapping[str, Any] | None]:
     """What `EvalRecord.lenient` holds of each answer. Masks are made only where the two readings differ.
 
-    None for answers of several texts (a vote, a second look), and where the first reading was lenient already.
+    None for answers of several texts (a vote, a second look, turns), and where the first reading was lenient already.
     """
     from segrl import scoring
 
-    if text_to_masks.reading != "strict" or decoding.samples > 1 or decoding.second_look:
+    if text_to_masks.reading != "strict" or decoding.samples > 1 or decoding.second_look or decoding.turns > 1:
         return [None] * len(looks)
     lenient = dataclasses.replace(text_to_masks, reading="lenient")
     places = [i for i, one in enumerate(looks) if _differs(lenient, one, window[i].image.size)]

@@ -7,7 +7,7 @@
  "intersection": 900, "union": 1111, "target_area": 1000, "predicted_area": 1011,
  "tokens": 48, "seconds": 0.21, "truncated": false,
  "measures": {"pixels": 12544, "targets": 1, "boundary_iou": 0.7, "box_iou": 0.8}, "samples": [],
- "says_none": false, "lenient": {}}
+ "says_none": false, "lenient": {}, "turns": []}
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class EvalRecord:
     further numbers (`segrl.evaluation.measures`), those that apply. samples: every text, where the
     answer was voted from several or looked at twice. says_none: a failure whose text says in words that nothing is
     there. lenient: what the lenient reading of the text gives, where that is something else (status, the numbers of a
-    Score and `repairs`); {} where it is the same, None where nobody read it so.
+    Score and `repairs`); {} where it is the same, None where nobody read it so. turns: of a conversation, as
+    `segrl.turns.to_row` has them.
     """
 
     id: str
@@ -62,6 +63,7 @@ class EvalRecord:
     samples: tuple[str, ...] = ()
     says_none: bool = False
     lenient: Mapping[str, Any] | None = None
+    turns: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def kind(self) -> str | None:
@@ -89,7 +91,15 @@ class EvalRecord:
         """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is no record."""
         prompts = tuple(MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"])
         status = Status(row["status"])
-        return cls(**{**row, "status": status, "prompts": prompts, "samples": tuple(row.get("samples", ()))})
+        return cls(
+            **{
+                **row,
+                "status": status,
+                "prompts": prompts,
+                "samples": tuple(row.get("samples", ())),
+                "turns": tuple(row.get("turns", ())),
+            }
+        )
 
 
 def write_jsonl(records: Iterable[EvalRecord], path: Path) -> None:

@@ -31,6 +31,7 @@ from segrl.jobs import Executor, Here, Journal, Lost, Processes, Seat, locked
 from segrl.jobs.workers import Work
 from segrl.masks import to_rle
 from segrl.policies import MAX_NEW_TOKENS
+from segrl.turns import MAX_TURNS, Turn, to_row
 from segrl.types import Example, Score
 
 if TYPE_CHECKING:
@@ -244,12 +245,42 @@ def evaluate_window(
     segmentations = [one.segmentation for one in looks]
     truths = [example.truth for example in window]
     scores = scoring.score(segmentations, truths, [example.ignore for example in window])
+    turns = _scored_turns(looks, window)
     lenient = read_leniently(text_to_masks, looks, window, decoding)
-    return [_record(*row, saliency) for row in zip(window, looks, scores, lenient, strict=True)]
+    rows = zip(window, looks, scores, lenient, turns, strict=True)
+    return [_record(*row, decoding.turns, saliency) for row in rows]
+
+
+Scored = Sequence[tuple[Turn, Score]]
+
+
+def _scored_turns(looks: Sequence[Look], window: Sequence[Example]) -> list[Scored]:
+    """The turns of each conversation with the score of what stood after them; () for single answers."""
+    from segrl import scoring
+
+    flat = [(turn, example) for one, example in zip(looks, window, strict=True) for turn in one.turns]
+    stands = [turn.stands for turn, _ in flat]
+    scores = iter(scoring.score(stands, [one.truth for _, one in flat], [one.ignore for _, one in flat]))
+    return [[(turn, next(scores)) for turn in one.turns] for one in looks]
+
+
+def _turn_measures(turns: Scored, asked: int) -> dict[str, float]:
+    """IoU after each of the turns that were asked for, and tokens by then; {} for a single answer."""
+    found = {"turns": float(len(turns))} if turns else {}
+    for k in range(1, min(asked, MAX_TURNS) + 1) if turns else ():
+        found[f"iou_turn_{k}"] = turns[min(k, len(turns)) - 1][1].iou
+        found[f"tokens_turn_{k}"] = float(sum(turn.n_tokens for turn, _ in turns[:k]))
+    return found
 
 
 def _record(
-    example: Example, seen: Look, score: Score, lenient: Mapping[str, Any] | None, saliency: bool
+    example: Example,
+    seen: Look,
+    score: Score,
+    lenient: Mapping[str, Any] | None,
+    turns: Scored,
+    asked: int,
+    saliency: bool,
 ) -> EvalRecord:
     answer, completion = seen.segmentation.answer, seen.completion
     return EvalRecord(
@@ -266,10 +297,11 @@ def _record(
         tokens=completion.n_tokens,
         seconds=completion.seconds,
         truncated=completion.truncated,
-        measures=measures(example, seen.segmentation, saliency=saliency),
+        measures={**measures(example, seen.segmentation, saliency=saliency), **_turn_measures(turns, asked)},
         samples=seen.samples,
         says_none=answer.says_none,
         lenient=lenient,
+        turns=tuple(to_row(turn, one.iou) for turn, one in turns),
         **dataclasses.asdict(score),
     )
 

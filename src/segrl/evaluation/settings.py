@@ -25,6 +25,7 @@ from segrl.loading import (
 )
 from segrl.policies.checkpoint import base_of
 from segrl.tiny import resolve_policy
+from segrl.turns import MAX_TURNS
 from segrl.types import Example
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ class EvalSettings:
             raise SegrlError("a vote and a second look are two options: choose one")
         if self.decoding.samples > 1 and self.decoding.temperature <= 0 and self.policy not in REPLAYED:
             raise SegrlError("samples of a greedy policy are all alike: a vote needs --temperature above 0")
+        if self.decoding.turns > 1 and (self.decoding.samples > 1 or self.decoding.second_look):
+            raise SegrlError("turns go with neither a vote nor a second look: choose one")
+        if not 1 <= self.decoding.turns <= MAX_TURNS:
+            raise SegrlError(f"turns is a whole number from 1 to {MAX_TURNS}, not {self.decoding.turns}")
+        if self.decoding.turns > 1 and self.policy in REPLAYED:
+            raise SegrlError(f"the policy {self.policy} sees no image: it cannot look at its mask")
         if self.decoding.second_look and self.policy in REPLAYED:
             raise SegrlError(f"the policy {self.policy} sees no image: it cannot look a second time")
 

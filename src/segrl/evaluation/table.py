@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segrl.evaluation.catalogue import LENIENT, MEASURED, SCORED, Columns
+from segrl.evaluation.catalogue import LENIENT, MEASURED, SCORED, TURNS, Columns
 from segrl.evaluation.fingerprint import example_key
 from segrl.evaluation.records import EvalRecord, iter_records
 from segrl.types import Status
@@ -166,7 +166,7 @@ def _numbers(record: EvalRecord) -> np.ndarray:
         "said_none": record.status is Status.NO_TARGET,
     }
     scored = {name: float(own[name]) if name in own else float(getattr(record, name)) for name in SCORED}
-    measured = [float(record.measures.get(name, np.nan)) for name in MEASURED]
+    measured = [float(record.measures.get(name, np.nan)) for name in (*MEASURED, *TURNS)]
     return np.array([*scored.values(), *measured, *_lenient(record, scored), record.says_none])
 
 
@@ -181,6 +181,6 @@ def _lenient(record: EvalRecord, scored: Mapping[str, float]) -> list[float]:
 
 
 def _columns(rows: Sequence[np.ndarray]) -> Columns:
-    names = (*SCORED, *MEASURED, *(f"lenient_{name}" for name in LENIENT), "lenient_changed", "says_none")
+    names = (*SCORED, *MEASURED, *TURNS, *(f"lenient_{name}" for name in LENIENT), "lenient_changed", "says_none")
     stacked = np.stack(rows) if rows else np.zeros((0, len(names)))
     return {name: np.ascontiguousarray(stacked[:, i]) for i, name in enumerate(names)}

@@ -26,7 +26,8 @@ class Plan:
 
     policy: options of `loading.load`; where the tasks bring their own prompts only segmenter and device count.
     formats: of `exports`. queries: every query, by class. min_area: objects of fewer pixels are left out. prompts:
-    what tells the file of the tasks' own prompts from others; None where a policy is asked.
+    what tells the file of the tasks' own prompts from others; None where a policy is asked. turns: see
+    `Pipeline.segment`.
     """
 
     out: Path
@@ -37,6 +38,7 @@ class Plan:
     style: Style = field(default_factory=Style)
     min_area: int = 0
     prompts: str | None = None
+    turns: int = 1
 
     def writers(self) -> list[Export]:
         """One export per format. Raises SegrlError for a format that there is not."""
@@ -48,7 +50,8 @@ class Plan:
         if self.prompts is None:
             model = {"reading": "lenient"} | model  # as `pipeline.load` reads answers unless it is told
         page = self.style.pictures.page
-        chosen = {"min_area": self.min_area or None, "prompts": self.prompts, "page": page}
+        turns = self.turns if self.turns > 1 else None
+        chosen = {"min_area": self.min_area or None, "prompts": self.prompts, "page": page, "turns": turns}
         return model | {key: value for key, value in chosen.items() if value is not None}
 
 
@@ -97,7 +100,7 @@ def _asked(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Re
 
     model = loading.load(**{**plan.policy, "device": device})
     pairs = ((task.image, query) for task in tasks for query in task.queries)
-    yield from model.try_many(pairs, batch_size=plan.batch_size, pictures=plan.style.pictures)
+    yield from model.try_many(pairs, batch_size=plan.batch_size, pictures=plan.style.pictures, turns=plan.turns)
 
 
 def _segmented(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Result | SegrlError]:

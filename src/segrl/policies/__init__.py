@@ -5,8 +5,17 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from segrl.policies.base import Completion, Policy, StreamingPolicy, stream
-from segrl.policies.chat import end_token_ids, messages, opened_think, read_completion, rendered
+from segrl.policies.base import Chat, Completion, ConversingPolicy, Exchange, Policy, StreamingPolicy, stream
+from segrl.policies.chat import (
+    end_token_ids,
+    messages,
+    opened_think,
+    read_completion,
+    rendered,
+    transcript,
+    turn_suffix,
+    without_control,
+)
 from segrl.policies.frames import FAMILY_FRAMES, frame_rule
 from segrl.policies.published import MAX_NEW_TOKENS, PUBLISHED, Published, published
 from segrl.policies.settings import (
@@ -24,7 +33,10 @@ __all__ = [
     "FRAME_NAMES",
     "MAX_NEW_TOKENS",
     "PUBLISHED",
+    "Chat",
     "Completion",
+    "ConversingPolicy",
+    "Exchange",
     "Policy",
     "PolicySettings",
     "Published",
@@ -42,6 +54,9 @@ __all__ = [
     "read_settings",
     "rendered",
     "stream",
+    "transcript",
+    "turn_suffix",
+    "without_control",
     "write_settings",
 ]
 

@@ -64,6 +64,42 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A turn that is over, as the policy reads it: its text, and the picture and words that answered it."""
+
+    text: str
+    picture: Image.Image
+    words: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A request and the turns since: an original image, its text prompt, and what was said and shown after."""
+
+    image: Image.Image
+    prompt: str
+    exchanges: tuple[Exchange, ...] = ()
+
+
+@runtime_checkable
+class ConversingPolicy(Policy, Protocol):
+    """A policy that can be shown pictures after its answer."""
+
+    def reply(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 1,
+    ) -> list[list[Completion]]:
+        """As `generate`, of conversations; one without exchanges is answered as `generate` answers it."""
+        ...
+
+
 @runtime_checkable
 class StreamingPolicy(Policy, Protocol):
     """A policy whose text can be read while it is written."""

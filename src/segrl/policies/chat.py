@@ -7,7 +7,7 @@ completions here, so that the three can never drift apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from segrl.files import legible
@@ -40,6 +40,43 @@ def rendered(processor: Any, text: str, system: str | None = None) -> str:
     """The exact text that a model is sent when it is asked `text` about an image, whose place its template marks."""
     chat = messages(None, text, system)
     return str(processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+
+_ANSWER = "segrl-answer"
+
+
+def turn_suffix(render: Callable[[list[Message]], str], words: str) -> str:
+    """What stands between a policy's text and its next one, when a picture and `words` answer it.
+
+    The end of its message, the message with the picture's place and the words, and the head of the next answer.
+    render: chat messages → the text that the model reads, up to where its answer begins. An answer is never rendered
+    again in a longer chat, so that a template that drops reasoning from the past changes nothing.
+    """
+    chat = [
+        {"role": "user", "content": [{"type": "text", "text": "-"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]},
+        *messages(None, words),
+    ]
+    return render(chat).rpartition(_ANSWER)[2]
+
+
+def transcript(opening_prompt: str, exchanges: Sequence[tuple[str, str]]) -> str:
+    """The text that a model reads after some turns: the first prompt, then each answer with the suffix behind it.
+
+    exchanges: (answer, `turn_suffix`). An opening <think> that the template wrote stands once.
+    """
+    text = opening_prompt
+    for answer, suffix in exchanges:
+        text += answer.removeprefix(opened_think(text)) + suffix
+    return text
+
+
+def without_control(tokenizer: Any, text: str, kept: Collection[str] = ()) -> str:
+    """A text without the tokens in which a model would see another image or the end of a turn, but for `kept`."""
+    for token in tokenizer.all_special_tokens:
+        if token not in kept:
+            text = text.replace(token, "")
+    return text
 
 
 def opened_think(rendered_prompt: str) -> str:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from segrl.errors import ModelError, ServerError
 from segrl.files import legible
-from segrl.policies.base import Completion, request_seed, sample_seed
+from segrl.policies.base import Chat, Completion, request_seed, sample_seed
 from segrl.policies.frames import FAMILY_RESIZE, SmartResize, check_family, family_of, frame_name, frame_rule
 from segrl.policies.http_client import Server, read_key
 from segrl.policies.published import published_settings
@@ -104,7 +104,27 @@ class OpenAIPolicy:
         num_samples: int = 1,
         batch_size: int = 1,
     ) -> list[list[Completion]]:
-        """See `Policy.generate`; `batch_size` is ignored, as the server batches by itself.
+        """See `Policy.generate` and `reply`."""
+        return self.reply(
+            [Chat(image, prompt) for image, prompt in zip(images, prompts, strict=True)],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            num_samples=num_samples,
+            batch_size=batch_size,
+        )
+
+    def reply(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 1,
+    ) -> list[list[Completion]]:
+        """See `ConversingPolicy.reply`; `batch_size` is ignored, as the server batches by itself.
 
         At most `concurrency` requests are under way. A completion is truncated if the server's
         finish_reason is "length"; its seconds are the call's wall time divided by the completions.
@@ -114,14 +134,15 @@ class OpenAIPolicy:
         draws = num_samples if temperature > 0 else 1
         occurrences: Counter[int] = Counter()
         calls: list[Callable[[], Completion]] = []
-        for image, prompt in zip(images, prompts, strict=True):
-            picture = self.shown(image)
-            request = request_seed(seed, prompt, picture) if temperature > 0 else 0
-            url = functools.cache(functools.partial(data_url, picture))
+        for chat in chats:
+            picture = self.shown(chat.image)
+            asked = "\n".join([chat.prompt, *(part for one in chat.exchanges for part in (one.text, one.words))])
+            request = request_seed(seed, asked, picture) if temperature > 0 else 0
+            messages = functools.cache(functools.partial(self._messages, chat, picture))
             for sample in range(draws):
                 drawn = sample_seed(request, occurrences[request], sample) >> (63 - _SEED_BITS)
-                body = self._body(prompt, max_new_tokens, temperature, drawn)
-                calls.append(functools.partial(self._complete, body, prompt, url))
+                body = self._body(max_new_tokens, temperature, drawn)
+                calls.append(functools.partial(self._complete, body, messages))
             occurrences[request] += 1
         found = at_once(lambda call: call(), calls, self.concurrency)
         seconds = (time.perf_counter() - start) / max(len(found), 1)
@@ -129,15 +150,21 @@ class OpenAIPolicy:
         rows = [done[i : i + draws] for i in range(0, len(done), draws)]
         return [[row[i % draws] for i in range(num_samples)] for row in rows]
 
-    def _body(self, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
+    def _body(self, max_new_tokens: int, temperature: float, seed: int) -> dict[str, Any]:
         """Everything of a request but its messages; sampling draws from the whole softmax."""
         body: dict[str, Any] = {"model": self.served.model, "temperature": temperature, "top_p": 1.0, "stream": False}
         body |= {self._token_limit_field: max_new_tokens, **PLAIN_DECODING.get(self.served.kind, {})}
         return body | ({"seed": seed} if temperature > 0 else {})
 
-    def _complete(self, body: Mapping[str, Any], prompt: str, url: Callable[[], str]) -> Completion:
-        messages = chat_messages(prompt, url(), self.settings.system)
-        return self.server.post("chat/completions", {**body, "messages": messages}, read_reply)
+    def _messages(self, chat: Chat, picture: Image.Image) -> list[dict[str, Any]]:
+        found = chat_messages(chat.prompt, data_url(picture), self.settings.system)
+        for one in chat.exchanges:
+            found.append({"role": "assistant", "content": legible(one.text)})
+            found += chat_messages(one.words, data_url(self.shown(one.picture)))
+        return found
+
+    def _complete(self, body: Mapping[str, Any], messages: Callable[[], list[dict[str, Any]]]) -> Completion:
+        return self.server.post("chat/completions", {**body, "messages": messages()}, read_reply)
 
 
 def chat_messages(prompt: str, image_url: str | None, system: str | None = None) -> list[dict[str, Any]]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl.answers import NATIVE_FORMATS
-from segrl.errors import ModelError
+from segrl.errors import ModelError, SegrlError
 from segrl.files import write_atomically
 from segrl.plugins import PREFIX
 from segrl.text import did_you_mean, first_line
+from segrl.turns import TurnView
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,8 +73,9 @@ class PolicySettings:
     to which every image is squashed before the processor sees it. system: system prompt. segmenter: name of
     the segmenter that it was trained with, which is then the default. prompt_template: the text prompt that it was
     trained with, `{query}` in the place of the query, where that is not the answer format's (`read_template`).
-    Raises ModelError for an unknown frame, a size that is no size, `resized` without a size, and a template without
-    `{query}`.
+    turns: what it is shown after a turn (the options of `segrl.turns.TurnView`), for a policy that was trained to
+    correct its masks. Raises ModelError for an unknown frame, a size that is no size, `resized` without a size, and a
+    template without `{query}`.
     """
 
     answer_format: str | None = None
@@ -81,8 +84,14 @@ class PolicySettings:
     system: str | None = None
     segmenter: str | None = None
     prompt_template: str | None = None
+    turns: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.turns is not None:
+            try:
+                TurnView.from_options(self.turns)
+            except SegrlError as error:
+                raise ModelError(f"turns: {error}") from error
         if not isinstance(self.segmenter, str | None):
             raise ModelError(f"segmenter is a name, not {self.segmenter!r}")
         if self.frame is not None and self.frame not in FRAME_NAMES:
@@ -93,6 +102,11 @@ class PolicySettings:
             raise ModelError("frame 'resized' needs input_wh: the width and height that images are squashed to")
         if self.prompt_template is not None and QUERY not in str(self.prompt_template):
             raise ModelError(f"prompt_template holds no {QUERY}, which is where the query goes")
+
+    @property
+    def view(self) -> TurnView:
+        """What the policy is shown after a turn."""
+        return TurnView.from_options(self.turns or {})
 
     def override(self, **options: Any) -> PolicySettings:
         """These settings with every option that is not None put in its place.

@@ -19,8 +19,16 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from segrl.errors import DataError
 from segrl.policies import one_prefill
-from segrl.policies.base import Completion, request_seed, sample_seed
-from segrl.policies.chat import end_token_ids, opened_think, read_completion, rendered
+from segrl.policies.base import Chat, Completion, request_seed, sample_seed
+from segrl.policies.chat import (
+    end_token_ids,
+    opened_think,
+    read_completion,
+    rendered,
+    transcript,
+    turn_suffix,
+    without_control,
+)
 from segrl.policies.frames import SmartResize, frame_rule
 from segrl.policies.settings import PolicySettings, answer_format_of, prepare_image
 from segrl.types import Frame
@@ -110,7 +118,7 @@ class _Row:
 
     place: int
     sample: int
-    image: Image.Image
+    images: list[Image.Image]
     text: str
     seed: int
 
@@ -154,20 +162,40 @@ class TransformersPolicy:
         num_samples: int = 1,
         batch_size: int = 1,
     ) -> list[list[Completion]]:
-        """See `Policy.generate`.
+        """See `Policy.generate` and `reply`."""
+        return self.reply(
+            [Chat(image, prompt) for image, prompt in zip(images, prompts, strict=True)],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            num_samples=num_samples,
+            batch_size=batch_size,
+        )
 
-        A batch holds only requests of equal prompt length and equal image grid, so nothing is
-        padded. A request is read once, its image too, for all its samples. Sampling draws from the
+    def reply(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 1,
+    ) -> list[list[Completion]]:
+        """See `ConversingPolicy.reply`.
+
+        A batch holds only requests of equal prompt length and equal image grids, so nothing is
+        padded. A request is read once, its images too, for all its samples. Sampling draws from the
         whole softmax (no top-k, no top-p, no repetition penalty); the draws depend on `seed`, the
         request and the sample's number, not on the batch.
         """
-        rows = self._rows(images, prompts, seed, num_samples if temperature > 0 else 0)
+        rows = self._rows(chats, seed, num_samples if temperature > 0 else 0)
         done: dict[tuple[int, int], Completion] = {}
         for batch in self._batches(rows, batch_size):
             completions = self._generate_batch(batch, max_new_tokens, temperature, batch_size)
             done.update({(row.place, row.sample): one for row, one in zip(batch, completions, strict=True)})
         samples = [i if temperature > 0 else 0 for i in range(num_samples)]
-        return [[done[place, i] for i in samples] for place in range(len(prompts))]
+        return [[done[place, i] for i in samples] for place in range(len(chats))]
 
     def stream(self, image: Image.Image, prompt: str, *, max_new_tokens: int) -> Generator[str, None, Completion]:
         """The greedy completion of one request while it is written: pieces of its text, then it is returned.
@@ -175,7 +203,7 @@ class TransformersPolicy:
         The pieces joined are the text. Generation runs in a thread of its own and ends when the
         generator is closed.
         """
-        (row,) = self._rows([image], [prompt], 0, 0)
+        (row,) = self._rows([Chat(image, prompt)], 0, 0)
         queue = TokenQueue()
         with ThreadPoolExecutor(1) as thread:
             job = thread.submit(self._stream_into, queue, row, max_new_tokens)
@@ -191,17 +219,35 @@ class TransformersPolicy:
         finally:
             queue.end()
 
-    def _rows(self, images: Sequence[Image.Image], prompts: Sequence[str], seed: int, draws: int) -> list[_Row]:
+    def _rows(self, chats: Sequence[Chat], seed: int, draws: int) -> list[_Row]:
         """`draws` seeded rows per request, or one row that needs no seed where `draws` is 0."""
         seen: Counter[int] = Counter()
         rows = []
-        for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-            self._check_words(prompt)
-            shown, text = prepare_image(image, self.settings), self.render(prompt)
-            request = request_seed(seed, prompt, shown) if draws else 0
+        for place, chat in enumerate(chats):
+            self._check_words(chat.prompt)
+            text = self._transcript(chat)
+            shown = [prepare_image(one, self.settings) for one in (chat.image, *(e.picture for e in chat.exchanges))]
+            asked = chat.prompt if not chat.exchanges else text
+            request = request_seed(seed, asked, shown[0]) if draws else 0
             rows += [_Row(place, i, shown, text, sample_seed(request, seen[request], i)) for i in range(draws or 1)]
             seen[request] += 1
         return rows
+
+    def _transcript(self, chat: Chat) -> str:
+        """The text that the model reads before its next answer, with each picture's place marked."""
+        exchanges = [
+            (self._without_control(one.text), self._suffix(self._without_control(one.words))) for one in chat.exchanges
+        ]
+        return transcript(self.render(chat.prompt), exchanges)
+
+    def _suffix(self, words: str) -> str:
+        def render(chat: list[dict[str, Any]]) -> str:
+            return str(self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+        return turn_suffix(render, words)
+
+    def _without_control(self, text: str) -> str:
+        return without_control(self.processor.tokenizer, text, GROUNDING_TOKENS)
 
     def _check_words(self, prompt: str) -> None:
         """Raise DataError for a prompt in which the model would see another image, or the end of its turn."""
@@ -216,12 +262,12 @@ class TransformersPolicy:
         As many as have `batch_size` rows, each with all of its samples; one that has more comes alone.
         """
         lengths = {text: len(self.processor.tokenizer(text)["input_ids"]) for text in {row.text for row in rows}}
-        alike: dict[tuple[int, tuple[int, int]], list[list[_Row]]] = {}
+        alike: dict[tuple[int, tuple[tuple[int, int], ...]], list[list[_Row]]] = {}
         for _, of_request in groupby(rows, lambda row: row.place):
             samples = list(of_request)
-            image, text = samples[0].image, samples[0].text
-            grid_wh = image.size if self._resize is None else self._resize.size_wh(image.size)
-            alike.setdefault((lengths[text], grid_wh), []).append(samples)
+            images, text = samples[0].images, samples[0].text
+            sizes = [one.size if self._resize is None else self._resize.size_wh(one.size) for one in images]
+            alike.setdefault((lengths[text], tuple(sizes)), []).append(samples)
         for requests in alike.values():
             together = max(1, batch_size // len(requests[0]))
             for i in range(0, len(requests), together):
@@ -239,7 +285,7 @@ class TransformersPolicy:
         requests = list({row.place: row for row in batch}.values())
         places = [row.place for row in requests]
         inputs = self.processor(
-            text=[row.text for row in requests], images=[[row.image] for row in requests], return_tensors="pt"
+            text=[row.text for row in requests], images=[row.images for row in requests], return_tensors="pt"
         ).to(self.model.device, self.model.dtype)
         config = self._decoding(max_new_tokens)
         generated: list[list[int]] = []

@@ -12,13 +12,15 @@ import numpy as np
 
 from segrl.errors import RecipeError, SegrlError
 from segrl.rewards.registry import RewardTerm
-from segrl.rewards.rollout import Rollout
+from segrl.rewards.rollout import Rollout, ScoredTurn
 from segrl.text import first_line
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from segrl.text_to_masks import TextToMasks
+    from segrl.turns import Conversation
+    from segrl.types import Segmentation
 
 Values = list[float | None]
 
@@ -29,7 +31,8 @@ class Completions:
 
     texts: completions as `segrl.policies.read_completion` yields them. images: the original
     pictures. image_ids: equal exactly for equal images. targets: `(N, H, W)` bool each. ignores:
-    `(H, W)` bool or None each. queries: the users' words.
+    `(H, W)` bool or None each. queries: the users' words. conversations: what the texts are the last of, where
+    each is a conversation of turns that was read already.
     """
 
     texts: Sequence[str]
@@ -41,6 +44,7 @@ class Completions:
     targets: Sequence[np.ndarray]
     ignores: Sequence[np.ndarray | None]
     queries: Sequence[str]
+    conversations: Sequence[Conversation] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,12 @@ class RewardEngine:
         """The completions with their masks and scores."""
         from segrl import scoring
 
-        segmentations = self.text_to_masks.read(
-            batch.texts, batch.images, image_ids=list(batch.image_ids), truncated=list(batch.truncated)
-        )
+        segmentations = self._read(batch)
         different = {id(targets): targets for targets in batch.targets}
         unions = {key: np.asarray(targets.any(axis=0)) for key, targets in different.items()}
         truths = [unions[id(targets)] for targets in batch.targets]  # one object a group, which is scored together
         scores = scoring.score(segmentations, truths, list(batch.ignores))
+        turns = _scored_turns(batch, truths)
         return [
             Rollout(
                 example_id=batch.example_ids[i],
@@ -87,9 +90,17 @@ class RewardEngine:
                 required_parts=self.text_to_masks.answer_format.required_parts,
                 image=batch.images[i],
                 query=batch.queries[i],
+                turns=turns[i],
             )
             for i, (segmentation, score) in enumerate(zip(segmentations, scores, strict=True))
         ]
+
+    def _read(self, batch: Completions) -> list[Segmentation]:
+        if batch.conversations is None:
+            return self.text_to_masks.read(
+                batch.texts, batch.images, image_ids=list(batch.image_ids), truncated=list(batch.truncated)
+            )
+        return [conversation.turns[-1].stands for conversation in batch.conversations]
 
     def score(self, batch: Completions) -> RewardBatch:
         """Every term's value for every completion, and their weighted sums."""
@@ -103,6 +114,21 @@ class RewardEngine:
         paid = [(term.weight, values[term.name]) for term in self.terms]
         applying = [weight * value for weight, value in paid if value is not None]
         return sum(applying) if applying else None
+
+
+def _scored_turns(batch: Completions, truths: Sequence[np.ndarray]) -> list[tuple[ScoredTurn, ...]]:
+    """Of each conversation its turns with their scores; () for single answers."""
+    from segrl import scoring
+
+    if batch.conversations is None:
+        return [() for _ in batch.texts]
+    flat = [(i, turn) for i, conversation in enumerate(batch.conversations) for turn in conversation.turns]
+    stands = [turn.stands for _, turn in flat]
+    scores = scoring.score(stands, [truths[i] for i, _ in flat], [batch.ignores[i] for i, _ in flat])
+    turns: list[list[ScoredTurn]] = [[] for _ in batch.texts]
+    for (i, turn), score in zip(flat, scores, strict=True):
+        turns[i].append(ScoredTurn(turn, score))
+    return [tuple(own) for own in turns]
 
 
 def _checked(term: RewardTerm, rollout: Rollout) -> float | None:

@@ -32,6 +32,9 @@ TERMS: dict[str, TermFunction] = {
     "number_of_points": terms.number_of_points,
     "non_repeat": terms.non_repeat,
     "length_budget": terms.length_budget,
+    "improvement": terms.improvement,
+    "first_iou": terms.first_iou,
+    "turn_cost": terms.turn_cost,
 }
 """The terms that a recipe can name."""
 

@@ -13,6 +13,16 @@ from segrl.types import Answer, Score, Segmentation
 if TYPE_CHECKING:
     from PIL import Image
 
+    from segrl.turns import Turn
+
+
+@dataclass(frozen=True)
+class ScoredTurn:
+    """One turn of a conversation (`segrl.turns.Turn`) with the score of what stood after it."""
+
+    turn: Turn
+    score: Score
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -27,6 +37,8 @@ class Rollout:
     there. ignore: `(H, W)` pixels left out of every score, or None. score: IoU, S-measure and areas of the union
     (`segrl.types.Score`). required_parts: what the answer format asks a complete answer to hold. segmentation:
     the answer with its masks as torch has them, on the segmenter's device; `answer` and `masks` say the same.
+    turns: of a conversation, each with the score of what stood after it; all else is said of what stands at its end,
+    `text` of all its texts. Empty for a single answer.
     """
 
     example_id: str
@@ -40,6 +52,7 @@ class Rollout:
     required_parts: frozenset[str] = frozenset()
     image: Image.Image | None = None
     query: str = ""
+    turns: tuple[ScoredTurn, ...] = ()
 
     @property
     def answer(self) -> Answer:

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segrl.answers import Move
 from segrl.coordinates import lies_outside
 from segrl.masks import from_rle, to_rle
 from segrl.rewards.engine import Completions, RewardBatch, RewardEngine
 from segrl.rewards.rollout import Rollout
+from segrl.turns import to_row
 from segrl.types import Status
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from segrl.turns import Conversation
 
 ROLLOUT_COLUMN = "segrl_rollout"
 """Our column in TRL's completions table: one JSON text per completion, empty on steps that are not sampled."""
@@ -72,8 +76,9 @@ class TrlRewards:
 
     read: completion ids → (text, truncated, tokens), see `segrl.policies.read_completion`.
     logs_rollouts: whether a step's completions go to the rollout log; keep_pictures then gets their
-    image ids and original images. timed: beginning and end of each scored batch (`time.monotonic`);
-    who reads it empties it.
+    image ids and original images. finished: TRL's environments and the completion ids → the conversations of turns
+    that they are; None where each completion is a single answer. timed: beginning and end of each scored batch
+    (`time.monotonic`); who reads it empties it.
     """
 
     def __init__(
@@ -84,9 +89,10 @@ class TrlRewards:
         shuffle: Shuffle | None = None,
         logs_rollouts: Callable[[int], bool] = lambda step: False,
         keep_pictures: Callable[[Sequence[str], Sequence[Image.Image]], None] = lambda image_ids, images: None,
+        finished: Callable[[Sequence[Any], Sequence[Sequence[int]]], list[Conversation]] | None = None,
     ) -> None:
         self.engine, self._read, self._shuffle, self._logs_rollouts = engine, read, shuffle, logs_rollouts
-        self._keep_pictures = keep_pictures
+        self._keep_pictures, self._finished = keep_pictures, finished
         self.last: BatchInfo | None = None
         self.timed: deque[tuple[float, float]] = deque(maxlen=1000)
         self._scored_ids: Any = None
@@ -125,7 +131,9 @@ class TrlRewards:
         self.timed.append((begun, time.monotonic()))
 
     def _completions(self, completion_ids: list[list[int]], columns: Mapping[str, Any]) -> Completions:
-        texts, truncated, n_tokens = zip(*map(self._read, completion_ids), strict=True)
+        conversations = None if self._finished is None else self._finished(columns["environments"], completion_ids)
+        read = map(self._read, completion_ids) if conversations is None else map(_as_one, conversations)
+        texts, truncated, n_tokens = zip(*read, strict=True)
         truths: dict[int, np.ndarray] = {}
         targets = []
         for rles, hw in zip(columns["ground_truth"], columns["image_hw"], strict=True):
@@ -143,6 +151,7 @@ class TrlRewards:
             targets,
             ignores,
             columns["query"],
+            conversations,
         )
 
     def _log(
@@ -150,6 +159,8 @@ class TrlRewards:
     ) -> None:
         scores = [rollout.score for rollout in batch.rollouts]
         columns["log_metric"]("giou", sum(score.iou for score in scores) / len(scores))
+        if self._finished is not None:
+            _log_turns(batch.rollouts, columns["log_metric"])
         shares = Counter(score.status for score in scores)
         for status in Status:
             columns["log_metric"](f"status/{status.value}", shares[status] / len(scores))
@@ -183,8 +194,28 @@ class TrlRewards:
                 "iou": rollout.score.iou,
                 "terms": terms,
                 "reward": self.engine.total(terms),
+                **({"turns": [to_row(one.turn, one.score.iou) for one in rollout.turns]} if rollout.turns else {}),
             },
         }
+
+
+def _log_turns(rollouts: Sequence[Rollout], log_metric: Callable[[str, float], None]) -> None:
+    """How many turns there were, how often the policy said that it was done, and gIoU after each turn.
+
+    A conversation that was over before a turn counts there with what stood at its end.
+    """
+    n = len(rollouts)
+    longest = max(len(one.turns) for one in rollouts)
+    log_metric("turns/mean", sum(len(one.turns) for one in rollouts) / n)
+    log_metric("turns/done", sum(one.turns[-1].turn.move is Move.DONE for one in rollouts) / n)
+    for k in range(longest):
+        log_metric(f"turns/giou_{k + 1}", sum(one.turns[min(k, len(one.turns) - 1)].score.iou for one in rollouts) / n)
+
+
+def _as_one(conversation: Conversation) -> tuple[str, bool, int]:
+    """A conversation's texts joined, whether the last was cut off, and the tokens of all."""
+    text = "\n\n".join(turn.text for turn in conversation.turns)
+    return text, conversation.turns[-1].truncated, conversation.n_tokens
 
 
 def _outside(rollout: Rollout, image_wh: tuple[int, int]) -> bool:

@@ -15,10 +15,22 @@ import numpy as np
 from jinja2.exceptions import TemplateError
 
 from segrl import answers, datasets, segmenters
-from segrl.coordinates import convert
+from segrl.answers import DONE, Move
+from segrl.answers.base import think_block
+from segrl.coordinates import convert, to_lattice
+from segrl.datasets.turns import WORDINGS, Said
 from segrl.errors import ModelError, RecipeError
 from segrl.masks import to_rle
-from segrl.policies import PolicySettings, frame_rule, messages, opened_think, prepare_image, read_completion
+from segrl.policies import (
+    PolicySettings,
+    frame_rule,
+    messages,
+    opened_think,
+    prepare_image,
+    read_completion,
+    transcript,
+    turn_suffix,
+)
 from segrl.policies.checkpoint import base_of, processor_place
 from segrl.policies.frames import SmartResize
 from segrl.policies.settings import answer_format_of, read_template, refuse_code
@@ -28,6 +40,7 @@ from segrl.text import first_line
 from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
 from segrl.training.recipe import DatasetSection, Recipe
+from segrl.turns import Conversation, Turn, feedback
 from segrl.types import Example, Frame, MaskPrompt
 
 if TYPE_CHECKING:
@@ -41,7 +54,8 @@ class Reader:
     """How one policy is asked about an example, and what the right answer would be in its words.
 
     answer_format: name of the format. frame_for: original (width, height) → the policy's frame.
-    render_prompt: chat messages → the text that the policy reads, up to where its answer begins.
+    render_prompt: chat messages → the text that the policy reads, up to where its answer begins. end: the token that
+    ends an answer.
     """
 
     def __init__(
@@ -50,8 +64,9 @@ class Reader:
         answer_format: str,
         frame_for: Callable[[tuple[int, int]], Frame],
         render_prompt: Callable[[list[dict[str, Any]]], str],
+        end: str = "",
     ) -> None:
-        self.settings, self.frame_for, self.render_prompt = settings, frame_for, render_prompt
+        self.settings, self.frame_for, self.render_prompt, self.end = settings, frame_for, render_prompt, end
         self.format = answers.get(answer_format).worded(settings.prompt_template)
 
     def prompt(self, example: Example) -> list[dict[str, Any]]:
@@ -102,8 +117,10 @@ class Reader:
         """Prompt, gold completion and image (none for `meta["text_only"]`) as TRL's vision collator takes them.
 
         `meta["answer_begins"]` is given with the prompt, and the completion goes on from there; both are
-        plain texts then.
+        plain texts then, and so are those of `meta["turns"]` (`segrl.datasets.turns`), of which the last is learned.
         """
+        if "turns" in example.meta:
+            return self._turns_row(example)
         images = [] if example.meta.get("text_only") else [prepare_image(example.image, self.settings)]
         if "answer_begins" in example.meta:
             given = self.render_prompt(self.prompt(example)) + str(example.meta["answer_begins"])
@@ -114,6 +131,45 @@ class Reader:
             "completion": completion,
             "images": images,
         }
+
+    def _turns_row(self, example: Example) -> Row:
+        """A transcript: all turns but the last are given, with the pictures that answered them."""
+        *past, learned = example.meta["turns"]
+        images, exchanges = [example.image], []
+        for said in past:
+            turn = Turn("", said.move, said.stands)
+            picture, words = feedback(Conversation(example.image, example.query, (turn,)), self.settings.view)
+            images.append(picture)
+            exchanges.append((self._said(said, example), turn_suffix(self.render_prompt, words)))
+        given = transcript(self.render_prompt(self.prompt(example)), exchanges)
+        completion = self._said(learned, example).removeprefix(opened_think(given))
+        shown = [prepare_image(image, self.settings) for image in images]
+        return {"prompt": given, "completion": completion + self.end, "images": shown}
+
+    def _said(self, said: Said, example: Example) -> str:
+        """A turn of a transcript in the policy's words."""
+        words = WORDINGS[example.meta["wording"]]
+        image_wh = example.image.size
+        if said.move is Move.DONE:
+            return f"{think_block(words['done'])} {DONE}"
+        if said.move is Move.POINTS:
+            theirs = [convert(prompt, self.frame_for(image_wh), image_wh) for prompt in said.prompts]
+            try:
+                return self.format.render(theirs, wrong_words(theirs, words))
+            except ValueError:  # a format that cannot say such points alone
+                return self.written(said.whole, image_wh, wrong_words(theirs, words))
+        text = self.written(said.prompts, image_wh, said.reasoning)
+        return text.replace("<think>", f"<think>{words['anew']}", 1) if said.anew else text
+
+
+def wrong_words(prompts: Sequence[MaskPrompt], words: Mapping[str, str]) -> str:
+    """What a correction says is wrong: a place for each of its points, in the policy's numbers."""
+    places = [
+        words["missing" if label else "too much"].format(x=to_lattice(x), y=to_lattice(y))
+        for prompt in prompts
+        for (x, y), label in zip(prompt.points_xy, prompt.labels, strict=True)
+    ]
+    return words["and"].join(places)
 
 
 def spread(n: int, wanted: int | None) -> list[int]:
@@ -222,7 +278,8 @@ def load_policy(recipe: Recipe) -> PolicyParts:
     )
     processor, model_type = _load_processor(path, base)
     answer_format = answer_format_of(settings, model_type)
-    settings = settings.override(answer_format=answer_format)
+    turns = None if recipe.turns is None else recipe.turns.view
+    settings = settings.override(answer_format=answer_format, turns=turns)
     frame_for = frame_rule(model_type, settings, SmartResize.of(processor))
 
     def render_prompt(chat: list[dict[str, Any]]) -> str:
@@ -232,7 +289,7 @@ def load_policy(recipe: Recipe) -> PolicyParts:
             raise ModelError(f"the chat template of {path} cannot be used: {first_line(error)}") from error
 
     opening = opened_think(render_prompt(messages(None, "", settings.system)))
-    reader = Reader(settings, answer_format, frame_for, render_prompt)
+    reader = Reader(settings, answer_format, frame_for, render_prompt, processor.tokenizer.eos_token)
     return PolicyParts(path, base, processor, settings, reader, opening)
 
 

@@ -82,6 +82,26 @@ class EvaluationSection(_Section):
         return section_of(value)
 
 
+class TurnsSection(_Section):
+    """Turns: the policy is shown its mask and corrects it. It is asked in the same way wherever it is used later.
+
+    max: turns of a conversation at most, the first answer counted. show, instruction, continues: what it is shown and
+    what the segmenter goes on from (`segrl.turns.TurnView`). answer_tokens: where each answer is cut off
+    (`method: grpo`; `trainer.max_completion_length` must hold all turns with their pictures).
+    """
+
+    max: int = Field(2, ge=2)
+    show: Literal["outline", "cutout", "crop"] = "outline"
+    instruction: bool = True
+    continues: bool = True
+    answer_tokens: int = Field(512, ge=1)
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The options of `segrl.turns.TurnView`, which the trained policy keeps."""
+        return {"show": self.show, "instruction": self.instruction, "continues": self.continues}
+
+
 class RolloutLog(_Section):
     """Which completions are kept: the first `groups` groups of every `every`-th step, the first step included."""
 
@@ -177,6 +197,7 @@ class Recipe(_Section):
     dynamic_sampling: DynamicSamplingSection = DynamicSamplingSection()
     peft: dict[str, Any] | None = None
     quantization: dict[str, Any] | None = None
+    turns: TurnsSection | None = None
     evaluation: EvaluationSection | None = None
     reward_check: RewardCheckSection = RewardCheckSection()
     checkpoints: CheckpointSection = CheckpointSection()
@@ -298,7 +319,9 @@ def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
         dataset_options=section.dataset.options,
         segmenter_options=recipe.segmenter.options,
         answer_format=recipe.answer_format,
-        decoding=Decoding(section.max_new_tokens, section.batch_size),
+        decoding=Decoding(
+            section.max_new_tokens, section.batch_size, turns=1 if recipe.turns is None else recipe.turns.max
+        ),
         threads=None,
     )
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from segrl.files import write_atomically
 from segrl.policies.kv_cache import keep_room
 from segrl.policies.patch_embedding import project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
-from segrl.training import sharding
+from segrl.training import sharding, turns
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
 from segrl.training.checkpoints import RunDir, starting_point
 from segrl.training.held_out import HeldOut, check_held_out
@@ -114,19 +115,26 @@ def _grpo_trainer(
         shuffle=Shuffle(recipe.seed, config.num_generations) if recipe.control.shuffle_rewards else None,
         logs_rollouts=recipe.log.rollouts.wants,
         keep_pictures=_keeper(run, recipe.log.rollouts.groups * config.num_generations),
+        finished=None if recipe.turns is None else partial(turns.finished, parts.text_to_masks, policy),
     )
     config.reward_weights = rewards.weights
     queries = config.generation_batch_size // config.num_generations
     check_selection(recipe, config)
-    trainer = SelectiveTrainer(
-        model=starting_point(policy, run),
-        args=config,
-        reward_funcs=rewards.functions(),
-        train_dataset=_rows(parts, config, policy.reader.rl_row, keep=2 * queries),
-        processing_class=policy.processor,
-        rollout_func=rollout_func,
-        **adapters(recipe),
-    )
+    template, rows = policy.processor.chat_template, _rows(parts, config, policy.reader.rl_row, keep=2 * queries)
+    environments = turns.prepare(parts, config)
+    with turns.quiet_experiment():
+        trainer = SelectiveTrainer(
+            model=starting_point(policy, run),
+            args=config,
+            reward_funcs=rewards.functions(),
+            train_dataset=rows,
+            processing_class=policy.processor,
+            rollout_func=rollout_func,
+            **environments,
+            **adapters(recipe),
+        )
+    if environments:
+        trainer.add_callback(turns.OwnTemplate(template, run.checkpoints))
     trainer.select(Selection.of(recipe))
     for model in (trainer.model, trainer.ref_model):
         if model is not None:

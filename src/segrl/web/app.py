@@ -127,7 +127,7 @@ async def _segment(request: Request, service: Service, take: Take) -> bytes:
 
     async def answer() -> bytes:
         image_id, image = await service.open_image(data, take)
-        results = await service.segment(image, asked.queries)
+        results = await service.segment(image, asked.queries, asked.turns)
         return await service.in_thread(lambda: segment_body(image_id, image, results, asked.mask_format))
 
     return await while_client_waits(request, answer())

@@ -22,6 +22,8 @@ from segrl.web.service import Answered, Cut
 MaskFormat = Literal["rle", "polygon", "png"]
 StatusName = Literal["truncated", "no_answer", "bad_syntax", "bad_values", "no_target", "ok"]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+MAX_TURNS = 4
+"""Answers to one query: each takes as long as the first."""
 MAX_POINTS = 64
 """Points of one mask prompt."""
 Query = Annotated[str, Field(min_length=1, pattern=r"\S", description="What to look for, in plain words.")]
@@ -63,6 +65,7 @@ class SegmentRequest(_Strict):
     image: str = Field(description="An image file as base64, or as a data: address.", min_length=1, examples=[PIXEL])
     query: Query | Annotated[list[Query], Field(min_length=1)] = Field(examples=["the red ring"])
     mask_format: MaskFormat = "rle"
+    turns: int = Field(1, ge=1, le=MAX_TURNS, description="Answers at most; the policy sees its mask after each.")
 
     @property
     def queries(self) -> list[str]:
@@ -103,6 +106,17 @@ class Mask(BaseModel):
     png: str | None = Field(None, description="base64 of a grey PNG, 0 outside and 255 inside")
 
 
+class TurnBody(BaseModel):
+    """One turn of an answer: its text, and what stood after it."""
+
+    move: Literal["answer", "points", "done", "broken"] = Field(description="what it did")
+    text: str
+    status: StatusName
+    detail: str
+    prompts: list[Prompt]
+    masks: list[Mask]
+
+
 class QueryResult(BaseModel):
     """The answer to one query. Without masks `status` says why: `no_target` is the answer "nothing there"."""
 
@@ -114,6 +128,7 @@ class QueryResult(BaseModel):
     text: str = Field(description="what the policy wrote")
     prompts: list[Prompt]
     masks: list[Mask]
+    turns: list[TurnBody] = Field([], description="of a request with `turns` above 1, in their order")
 
 
 class SegmentResponse(BaseModel):
@@ -158,6 +173,17 @@ def _mask_bodies(masks: PackedMasks, scores: np.ndarray | None, mask_format: Mas
     return [_mask_body(mask, score, mask_format) for mask, score in zip(masks, told, strict=True)]
 
 
+def _turn_body(turn: Answered, mask_format: MaskFormat) -> dict[str, Any]:
+    return {
+        "move": turn.result.move.value,
+        "text": turn.result.text,
+        "status": turn.result.status.value,
+        "detail": turn.result.answer.detail,
+        "prompts": [prompt.to_json() for prompt in turn.result.prompts],
+        "masks": _mask_bodies(turn.masks, turn.result.scores, mask_format),
+    }
+
+
 def segment_body(image_id: str, image: Image.Image, answers: Sequence[Answered], mask_format: MaskFormat) -> bytes:
     """The JSON of a SegmentResponse."""
     results = [
@@ -170,6 +196,7 @@ def segment_body(image_id: str, image: Image.Image, answers: Sequence[Answered],
             "text": one.result.text,
             "prompts": [prompt.to_json() for prompt in one.result.prompts],
             "masks": _mask_bodies(one.masks, one.result.scores, mask_format),
+            "turns": [_turn_body(turn, mask_format) for turn in one.turns],
         }
         for one in answers
     ]
@@ -218,6 +245,7 @@ SEGMENT_BODY = {
                         "image": _FILE,
                         "query": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
                         "mask_format": _FORMAT,
+                        "turns": {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": 1},
                     },
                 },
                 "encoding": {"query": {"style": "form", "explode": True}},

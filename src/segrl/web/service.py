@@ -39,10 +39,11 @@ Asked = tuple[Image.Image, tuple[MaskPrompt, ...]]
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to one query. result: without its masks, which are `masks`."""
+    """The answer to one query. result: without its masks, which are `masks`, and its turns, which are `turns`."""
 
     result: Result
     masks: PackedMasks
+    turns: tuple[Answered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Service:
         self.metrics = Metrics()
         self.recent = RecentImages(settings.recent_bytes)
         self.memory = Memory(self.limits.max_memory)
-        self._queries: BatchQueue[tuple[Image.Image, str], Answered] = self._queue(
+        self._queries: BatchQueue[tuple[Image.Image, str, int], Answered] = self._queue(
             "segment", self._answer, settings.batch_size
         )
         self._masks: BatchQueue[Asked, Cut] = self._queue("masks", self._decode, MASKS_BATCH)
@@ -100,14 +101,14 @@ class Service:
         take(3 * image.width * image.height)
         return self.recent.put(image), image
 
-    async def segment(self, image: Image.Image, queries: Sequence[str]) -> list[Answered]:
-        """The answer to each query. Raises Refused."""
+    async def segment(self, image: Image.Image, queries: Sequence[str], turns: int = 1) -> list[Answered]:
+        """The answer to each query, in at most so many turns. Raises Refused."""
         if len(queries) > self.limits.max_queries:
             detail = f"{len(queries)} queries; this server takes {self.limits.max_queries} at once"
             raise Refused(422, "too_many_queries", detail)
         if any(len(query) > self.limits.max_query_chars for query in queries):
             raise invalid(f"query: longer than {self.limits.max_query_chars} characters")
-        found = await self._queries.do([(image, query.strip()) for query in queries])
+        found = await self._queries.do([(image, query.strip(), turns) for query in queries])
         for one in found:
             self.metrics.answers.labels(one.result.status.value).inc()
         return [
@@ -131,9 +132,16 @@ class Service:
         """The outcome of `work`, done beside the event loop."""
         return await run_sync(work, limiter=self._codecs)
 
-    def _answer(self, pairs: Sequence[tuple[Image.Image, str]]) -> list[Answered | SegrlError]:
-        found = self.pipeline.try_many(pairs, batch_size=len(pairs))
-        return [one if isinstance(one, SegrlError) else _packed(one) for one in found]
+    def _answer(self, asked: Sequence[tuple[Image.Image, str, int]]) -> list[Answered | SegrlError]:
+        """Those with as many turns are answered together."""
+        found: dict[int, Answered | SegrlError] = {}
+        for turns in sorted({one[2] for one in asked}):
+            places = [i for i, one in enumerate(asked) if one[2] == turns]
+            pairs = [asked[i][:2] for i in places]
+            results = self.pipeline.try_many(pairs, batch_size=len(pairs), turns=turns)
+            for i, one in zip(places, results, strict=True):
+                found[i] = one if isinstance(one, SegrlError) else _packed(one)
+        return [found[i] for i in range(len(asked))]
 
     def _decode(self, asked: Sequence[Asked]) -> list[Cut]:
         return [cut for group in self._groups(asked) for cut in self._decode_group(group)]
@@ -165,7 +173,8 @@ class Service:
 
 
 def _packed(result: Result) -> Answered:
-    return Answered(replace(result, masks=result.masks[:0]), PackedMasks.of(result.masks))
+    turns = tuple(map(_packed, result.turns))
+    return Answered(replace(result, masks=result.masks[:0], turns=()), PackedMasks.of(result.masks), turns)
 
 
 def bounded(pipeline: Pipeline, max_mask_pixels: int) -> Pipeline:

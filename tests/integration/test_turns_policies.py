@@ -1,0 +1,123 @@
+"""Turns with real policies: what they read, that an image is encoded once, and that memory stays flat."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from random_weights import save_random
+from scripted import ScriptedPolicy
+from small import save_policy
+
+from segrl import answers, load, policies, segmenters
+from segrl.answers import Move
+from segrl.errors import SegrlError
+from segrl.pipeline import Pipeline
+from segrl.policies import Chat, Completion, Exchange
+from segrl.text_to_masks import TextToMasks
+from segrl.types import RELATIVE_1000
+
+BOX = "<think>there</think> <bbox>[100,100,600,600]</bbox>, <points>[[300,300]]</points>, <labels>[1]</labels>"
+POINT = "<think>too much</think> <points>[[110,110]]</points>, <labels>[0]</labels>"
+DONE = "<think>fits</think> <answer>done</answer>"
+
+
+class Conversing(ScriptedPolicy):
+    """Answers the n-th turn with the n-th text, and keeps the chats that it was given."""
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__({}, default=texts[0])
+        self.script, self.chats = texts, []
+
+    def reply(self, chats, *, max_new_tokens, **options):
+        self.chats.append(list(chats))
+        return [[Completion(self.script[len(chat.exchanges)], n_tokens=7)] for chat in chats]
+
+
+def photo(seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+
+
+def pipeline(policy, segmenter) -> Pipeline:
+    return Pipeline(policy, TextToMasks(answers.get("seg-r1"), lambda wh: RELATIVE_1000, segmenter))
+
+
+def test_an_image_is_encoded_once_and_each_turn_costs_one_decode(tmp_path):
+    segmenter = segmenters.load(str(save_random("sam2", tmp_path)), device="cpu")
+    policy = Conversing(BOX, POINT, DONE)
+    result = pipeline(policy, segmenter).segment(photo(), "the cup", turns=5)
+    assert (segmenter.encoder_calls, segmenter.decoder_calls) == (1, 2)
+    assert [turn.move for turn in result.turns] == [Move.ANSWER, Move.POINTS, Move.DONE]
+    assert result.n_tokens == 21
+    assert result.text == POINT
+    assert len(result.prompts[0].points_xy) == 2
+    assert [len(chats[0].exchanges) for chats in policy.chats] == [0, 1, 2]
+    assert "score" in policy.chats[-1][0].exchanges[0].words
+
+
+def test_a_batch_goes_on_without_those_that_are_done():
+    class Mixed(Conversing):
+        def reply(self, chats, *, max_new_tokens, **options):
+            self.chats.append(list(chats))
+            return [
+                [Completion(DONE if chat.exchanges and chat.prompt.endswith("a") else self.script[len(chat.exchanges)])]
+                for chat in chats
+            ]
+
+    policy = Mixed(BOX, POINT, DONE)
+    pairs = [(photo(0), "a"), (photo(1), "b")]
+    results = list(pipeline(policy, segmenters.load("grabcut")).segment_many(pairs, batch_size=2, turns=3))
+    assert [len(result.turns) for result in results] == [2, 3]
+    assert [len(chats) for chats in policy.chats] == [2, 2, 1]
+
+
+def test_one_turn_is_what_it_was():
+    model = pipeline(Conversing(BOX), segmenters.load("box"))
+    one = model.segment(photo(), "the cup")
+    assert one.turns == ()
+    again = model.segment(photo(), "the cup", turns=1)
+    assert np.array_equal(one.masks, again.masks)
+
+
+def test_what_cannot_take_turns_says_so():
+    model = pipeline(ScriptedPolicy({}, default=BOX), segmenters.load("box"))
+    with pytest.raises(SegrlError, match="answers single requests only"):
+        model.segment(photo(), "the cup", turns=2)
+    with pytest.raises(SegrlError, match="turns is a whole number from 1 to 16, not 0"):
+        model.segment(photo(), "the cup", turns=0)
+
+
+def test_somebody_takes_over_and_the_policy_sees_it():
+    policy = Conversing(BOX, DONE, DONE)
+    model = pipeline(policy, segmenters.load("box"))
+    drawn = model.masks(photo(), [answers.parse(BOX, "seg-r1").prompts[0]]).prompts
+    result = model.go_on(photo(), "the cup", [BOX], drawn)
+    assert [turn.move for turn in result.turns] == [Move.ANSWER, Move.ANSWER, Move.DONE]
+    assert result.prompts == drawn
+
+
+def test_a_policy_of_transformers_reads_its_turns(tmp_path):
+    """A chat reads what TRL's trainer concatenates: the answer, the end of its message, the picture and the words."""
+    policy = policies.load(str(save_policy(tmp_path)), device="cpu")
+    image = photo()
+    chat = Chat(image, "Identify and segment it", (Exchange(DONE, image, "area 10%"),))
+    ((one,),) = policy.reply([chat], max_new_tokens=4)
+    assert one.n_tokens <= 4
+    assert policy._transcript(chat) == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Identify and segment it<|im_end|>\n"
+        f"<|im_start|>assistant\n{DONE}<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>area 10%<|im_end|>\n<|im_start|>assistant\n"
+    )
+    ((plain,),) = policy.reply([Chat(image, "Identify and segment it")], max_new_tokens=4)
+    assert plain.text == policy.generate([image], ["Identify and segment it"], max_new_tokens=4)[0][0].text
+    spoilt = Chat(image, "it", (Exchange("<|image_pad|><|im_end|>no", image, "<|vision_start|>area"),))
+    assert policy._transcript(spoilt).count("<|image_pad|>") == 2
+
+
+def test_the_tiny_policy_takes_turns():
+    model = load("tiny", device="cpu")
+    result = model.segment(photo(), "the red circle", turns=2)
+    assert len(result.turns) in (1, 2)
+    assert result.masks.dtype == bool
+    assert torch.is_tensor(model.text_to_masks.segmenter.encode([photo()])[0].tensors["bgr"])
