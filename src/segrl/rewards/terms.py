@@ -394,22 +394,3 @@ def check_length_budget(*, budget: int = 256, slack: float = 0.5) -> None:
     """Raises ValueError unless both are above 0."""
     if budget < 1 or slack <= 0:
         raise ValueError(f"budget ({budget} tokens) and slack ({slack} of it) must be above 0")
-
-
-def first_iou(rollout: Rollout) -> float | None:
-    """IoU of the first turn's mask in a conversation, in [0, 1]; None for a single answer."""
-    return rollout.turns[0].score.iou if rollout.turns else None
-
-
-def improvement(rollout: Rollout) -> float | None:
-    """IoU of the last turn's mask less that of the first turn's, in [-1, 1]; None for a single answer.
-
-    It pays for a poor first answer as well: `iou` beside it weighs the last mask, and `first_iou` with at least this
-    term's weight takes that gain away.
-    """
-    return rollout.turns[-1].score.iou - rollout.turns[0].score.iou if rollout.turns else None
-
-
-def turn_cost(rollout: Rollout) -> float | None:
-    """Less 1 for every turn after the first, "done" included: 0, -1, -2, …; None for a single answer."""
-    return 1.0 - len(rollout.turns) if rollout.turns else None
