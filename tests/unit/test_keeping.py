@@ -10,7 +10,8 @@ import pytest
 from segrl.errors import RecipeError
 from segrl.training.checkpoints import RunDir, best_checkpoint, drop_others, held_out_giou, mark_complete
 from segrl.training.options import build_config
-from segrl.training.recipe import CheckpointSection, parse_recipe
+from segrl.training.recipe import parse_recipe
+from segrl.training.sections import CheckpointSection
 
 VALUES = {"method": "sft", "policy": "tiny", "dataset": "tiny", "segmenter": "box"}
 

@@ -25,7 +25,7 @@ from segrl.rewards.trl_adapter import ROLLOUT_COLUMN, TrlRewards
 from segrl.text import duration
 from segrl.training import diagnosis
 from segrl.training.checkpoints import RunDir, drop_others, mark_complete
-from segrl.training.recipe import CheckpointSection, RolloutLog
+from segrl.training.sections import CheckpointSection, RolloutLog
 from segrl.training.sharding import own_part
 from segrl.training.speed import TIMED
 

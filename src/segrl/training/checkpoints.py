@@ -30,7 +30,8 @@ from segrl.errors import DataError, RecipeError
 from segrl.evaluation import EvalDir
 from segrl.files import json_line, read_rows, write_atomically
 from segrl.options import differences
-from segrl.training.recipe import CheckpointSection, Recipe, parse_recipe, read_values
+from segrl.training.recipe import Recipe, parse_recipe, read_values
+from segrl.training.sections import CheckpointSection
 
 if TYPE_CHECKING:
     from segrl.training.parts import PolicyParts

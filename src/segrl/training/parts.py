@@ -39,7 +39,8 @@ from segrl.segmenters import Segmenter
 from segrl.text import first_line
 from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
-from segrl.training.recipe import DatasetSection, Recipe
+from segrl.training.recipe import Recipe
+from segrl.training.sections import DatasetSection
 from segrl.turns import Conversation, Turn, feedback
 from segrl.types import Example, Frame, MaskPrompt
 
