@@ -76,9 +76,7 @@ def load(name: str, **options: Any) -> Sequence[Example]:
     """
     if name not in _READERS and not name.startswith(PREFIX):
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
-    sample, augment, pictures, turns = (
-        options.pop(key, None) for key in ("sample", "augment", "pictures", "turns")
-    )
+    sample, augment, pictures, turns = (options.pop(key, None) for key in ("sample", "augment", "pictures", "turns"))
     examples = _own(name, options) if name.startswith(PREFIX) else _build(_reader(name), name, options)
     if pictures is not None:
         from segrl.datasets.rows import pass_on
