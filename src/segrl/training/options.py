@@ -243,5 +243,19 @@ def freeze_vision_tower(model: PreTrainedModel) -> None:
     tower = model.get_encoder(modality="image")
     if tower is model:
         raise RecipeError(f"policy.freeze_vision_tower: {type(model).__name__} has no image encoder of its own")
-    tower.requires_grad_(False).eval()
-    vars(tower)["train"] = lambda mode=True: tower  # `model.train()` calls this on its children
+    tower.requires_grad_(False)
+    _keep_as_in_use(tower)
+
+
+def keep_statistics(model: PreTrainedModel) -> None:
+    """Keeps batch normalisation that is not trained as it is in use: adapters are saved without its statistics."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
+            _keep_as_in_use(module)
+
+
+def _keep_as_in_use(module: Any) -> None:
+    module.eval()
+    vars(module)["train"] = lambda mode=True: module  # a model's `train()` calls this on its children

@@ -24,7 +24,7 @@ from segrl.training import sharding, turns
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
 from segrl.training.checkpoints import RunDir, starting_point
 from segrl.training.held_out import HeldOut, check_held_out
-from segrl.training.options import adapters, build_config, freeze_vision_tower
+from segrl.training.options import adapters, build_config, freeze_vision_tower, keep_statistics
 from segrl.training.parts import Parts, layout, lazy_dataset, rows_needed
 from segrl.training.pictures import Pictures
 from segrl.training.speed import Phases, add_first, keep_freed_memory
@@ -82,6 +82,8 @@ def build(
     sharding.finish(trainer)
     if recipe.policy.freeze_vision_tower:
         freeze_vision_tower(trainer.model)
+    if recipe.peft is not None:
+        keep_statistics(trainer.model)
     _quieten(trainer)
     _log_to(run, trainer)
     held_out = _held_out(parts, run, trainer, say)
