@@ -77,13 +77,15 @@ class Experiment:
 
     def _claim(self) -> None:
         """Make the directory this recipe's, and refuse what is wrong with the recipe before the first evaluation."""
-        from segrl.training.options import build_config
+        from segrl.training.options import build_config, prepare_vllm
 
         _ = self.parts.examples, self.parts.eval_examples
         make_directory(self.directory.root)
         self.directory.claim(self.recipe)
         if self.processes == 1 and not self.directory.finished.exists():  # batch sizes for several may not fit one
-            build_config(self.recipe, self.directory.checkpoints, say=lambda line: None)
+            config = build_config(self.recipe, self.directory.checkpoints, say=lambda line: None)
+            if self.recipe.trainer.get("use_vllm"):
+                prepare_vllm(config, self.parts.policy.settings.input_wh, self.parts.policy.processor)
 
     def _train(self) -> TrainResult:
         if self.processes == 1:

@@ -78,6 +78,7 @@ SHOWN_BY_STEPS = [
     ("entropy_low", {"entropy": 0.001}),
     ("entropy_high", {"entropy": 5.0}),
     ("kl_high", {"kl": 2.5}),
+    ("rollouts_differ", {"sampling/sampling_logp_difference/mean": 0.2, "sampling/sampling_logp_difference/max": 9.0}),
     ("not_finite", {"grad_norm": None}),
     ("clipped_tokens", {"clip_ratio/region_mean": 0.3}),
     ("never_applies", {"rewards/mine/mean": None}),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from segrl.errors import RecipeError
-from segrl.training.options import build_config
+from segrl.training.options import build_config, prepare_vllm
 from segrl.training.recipe import parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
@@ -79,3 +81,24 @@ def test_what_is_refused(tmp_path, method, trainer, message):
 )
 def test_whole_rollouts_per_checkpoint_are_accepted(tmp_path, trainer):
     config(tmp_path, **trainer)
+
+
+def test_vllm_answers_for_the_policy_that_is_trained(tmp_path):
+    """Merged into 4-bit weights, adapters are others."""
+    values = {"method": "grpo", "policy": "tiny", "dataset": "tiny", "segmenter": "box", "rewards": {"iou": 1.0}}
+    values |= {"quantization": {"load_in_4bit": True}, "peft": {"r": 4}}
+    trainer = {"use_vllm": True, "vllm_importance_sampling_correction": True}
+    with pytest.raises(RecipeError, match="goes without quantization: TRL merges the adapters"):
+        build_config(parse_recipe(values | {"trainer": trainer}), tmp_path)
+
+
+def test_vllm_needs_one_size_of_pictures_and_writes_no_picture_tokens():
+    config = SimpleNamespace(use_vllm=True, generation_kwargs={"bad_words": ["x"], "seed": 3})
+    processor = SimpleNamespace(image_token="<|image_pad|>", video_token="<|video_pad|>")
+    with pytest.raises(RecipeError, match=r"set policy\.input_wh"):
+        prepare_vllm(config, None, processor)
+    prepare_vllm(config, (840, 840), processor)
+    assert config.generation_kwargs == {"bad_words": ["x", "<|image_pad|>", "<|video_pad|>"], "seed": 3}
+    without = SimpleNamespace(use_vllm=False, generation_kwargs=None)
+    prepare_vllm(without, None, processor)
+    assert without.generation_kwargs is None

@@ -69,7 +69,7 @@ def build_config(
     cls = config_class(recipe.method)
     _check_names(given, [field.name for field in dataclasses.fields(cls) if field.init], recipe.method)
     _check_numbers(given, cls)
-    _check_vllm(given)
+    _check_vllm(recipe)
     given.pop("num_train_epochs", None)
     options = {**DEFAULTS["both"], **DEFAULTS[recipe.method], **given, **FIXED["both"], **FIXED[recipe.method]}
     options |= {"output_dir": str(output_dir), "seed": recipe.seed}
@@ -184,11 +184,42 @@ def _check_numbers(given: Mapping[str, Any], cls: type) -> None:
 _NUMBERS = {bool: "true or false", int: "a whole number", float: "a number", type(None): "null"}
 
 
-def _check_vllm(given: Mapping[str, Any]) -> None:
-    """TRL drops sequences by default whose tokens vLLM and the trainer see differently: a recipe says what it wants."""
+def _check_vllm(recipe: Recipe) -> None:
+    """Raises RecipeError for rollouts by vLLM that would not be what the recipe says.
+
+    TRL drops sequences by default whose tokens vLLM and the trainer see differently: a recipe says what it wants.
+    Adapters are synchronised merged into the weights below them, which 4-bit weights cannot hold exactly.
+    """
     option = "vllm_importance_sampling_correction"
-    if given.get("use_vllm") and option not in given:
+    if not recipe.trainer.get("use_vllm"):
+        return
+    if option not in recipe.trainer:
         raise RecipeError(f"trainer.use_vllm: set trainer.{option} too; left out, TRL drops sequences without a word")
+    if recipe.quantization is not None:
+        raise RecipeError(
+            "trainer.use_vllm goes without quantization: TRL merges the adapters into the 4-bit weights for each "
+            "rollout, so vLLM would answer as another policy; take bfloat16 weights, or rollouts without vLLM"
+        )
+
+
+def prepare_vllm(config: Any, input_wh: tuple[int, int] | None, processor: Any) -> None:
+    """Makes a configuration ready for rollouts by vLLM; nothing without `use_vllm`.
+
+    TRL 1.16 hands vLLM prompts whose image tokens are expanded already, beside the picture: with pictures of
+    several sizes in one batch the two need not agree. Raises RecipeError without one size for all pictures. Tokens
+    that stand for pictures and videos, which no answer may hold, are suppressed in sampling, as TRL does without vLLM.
+    """
+    if not config.use_vllm:
+        return
+    if input_wh is None:
+        raise RecipeError(
+            "trainer.use_vllm: vLLM's prompts are right for pictures of one size only: set policy.input_wh, for "
+            "instance [840, 840]"
+        )
+    words = [getattr(processor, name, None) for name in ("image_token", "video_token")]
+    given = dict(config.generation_kwargs or {})
+    given["bad_words"] = [*given.get("bad_words", ()), *(word for word in words if word)]
+    config.generation_kwargs = given
 
 
 def _check_generation_phase(config: Any) -> None:

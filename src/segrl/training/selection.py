@@ -144,8 +144,8 @@ class SelectiveTrainer(SharedPrefixTrainer):
             self._log_advantages(found["advantages"], rows, len(rewards_M))
         if self._chosen.flat != "keep":
             found |= self._without_flat(found, rewards_L.view(-1, group))
-        items = self.accelerator.gather(found["completion_mask"].sum()).sum().clamp(min=1)
-        return found | {"num_items_in_batch": items}
+        own = found["completion_mask"] * found.get("tool_mask", 1)  # what an environment wrote is no part of the loss
+        return found | {"num_items_in_batch": self.accelerator.gather(own.sum()).sum().clamp(min=1)}
 
     def _mine(self, all_processes: Tensor) -> Tensor:
         """This process's part of what all have, each as much."""

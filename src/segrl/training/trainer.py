@@ -24,7 +24,7 @@ from segrl.training import sharding, turns
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
 from segrl.training.checkpoints import RunDir, starting_point
 from segrl.training.held_out import HeldOut, check_held_out
-from segrl.training.options import adapters, build_config, freeze_vision_tower, keep_statistics
+from segrl.training.options import adapters, build_config, freeze_vision_tower, keep_statistics, prepare_vllm
 from segrl.training.parts import Parts, layout, lazy_dataset, rows_needed
 from segrl.training.pictures import Pictures
 from segrl.training.speed import Phases, add_first, keep_freed_memory
@@ -122,6 +122,7 @@ def _grpo_trainer(
     config.reward_weights = rewards.weights
     queries = config.generation_batch_size // config.num_generations
     check_selection(recipe, config)
+    prepare_vllm(config, policy.settings.input_wh, policy.processor)
     template, rows = policy.processor.chat_template, _rows(parts, config, policy.reader.rl_row, keep=2 * queries)
     environments = turns.prepare(parts, config)
     with turns.quiet_experiment():

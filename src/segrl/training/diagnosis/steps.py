@@ -26,6 +26,8 @@ GROWN = 2.0
 """Factor by which a length runs away; its inverse is a collapse."""
 ENTROPY_NATS = (0.02, 3.0)
 KL_NATS = 1.0
+LOGP_NATS = 0.05
+"""Mean difference of log-probabilities that bfloat16 and other kernels do not explain."""
 
 
 def equal_rewards(steps: Steps) -> Finding | None:
@@ -158,6 +160,22 @@ def clipped_tokens(steps: Steps) -> Finding | None:
     )
 
 
+def rollouts_differ(steps: Steps) -> Finding | None:
+    """vLLM gives its tokens other probabilities than the trainer does."""
+    mean, most = (_last(steps, f"sampling/sampling_logp_difference/{name}") for name in ("mean", "max"))
+    if mean is None or mean <= LOGP_NATS:
+        return None
+    furthest = "" if most is None else f", {most:.3g} at the furthest token"
+    return Finding(
+        "rollouts_differ",
+        "The rollouts come from another policy than the one that is trained",
+        f"vLLM's log-probabilities of its tokens differ from the trainer's by {mean:.3g} nats on average{furthest}; "
+        f"rounding explains less than {LOGP_NATS:g}.",
+        "Look for pictures of several sizes (set policy.input_wh), weights of another dtype or quantization, or a "
+        "server that did not take the new weights; rollouts without use_vllm are exact.",
+    )
+
+
 def never_applies(steps: Steps) -> Finding | None:
     """A term has applied to no answer yet."""
     silent = [term for term in _terms(steps) if all(row.get(_mean_of(term)) is None for row in steps)]
@@ -180,6 +198,7 @@ STEP_CHECKS: tuple[Callable[[Steps], Finding | None], ...] = (
     entropy_out_of_range,
     kl_out_of_range,
     clipped_tokens,
+    rollouts_differ,
     never_applies,
 )
 
