@@ -41,6 +41,20 @@ def generate(model: Any, inputs: Mapping[str, Tensor], generation_config: Genera
 
 
 @contextmanager
+def without_sampling_defaults(model: Any) -> Iterator[None]:
+    """Within the block a model of transformers has an empty generation configuration.
+
+    So what is given to `generate` is all there is, and nothing from a file beside the weights is merged in.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@contextmanager
 def reading_once(model: Any) -> Iterator[None]:
     """Within the block `model.generate(generation_config=…, **inputs)` is this module's `generate`."""
 

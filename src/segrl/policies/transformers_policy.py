@@ -329,12 +329,11 @@ class TransformersPolicy:
 
 @contextmanager
 def _plain_decoding(model: Any) -> Iterator[None]:
-    """Evaluation mode and an empty generation configuration, so that none beside the weights is merged in."""
-    was_training, own = model.training, model.generation_config
+    """Evaluation mode, and nothing of a file beside the weights."""
+    was_training = model.training
     model.eval()
-    model.generation_config = GenerationConfig()
     try:
-        yield
+        with one_prefill.without_sampling_defaults(model):
+            yield
     finally:
-        model.generation_config = own
         model.train(was_training)

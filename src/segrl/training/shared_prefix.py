@@ -162,11 +162,12 @@ class SharedPrefixTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        """As TRL's; transformers reads each prompt once for its group."""
-        if not self._rolls_out_groups or counts_repeats(self._bare(self.model)):
-            return super()._generate_single_turn(*args, **kwargs)
-        with one_prefill.reading_once(self.accelerator.unwrap_model(self.model_wrapped)):
-            return super()._generate_single_turn(*args, **kwargs)
+        """As TRL's; transformers reads each prompt once for its group, and no sampling from beside the weights."""
+        with one_prefill.without_sampling_defaults(self._bare(self.model_wrapped)):
+            if not self._rolls_out_groups or counts_repeats(self._bare(self.model)):
+                return super()._generate_single_turn(*args, **kwargs)
+            with one_prefill.reading_once(self.accelerator.unwrap_model(self.model_wrapped)):
+                return super()._generate_single_turn(*args, **kwargs)
 
     def _get_per_token_logps_and_entropies(
         self,
