@@ -7,10 +7,9 @@ any text, takes time linear in its length, never rounds, and yields numbers in t
 from __future__ import annotations
 
 from segrl.answers.base import AnswerFormat, own_format
-from segrl.answers.json_list import JsonList, SegZero, Think2Seg
+from segrl.answers.json_formats import JsonList, SamR1, SegZero, Think2Seg
 from segrl.answers.mask_prompts import own_points
 from segrl.answers.native import NATIVE_FORMATS, Gemini, InternVL, Molmo, QwenJson, QwenTokens
-from segrl.answers.sam_r1 import SamR1
 from segrl.answers.seg_r1 import PointsOnly, SegR1
 from segrl.answers.turns import DONE, Move, follow, says_done
 from segrl.errors import SegrlError

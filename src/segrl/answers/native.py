@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 from segrl.answers.base import AnswerFormat, number_list, think_block
-from segrl.answers.json_list import JsonList, read_entries, read_field, read_foreground, to_prompts
+from segrl.answers.json_formats import Field, JsonList, points_of, read_foreground
 from segrl.answers.lenient_json import Literal, read_whole
 from segrl.answers.mask_prompts import MAX_BOXES, MAX_POINTS, check_count, group, read_box, read_boxes, round_prompt
 from segrl.answers.reading import BadValues, Found, Unreadable, blocks, tag_pattern
@@ -49,6 +50,8 @@ class QwenJson(JsonList):
 
     name = "qwen-json"
     required_parts = frozenset({"bbox"})
+    order: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    """Places of the written numbers among those of a box or point."""
 
     def prompt(self, query: str) -> str:
         """The request of Qwen's grounding examples."""
@@ -58,14 +61,32 @@ class QwenJson(JsonList):
 
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
         """Boxes; of a prompt without one its first foreground point. Raises ValueError for a prompt with neither."""
-        return _thought(reasoning) + _fenced([_qwen_entry(round_prompt(prompt)) for prompt in prompts])
+        lines = ",\n".join(f"\t{self.render_entry(round_prompt(prompt))}" for prompt in prompts)
+        return _thought(reasoning) + (f"```json\n[\n{lines}\n]\n```" if prompts else "```json\n[]\n```")
+
+    def render_entry(self, prompt: MaskPrompt) -> str:
+        """The box, or the first foreground point."""
+        (box, point), foreground = self.fields, points_of(prompt, 1)
+        if prompt.box_xyxy is None and not foreground:
+            raise ValueError(f"{self.name} cannot say background points without a box")
+        key, numbers = (box.key, prompt.box_xyxy) if prompt.box_xyxy is not None else (point.key, foreground[0])
+        return f'{{"{key}": {number_list([numbers[i] for i in self.order[: len(numbers)]])}, "label": "object"}}'
 
 
-class Gemini(AnswerFormat):
+def _read_yx_box(value: Literal) -> Box:
+    return read_box([value[i] for i in (1, 0, 3, 2)] if isinstance(value, list) and len(value) == 4 else value)
+
+
+def _read_yx_points(value: Literal) -> list[Point]:
+    return [(x, y) for y, x in read_foreground(value)]
+
+
+class Gemini(QwenJson):
     """The format named `gemini`: as qwen-json, but y stands before x in `box_2d` and `point`."""
 
     name = "gemini"
-    required_parts = frozenset({"bbox"})
+    order = (1, 0, 3, 2)
+    fields = (Field("bbox", "box_2d", _read_yx_box), Field("points", "point", _read_yx_points))
     scans = (y_first(scan_fields), scan_tags, y_first(scan_rows))
 
     def prompt(self, query: str) -> str:
@@ -75,22 +96,6 @@ class Gemini(AnswerFormat):
             'contains the 2D bounding box in the key "box_2d" as [ymin, xmin, ymax, xmax] normalized to 0-1000, and a '
             'text label in the key "label".'
         )
-
-    def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
-        """As qwen-json, with y before x."""
-        return _thought(reasoning) + _fenced([_gemini_entry(round_prompt(prompt)) for prompt in prompts])
-
-    def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
-        found = Found()
-        entries = read_entries(found, body)
-        if entries is None:
-            return found
-        boxes = read_field(found, "bbox", entries, "box_2d", _read_yx_box)
-        points = read_field(found, "points", entries, "point", _read_yx_points)
-        if boxes is not None and points is not None:
-            found.prompts = found.attempt(to_prompts, boxes, points, frame) or ()
-        return found
 
 
 class QwenTokens(AnswerFormat):
@@ -155,7 +160,7 @@ class Molmo(AnswerFormat):
 
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
         """The first foreground point of each prompt. Raises ValueError for a prompt without one."""
-        points = [next(_foreground(round_prompt(prompt)), None) for prompt in prompts]
+        points = [next(iter(points_of(round_prompt(prompt), 1)), None) for prompt in prompts]
         if None in points:
             raise ValueError("molmo cannot say a prompt without a foreground point")
         said = [(_percent(point[0]), _percent(point[1])) for point in points if point is not None]
@@ -186,40 +191,6 @@ class Molmo(AnswerFormat):
 
 def _thought(reasoning: str) -> str:
     return f"{think_block(reasoning)}\n" if reasoning else ""
-
-
-def _fenced(entries: Sequence[str]) -> str:
-    lines = ",\n".join(f"\t{entry}" for entry in entries)
-    return f"```json\n[\n{lines}\n]\n```" if entries else "```json\n[]\n```"
-
-
-def _foreground(prompt: MaskPrompt) -> Iterator[Point]:
-    return (xy for xy, label in zip(prompt.points_xy, prompt.labels, strict=True) if label)
-
-
-def _qwen_entry(prompt: MaskPrompt) -> str:
-    if prompt.box_xyxy is not None:
-        return f'{{"bbox_2d": {number_list(prompt.box_xyxy)}, "label": "object"}}'
-    for point in _foreground(prompt):
-        return f'{{"point_2d": {number_list(point)}, "label": "object"}}'
-    raise ValueError("qwen-json cannot say background points without a box")
-
-
-def _gemini_entry(prompt: MaskPrompt) -> str:
-    if prompt.box_xyxy is not None:
-        x1, y1, x2, y2 = prompt.box_xyxy
-        return f'{{"box_2d": {number_list((y1, x1, y2, x2))}, "label": "object"}}'
-    for x, y in _foreground(prompt):
-        return f'{{"point": {number_list((y, x))}, "label": "object"}}'
-    raise ValueError("gemini cannot say background points without a box")
-
-
-def _read_yx_box(value: Literal) -> Box:
-    return read_box([value[i] for i in (1, 0, 3, 2)] if isinstance(value, list) and len(value) == 4 else value)
-
-
-def _read_yx_points(value: Literal) -> list[Point]:
-    return [(x, y) for y, x in read_foreground(value)]
 
 
 def _rounded_boxes(prompts: Sequence[MaskPrompt], name: str) -> list[Box]:
