@@ -78,7 +78,7 @@ LENIENT_HARD = {
     "answers in the thinking": ("<think>", "<answer>x", ""),
     "no": ("", "no a ", ""),
 }
-LENGTH, FACTOR = 30_000, 8
+LENGTH, FACTOR = 6_000, 8
 
 
 def seconds(text: str, name: str, repeats: int = 3, reading: answers.Reading = "strict") -> float:
@@ -102,9 +102,8 @@ def check_linear(parts: tuple[str, str, str], name: str, reading: answers.Readin
     assert long <= 2.5 * FACTOR * short + 0.02
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*answers.names()} - {"qwen-json", "gemini"})
-)  # these two read as json-list does
+# The others read as json-list does.
+@pytest.mark.parametrize("name", sorted({*answers.names()} - {"qwen-json", "gemini", "seg-zero", "think2seg"}))
 @pytest.mark.parametrize("kind", HARD)
 def test_time_is_linear(kind: str, name: str) -> None:
     check_linear(HARD[kind], name, "strict")
@@ -117,13 +116,17 @@ def test_time_of_the_lenient_reading_is_linear(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", answers.names())
-@pytest.mark.parametrize("digits", ["9" * 10_000_000, "0" * 10_000_000 + "1", "1" * 5000, "0." + "1" * 1_000_000])
+@pytest.mark.parametrize("digits", ["9" * 1_000_000, "0" * 1_000_000 + "1", "1" * 5000, "0." + "1" * 1_000_000])
 def test_numbers_of_any_length(digits: str, name: str) -> None:
     box = f"[{digits},1,2e400,3]"
     texts = {"seg-r1": f"<bbox>{box}</bbox>", "points-only": f"<points>[{box}]</points><labels>[1]</labels>"}
     texts |= {"sam-r1": f'<answer>{{"bbox": {box}}}</answer>', "json-list": f'[{{"bbox_2d": {box}}}]'}
     texts |= {"seg-zero": f'{{"bbox": {box}}}', "qwen-json": texts["json-list"], "gemini": f'[{{"box_2d": {box}}}]'}
-    texts |= {"qwen2-vl": f"<|box_start|>({digits},1),(2e400,3)<|box_end|>", "internvl": f"<box>[{box}]</box>"}
+    texts |= {
+        "think2seg": texts["json-list"],
+        "qwen2-vl": f"<|box_start|>({digits},1),(2e400,3)<|box_end|>",
+        "internvl": f"<box>[{box}]</box>",
+    }
     texts |= {"molmo": f'<point x="{digits}" y="{digits}" z="1">a</point>'}
     if name == "molmo" and digits.startswith("0"):
         assert answers.parse(texts[name], name).status is Status.OK

@@ -6,6 +6,7 @@ import ast
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -48,6 +49,7 @@ INSIDE = {
     "sam-r1": '<answer>{{"bbox": {}, "points": {}}}</answer>',
     "json-list": '<answer>[{{"bbox_2d": {}, "point_2d": {}}}]</answer>',
     "seg-zero": '<answer>{{"bbox": {}, "points_1": {}, "points_2": {}}}</answer>',
+    "think2seg": '<answer>[{{"bbox_2d": {}, "positive_points": {}}}]</answer>',
     "qwen2-vl": "<|box_start|>{}<|box_end|>",
     "qwen-json": '[{{"bbox_2d": {}, "point_2d": {}}}]',
     "internvl": "<ref>it</ref><box>{}</box>",
@@ -171,7 +173,16 @@ def sayable(prompts: Sequence[MaskPrompt], name: str) -> list[MaskPrompt]:
         room = 1 if name == "json-list" else 2
         first = [tuple(xy for xy, label in zip(p.points_xy, p.labels, strict=True) if label)[:room] for p in rounded]
         return [MaskPrompt(p.box_xyxy, xy, (1,) * len(xy), p.frame) for p, xy in zip(rounded, first, strict=True)]
-    return rounded
+    return [positive_first(prompt) for prompt in rounded] if name == "think2seg" else rounded
+
+
+def positive_first(prompt: MaskPrompt) -> MaskPrompt:
+    """`prompt` as think2seg writes it: the points on the object, then the others, which may not stand alone."""
+    if prompt.box_xyxy is None and not any(prompt.labels):
+        raise ValueError
+    order = sorted(range(len(prompt.labels)), key=lambda i: -prompt.labels[i])
+    points, labels = (tuple(values[i] for i in order) for values in (prompt.points_xy, prompt.labels))
+    return replace(prompt, points_xy=points, labels=labels)
 
 
 @settings(max_examples=300)

@@ -34,6 +34,7 @@ COMPLETE = {
     "sam-r1": sam('{"bbox": [1,2,30,40], "points": [[5,6,1]]}'),
     "json-list": '<think>t</think><answer>[{"bbox_2d": [1,2,30,40], "point_2d": [5,6]}]</answer>',
     "seg-zero": '<think>t</think><answer>{"bbox": [1,2,30,40], "points_1": [5,6], "points_2": [7,8]}</answer>',
+    "think2seg": '<think>t</think><answer>[{"bbox_2d": [1,2,30,40], "positive_points": [[5,6]]}]</answer>',
     "qwen2-vl": "<think>t</think><|box_start|>(1,2),(30,40)<|box_end|>",
     "qwen-json": '<think>t</think>```json\n[{"bbox_2d": [1,2,30,40], "point_2d": [5,6]}]',
     "internvl": "<think>t</think><ref>it</ref><box>[[1,2,30,40],[5,6,70,80]]</box>",
@@ -62,6 +63,7 @@ def test_a_cut_bare_list_is_truncated() -> None:
 
 
 QUOTED = {"seg-r1": seg("[9,9,99,99]", "[]", "[]"), "points-only": "<points>[]</points><labels>[]</labels>"}
+QUOTED |= {"think2seg": '[{"bbox_2d": [9,9,99,99], "positive_points": [[9,9]]}]'}
 QUOTED |= {"seg-zero": '{"bbox": [9,9,99,99], "points_1": [9,9]}'}
 QUOTED |= {"qwen2-vl": "<|box_start|>(9,9),(99,99)<|box_end|>", "internvl": "<box>[[9,9,99,99]]</box>"}
 QUOTED |= {"qwen-json": '[{"bbox_2d": [9,9,99,99]}]', "gemini": '[{"box_2d": [9,9,99,99]}]'}
@@ -126,6 +128,8 @@ def test_reasoning(name: str, text: str, reasoning: str | None, has_think: bool)
         ("json-list", '[{"bbox_2d": [1,2,30,40], "point_2d": [5,6]}]', "bbox points"),
         ("json-list", '[{"bbox_2d": [1,2,30,40], "point_2d": [5,6]}, {"point_2d": [5,6]}]', "points"),
         ("json-list", '<answer>[{"bbox_2d": [1,2], "point_2d": [5,6]}]</answer>', "answer points"),
+        ("think2seg", COMPLETE["think2seg"], "think answer bbox points"),
+        ("think2seg", '[{"bbox_2d": [1,2,30,40], "negative_points": [[5,6]]}]', "bbox"),
         ("seg-zero", COMPLETE["seg-zero"], "think answer bbox points"),
         ("seg-zero", '{"bbox": [1,2,30,40], "points_1": [5,6], "points_2": [7,8]}', "bbox points"),
         ("seg-zero", '<answer>{"bbox": [1,2,30,40], "points_1": [5,6]}</answer>', "answer bbox"),
@@ -143,8 +147,8 @@ def test_prompts_carry_the_policys_frame() -> None:
 
 
 def test_names_and_get() -> None:
-    assert ALL[:5] == ("seg-r1", "sam-r1", "points-only", "json-list", "seg-zero")
-    assert ALL[5:] == ("qwen2-vl", "qwen-json", "internvl", "molmo", "gemini")
+    assert ALL[:6] == ("seg-r1", "sam-r1", "points-only", "json-list", "seg-zero", "think2seg")
+    assert ALL[6:] == ("qwen2-vl", "qwen-json", "internvl", "molmo", "gemini")
     assert set(answers.NATIVE_FORMATS.values()) <= set(ALL)
     assert [answers.get(name).name for name in ALL] == list(ALL)
     with pytest.raises(SegrlError, match="did you mean 'sam-r1'"):
@@ -171,7 +175,7 @@ def test_seg_r1_prompt(name: str, query: str, expected: str) -> None:
     assert "<points>" in answers.get(name).system
 
 
-@pytest.mark.parametrize("name", ["sam-r1", "json-list", "seg-zero"])
+@pytest.mark.parametrize("name", ["sam-r1", "json-list", "seg-zero", "think2seg"])
 def test_json_prompts_hold_the_query_and_an_example_that_parses(name: str) -> None:
     text = answers.get(name).prompt(" the {red} cup ")
     assert '"the {red} cup"' in text

@@ -82,7 +82,7 @@ def place(tmp_path, monkeypatch):
     for name, source in (("own_terms", TERMS), ("own_data", DATA), ("own_formats", FORMATS)):
         (tmp_path / f"{name}.py").write_text(source)
         monkeypatch.delitem(sys.modules, name, raising=False)
-    answers.plugins.own_format.cache_clear()
+    answers.base.own_format.cache_clear()
     return tmp_path
 
 

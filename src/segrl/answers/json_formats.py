@@ -43,9 +43,9 @@ _OTHER = re.compile(r"[\[{]")
 
 
 class Field(NamedTuple):
-    """A field of the objects. part: of `Answer.parts`, there if no object lacks the field. read: its value."""
+    """A field of the objects. part: of `Answer.parts`, there if no object lacks the field, if any. read: its value."""
 
-    part: str
+    part: str | None
     key: str
     read: Callable[[Literal], Any]
 
@@ -138,7 +138,7 @@ def _column(found: Found, entries: Sequence[Entry], field: Field) -> list[Any] |
     """The field's value in each object, None where it lacks the key; None with the fault noted if one is bad."""
     key = field.key
     values = found.attempt(lambda: [field.read(entry[key]) if key in entry else None for entry in entries])
-    if values is not None and all(key in entry for entry in entries):
+    if values is not None and field.part is not None and all(key in entry for entry in entries):
         found.parts.add(field.part)
     return values
 
@@ -321,7 +321,7 @@ class Think2Seg(JsonFormat):
     fields = (
         Field("bbox", "bbox_2d", read_box),
         Field("points", "positive_points", read_points),
-        Field("negative_points", "negative_points", read_points),
+        Field(None, "negative_points", read_points),
     )
     system = "You analyse pictures taken from above and say where SAM, a promptable segmenter, finds what is asked for."
 
