@@ -7,17 +7,30 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from eval_samples import command_words, write_examples
+from fake_server import MODEL, Reply, serving, text
 from folder_runs import fixed_answers, segment
 from PIL import Image
+from typer.testing import CliRunner
 
+from segrl import datasets
+from segrl.cli.app import app
+from segrl.datasets.gold import write_prompts
 from segrl.errors import SegrlError
+from segrl.evaluation import EvalDir
 from segrl.files import append_rows, read_rows, write_atomically, write_bytes, write_image
+from segrl.policies import PolicySettings, write_settings
+from segrl.tiny.model import Shape, save
+from segrl.training import parse_recipe, train
 
 COMMAND = ("-q", "box", "-q", "ghost", "--format", "coco,yolo,rle,png,cutout,labelme", "--overlay")
 
@@ -76,6 +89,97 @@ def test_a_disk_that_fills_is_mended_by_the_next_run(photos: Path, disk: Path, t
     assert ran.exit_code == 0
     assert size > 200
     assert files(disk / "out") == files(tmp_path / "w" / "out")
+
+
+def until_it_fits(disk: Path, begin: Callable[[], Any], sizes_kib: Iterable[int], *words: str) -> int:
+    """Begins again on a disk that was enlarged, until the work is done; how often it was full before."""
+    for full, size in enumerate(sizes_kib):
+        remount(disk, f"size={size}k")
+        ran = begin()
+        if ran.exit_code == 0:
+            return full
+        assert (ran.exit_code, "Traceback" in ran.output) == (2, False), ran.output
+        last = ran.stderr.splitlines()[-1]
+        assert last.startswith("segrl: ")
+        assert any(word in last for word in words), last
+    raise AssertionError(ran.output)
+
+
+def without_times(value: Any) -> Any:
+    """JSON values without seconds, dates and what depends on them."""
+    if isinstance(value, dict):
+        times = ("seconds", "step_time", "tokens_per_second", "begun", "ended", "time")
+        return {key: without_times(one) for key, one in value.items() if not key.startswith(times)}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+FULL = ("No space left", "could not be written")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mounts are Linux's")
+def test_an_evaluation_on_a_disk_that_fills(disk: Path, tmp_path: Path) -> None:
+    examples = write_examples(tmp_path, 40)
+    begin = partial(CliRunner().invoke, app)
+    assert begin(command_words(examples, tmp_path / "whole")).exit_code == 0
+    words = command_words(examples, disk / "out")
+    assert until_it_fits(disk, partial(begin, words), range(8, 4096, 64), *FULL) >= 4
+    whole, filled = EvalDir(tmp_path / "whole"), EvalDir(disk / "out")
+    assert filled.metrics.read_bytes() == whole.metrics.read_bytes()
+    assert without_times(read_rows(filled.records)) == without_times(read_rows(whole.records))
+    assert filled.report.exists()
+    assert {one.name for one in filled.path.iterdir()} == {one.name for one in whole.path.iterdir()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mounts are Linux's")
+def test_reasoning_on_a_disk_that_fills(disk: Path, tmp_path: Path) -> None:
+    write_prompts(datasets.load("tiny", n=60, seed=0), tmp_path / "made")
+    with serving(gold_answer) as fake:
+        policy = f"openai:{MODEL}@{fake.url}?retries=0&concurrency=2"
+        command = ["data", "reason", str(tmp_path / "made"), "--policy", policy, "--out"]
+        begin = partial(CliRunner().invoke, app)
+        (disk.parent / "w").mkdir()
+        assert begin([*command, str(disk.parent / "w" / "out")]).exit_code == 0
+        begin = partial(begin, [*command, str(disk / "out")])
+        assert until_it_fits(disk, begin, range(4, 1024, 4), *FULL) >= 4
+    assert files(disk / "out") == files(disk.parent / "w" / "out")
+
+
+def gold_answer(number: int, body: dict[str, Any]) -> Reply:
+    """The gold answer that a request shows; of every third line no answer."""
+    gold = str(body["messages"][-1]["content"][1]["text"]).rpartition("</think>")[2]
+    thought = (
+        "<think>The request asks for the one shape here, which stands out from the plain ground around it.</think>"
+    )
+    return text(f"{thought}{gold}" if sum(gold.encode()) % 3 else "I cannot say.")
+
+
+def trained(recipe: dict[str, Any], out: Path) -> SimpleNamespace:
+    """What a command would end with; in this process, so that a traceback ends the test."""
+    try:
+        train(parse_recipe(recipe), out, say=lambda line: None, progress=False)
+    except SegrlError as error:
+        return SimpleNamespace(exit_code=2, output="", stderr=f"segrl: {error}")
+    return SimpleNamespace(exit_code=0, output="", stderr="")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mounts are Linux's")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
+def test_training_on_a_disk_that_fills(disk: Path, tmp_path: Path) -> None:
+    shape = Shape(width=32, layers=2, heads=2, mlp=64, vision_width=32, vision_layers=2, vision_heads=2, vision_mlp=32)
+    save(tmp_path / "policy", shape)
+    write_settings(tmp_path / "policy", PolicySettings("seg-r1", "resized", (112, 112)))
+    trainer = {"gradient_checkpointing": False, "per_device_train_batch_size": 2, "max_steps": 3, "save_steps": 1}
+    trainer |= {"learning_rate": 1e-3, "bf16": False}
+    data = {"name": "tiny", "n": 6, "seed": 3}
+    recipe = {"method": "sft", "policy": str(tmp_path / "policy"), "dataset": data, "trainer": trainer}
+    assert trained(recipe, tmp_path / "whole").exit_code == 0
+    held_kib = sum(one.stat().st_size for one in (tmp_path / "whole").rglob("*") if one.is_file()) // 1024
+    sizes = range(held_kib // 10, 4 * held_kib, held_kib // 6)
+    assert until_it_fits(disk, partial(trained, recipe, disk / "out"), sizes, *FULL) >= 4
+    whole, filled = tmp_path / "whole", disk / "out"
+    for name in ("model.safetensors", "config.json", "segrl.json", "tokenizer.json"):
+        assert (filled / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
+    assert without_times(read_rows(filled / "steps.jsonl")) == without_times(read_rows(whole / "steps.jsonl"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="mounts are Linux's")

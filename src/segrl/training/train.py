@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.devices import is_main, wait_for_all
 from segrl.errors import SegrlError
-from segrl.files import read_rows, write_atomically
+from segrl.files import read_rows, write_atomically, write_bytes
 from segrl.text import first_line
 from segrl.training.checkpoints import RunDir, copy_model, damage_of, step_of
 from segrl.training.diagnosis import broken_by
@@ -125,7 +125,8 @@ def _run(
     if is_main():
         run.rewind(0 if checkpoint is None else step_of(checkpoint))
     view = Progress(say=say) if progress else None
-    built = build(parts, run, rollout_func=rollout_func, say=say if view is None else view.say)
+    with _told(run):
+        built = build(parts, run, rollout_func=rollout_func, say=say if view is None else view.say)
     if is_main():
         record_start(run, checkpoint, built.trainer.args)
     trainer = built.trainer
@@ -146,20 +147,33 @@ def _last_whole(run: RunDir) -> Path | None:
 
 
 @contextmanager
-def _told(run: RunDir, trainer: Any) -> Iterator[None]:
+def _told(run: RunDir, trainer: Any = None) -> Iterator[None]:
     """What ends a training through no fault of ours, as one line: a sampler without probabilities, a full disk."""
     try:
         yield
     except Exception as error:  # safetensors has a class of its own; what is not ours to explain goes on
-        if UNSAMPLABLE in str(error):
+        if trainer is not None and UNSAMPLABLE in str(error):
             finding = broken_by("The next token's probabilities are not finite.")
             raise SegrlError(f"step {trainer.state.global_step + 1}: {finding}") from error
-        if (reason := _not_written(error)) is not None:
+        reason = _not_written(error) or _no_room_in(run.root)
+        if reason is not None:
             raise SegrlError(
                 f"{run.root}: a file could not be written ({reason}): free some space and start the same command "
                 "again; it goes on from the last whole checkpoint"
             ) from error
         raise
+
+
+def _no_room_in(folder: Path) -> str | None:
+    """Why nothing can be written there, tried, since not every library says what stopped it; None if it can."""
+    probe = folder / ".room"
+    try:
+        write_bytes(probe, bytes(2**16))
+    except SegrlError as error:
+        return _not_written(error)
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
 
 
 def _not_written(error: BaseException) -> str | None:
