@@ -239,21 +239,20 @@ class Pipeline:
         )
         return [Result.of_turns(conversation) for conversation in conversations]
 
-    def go_on(
-        self, image: ImageLike, query: str, said: Sequence[str], prompts: Sequence[MaskPrompt] | None = None
-    ) -> Result:
-        """One further turn after the texts `said`, as `segment(turns=…)` would take it.
+    def go_on(self, image: ImageLike, query: str, said: Sequence[str | Sequence[MaskPrompt]]) -> Result:
+        """One further turn after those in `said`, as `segment(turns=…)` would take it.
 
-        prompts: what a person drew in place of the last answer, in original pixels: the policy is shown its mask, and
-        the text that it then writes corrects that. Raises SegrlError for a policy that takes single requests only.
+        said: the texts of the policy, and in place of some what a person drew instead, as mask prompts in original
+        pixels: the policy is then shown their mask. Raises SegrlError for a policy that takes single requests only.
         """
         view, picture = view_of(self.policy), as_image(image)
         conversation = Conversation(picture, checked_query(query))
-        for text in said:
-            (conversation,) = take(self.text_to_masks, [conversation], [text], continues=view.continues)
-        if prompts is not None:
-            answer = Answer(Status.OK if prompts else Status.NO_TARGET, _in_pixels(prompts))
-            conversation = person(conversation, self.text_to_masks.masks([answer], [picture])[0])
+        for one in said:
+            if isinstance(one, str):
+                (conversation,) = take(self.text_to_masks, [conversation], [one], continues=view.continues)
+            else:
+                answer = Answer(Status.OK if one else Status.NO_TARGET, _in_pixels(one))
+                conversation = person(conversation, self.text_to_masks.masks([answer], [picture])[0])
         (conversation,) = talk(
             self.policy,
             self.text_to_masks,

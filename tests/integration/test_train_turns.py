@@ -15,6 +15,8 @@ from segrl.training.options import build_config
 from segrl.training.parts import Parts
 from segrl.training.turns import answer_head, looking_template, prepare, response_template
 
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
+
 POINT = "<think>too much</think> <points>[[12,10]]</points>, <labels>[0]</labels>"
 DONE = "<think>fits</think> <answer>done</answer>"
 END = "<|im_end|>"

@@ -92,7 +92,7 @@ def test_somebody_takes_over_and_the_policy_sees_it():
     policy = Conversing(BOX, DONE, DONE)
     model = pipeline(policy, segmenters.load("box"))
     drawn = model.masks(photo(), [answers.parse(BOX, "seg-r1").prompts[0]]).prompts
-    result = model.go_on(photo(), "the cup", [BOX], drawn)
+    result = model.go_on(photo(), "the cup", [BOX, drawn])
     assert [turn.move for turn in result.turns] == [Move.ANSWER, Move.ANSWER, Move.DONE]
     assert result.prompts == drawn
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ from PIL import Image
 from segrl.evaluation import EvalRecord
 from segrl.masks import Rle, from_rle
 from segrl.training.pictures import Pictures
-from segrl.types import Box, MaskPrompt, Point
+from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 
 ANSWER_RGB = (230, 159, 0)  # Okabe and Ito's orange, as --answer of the style sheet
 _PNG_PIXELS = 256 * 256  # larger pictures are photographs, and go as JPEG
@@ -78,10 +79,17 @@ class Picture:
 
     def answer(self, record: EvalRecord) -> Overlay:
         """The answer's mask, boxes and points."""
-        mask = self._mask(record.mask)
+        return self._overlay(record.mask, record.prompts)
+
+    def turn(self, row: Mapping[str, Any]) -> Overlay:
+        """The same of what stood after a turn, as `segrl.turns.to_row` has it."""
+        return self._overlay(row["mask"], [MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"]])
+
+    def _overlay(self, rle: Rle, prompts: Sequence[MaskPrompt]) -> Overlay:
+        mask = self._mask(rle)
         fill = _fill(mask) if mask.any() else None
-        boxes = tuple(self.box(p.box_xyxy) for p in record.prompts if p.box_xyxy is not None)
-        return Overlay(fill, outline_path(mask), boxes, self._dots(record.prompts))
+        boxes = tuple(self.box(p.box_xyxy) for p in prompts if p.box_xyxy is not None)
+        return Overlay(fill, outline_path(mask), boxes, self._dots(prompts))
 
     def _scale(self) -> tuple[float, float]:
         return self.image.width / self.original_wh[0], self.image.height / self.original_wh[1]

@@ -110,19 +110,27 @@ def _group(row: Row, picture: Picture) -> dict[str, Any]:
 
 
 def _completion(row: Row, picture: Picture) -> dict[str, Any]:
+    return {
+        **_said(row, picture),
+        "status": row["status"],
+        "outside": row.get("outside", False),
+        "turns": [{**_said(turn, picture), "move": turn["move"]} for turn in row.get("turns", ())],
+        "terms": {name: _short(value) for name, value in row["terms"].items()},
+        "reward": _short(row["reward"]),
+        "advantage": _short(row["advantage"]),
+    }
+
+
+def _said(row: Row, picture: Picture) -> dict[str, Any]:
+    """A text with what stands of it: of a whole completion, or of one turn."""
     reasoning, closed, answer = row["text"].rpartition("</think>")
     boxes = [picture.box(prompt["box_xyxy"]) for prompt in row["prompts"] if prompt["box_xyxy"] is not None]
     labelled = [pair for p in row["prompts"] for pair in zip(p["points_xy"], p["labels"], strict=True)]
     return {
         "reasoning": reasoning.replace("<think>", "").strip()[:TEXT_CHARS] if closed else "",
         "answer": answer.strip()[:TEXT_CHARS],
-        "status": row["status"],
-        "outside": row.get("outside", False),
         "tokens": row["tokens"],
         "iou": _short(row["iou"]),
-        "terms": {name: _short(value) for name, value in row["terms"].items()},
-        "reward": _short(row["reward"]),
-        "advantage": _short(row["advantage"]),
         "boxes": [[_short(value) for value in box] for box in boxes],
         "points": [[*map(_short, picture.point(xy)), label] for xy, label in labelled],
         "mask": _runs(picture, from_rle(row["mask"])),

@@ -103,14 +103,22 @@
     return node("div", { class: "advantage", title: "advantage" }, bar);
   };
 
+  const said = (one) => node("div", { class: "text" }, one.reasoning, node("code", {}, one.answer));
+
+  // One turn of a conversation: the mask that stood after it, and what was written.
+  const turn = (group, truth, one, number_) => node("div", {}, picture(group, truth, one),
+    node("p", { class: "facts" }, `turn ${number_}, ${one.move} · `, node("b", {}, `IoU ${number(one.iou)}`), ` · ${one.tokens} tokens`),
+    said(one));
+
   const answer = (group, truth, one, largest) => {
     const status = one.status === "ok" ? "" : ` · ${one.status.replaceAll("_", " ")}`;
     const facts = node("p", { class: "facts" }, node("b", {}, `IoU ${number(one.iou)}`),
       `${status}${one.outside ? " · beyond the image" : ""} · ${one.tokens} tokens`);
     const rows = [...Object.entries(one.terms), ["reward", one.reward], ["advantage", one.advantage]];
     const table = node("table", {}, ...rows.map(([name, value]) => node("tr", {}, node("td", {}, name), node("td", {}, number(value)))));
-    const text = node("div", { class: "text" }, one.reasoning, node("code", {}, one.answer));
-    return node("div", {}, picture(group, truth, one), facts, advantage(one.advantage, largest), table, text);
+    const strip = node("div", { class: "turns" }, ...one.turns.map((each, i) => turn(group, truth, each, i + 1)));
+    const shown = one.turns.length ? [strip] : [picture(group, truth, one)];
+    return node("div", {}, ...shown, facts, advantage(one.advantage, largest), table, ...(one.turns.length ? [] : [said(one)]));
   };
 
   const draw = () => {
