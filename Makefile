@@ -47,7 +47,7 @@ check: install
 	$(VENV)/bin/mypy
 
 unit: install
-	$(PYTEST) tests/unit
+	$(PYTEST) $(SHARED_OUT) tests/unit
 
 test: check
 	$(PYTEST) $(SHARED_OUT)
