@@ -82,7 +82,9 @@ class BatchQueue(Generic[Item, Result]):
         self._on_batch(len(batch))
         error = running.exception()
         if error is not None and len(batch) > 1:
-            logger.warning("a batch of %d failed (%s); each of it on its own now", len(batch), type(error).__name__)
+            logger.warning(
+                "a batch of %d failed (%s): its items are retried one by one", len(batch), type(error).__name__
+            )
             for future, item in batch.items():
                 if not future.done():
                     await self._answer({future: item})

@@ -30,7 +30,7 @@ def frame_size_wh(frame: Frame, image_wh: tuple[int, int]) -> tuple[float, float
         return (1000, 1000)
     if frame.kind is FrameKind.RESIZED and frame.size_wh is not None:
         return frame.size_wh
-    raise FrameError("these coordinates were read without a frame: say which the policy writes (frame=…)")
+    raise FrameError("these coordinates have no frame: pass that of the policy (frame=…)")
 
 
 def convert(prompt: MaskPrompt, to: Frame, image_wh: tuple[int, int]) -> MaskPrompt:

@@ -174,7 +174,7 @@ def as_image(image: Image.Image | Path | str | bytes | np.ndarray, pictures: Pic
             raise DataError(f"an image array is uint8 (H, W) or (H, W, 3), not {image.dtype} {image.shape}")
         return Image.fromarray(image).convert("RGB")
     if isinstance(image, str) and image.startswith(("http://", "https://")):
-        raise DataError(f"segrl opens no addresses: download {image} and give the file")
+        raise DataError(f"segrl does not open URLs: download {image} and pass the file")
     return read_image(image, pictures=pictures)
 
 
@@ -287,7 +287,8 @@ def _turn_to_page(image: ImageFile.ImageFile, name: str, pictures: PictureOption
             raise DataError(f"the image {name} has no page {pictures.page}, counted from 0") from None
     elif getattr(image, "is_animated", False) and image.format != "MPO":  # whose others are previews and depths
         warn_once(
-            "pages", f"{name} has several pages or frames: the first is read, here and in other files; page chooses"
+            "pages",
+            f"{name} has several pages or frames: the first is used, here and in other files; the option page selects another",
         )
 
 

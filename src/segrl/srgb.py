@@ -117,7 +117,10 @@ def _scaled(samples: np.ndarray, name: str, full_scale: float | None, declared: 
                 "full_scale says which of them is white"
             )
         if high > 0 and (samples.dtype.kind == "f" or full != 65535):
-            warn_once("full_scale", f"{name} names no full scale: {full} is taken for white (full_scale changes it)")
+            warn_once(
+                "full_scale",
+                f"{name} does not declare its full scale: {full} is taken for white (full_scale changes it)",
+            )
     scaled = np.empty(samples.shape, dtype=np.uint8)
     rows = max(1, _BAND // max(1, samples[0].size))
     for y in range(0, len(samples), rows):

@@ -53,10 +53,10 @@ def test_an_adapter_whose_base_is_elsewhere(tmp_path: Path) -> None:
         policies.load(tmp_path)
     assert "\n" not in str(error.value)
     assert base_of(str(tmp_path), str(TINY)) == str(TINY)
-    with pytest.raises(ModelError, match="cannot be laid over"):
+    with pytest.raises(ModelError, match="does not fit its base model"):
         policies.load(tmp_path, base=str(TINY))
     assert shown_prompt(str(tmp_path), "the cup", base=str(TINY)) == shown_prompt("tiny", "the cup")
-    with pytest.raises(ModelError, match="is no adapter"):
+    with pytest.raises(ModelError, match="is not an adapter"):
         policies.load(TINY, base=str(TINY))
 
 

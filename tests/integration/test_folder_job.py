@@ -153,7 +153,7 @@ def test_what_can_be_named(photos):
         ("nowhere.jpg", ["q"], "no file or folder"),
         ("*.gif", ["q"], "fits no image"),
         ("empty", ["q"], "holds no image"),
-        ("y.jpg", [], "nothing is asked"),
+        ("y.jpg", [], "no query for"),
         ("y.jpg", [" "], "a query is empty"),
         ("bare.csv", ["q"], "columns image and query"),
         ("broken.jsonl", ["q"], "cannot read the table"),

@@ -116,5 +116,5 @@ def test_adapters_that_cannot_be_used(adapter: Path, tmp_path: Path, fault: str)
         "nobody": "does not say",
         "keys": "lacks some of its weights",
     }
-    assert hints.get(fault, "cannot be laid over") in str(raised.value)
+    assert hints.get(fault, "does not fit its base model") in str(raised.value)
     assert "\n" not in str(raised.value)

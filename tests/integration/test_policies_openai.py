@@ -304,7 +304,7 @@ def test_names_that_cannot_be_used() -> None:
     assert "did you mean 'frame'" in one_line(at, frames="original")
     assert "MY_KEY" in one_line(f"{at}?api_key_env=MY_KEY")
     assert "password" in one_line(f"openai:{MODEL}@http://me:pw@localhost:1/v1")
-    assert "no address" in one_line(f"openai:{MODEL}@http://localhost:x/v1")
+    assert "not the URL" in one_line(f"openai:{MODEL}@http://localhost:x/v1")
     assert "device is chosen where the server is started" in one_line(at, device="cuda")
     assert "cannot be reached" in one_line(f"{at}?retries=0", device=None)
 

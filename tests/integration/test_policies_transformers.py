@@ -190,7 +190,7 @@ def test_what_cannot_be_loaded_is_told_in_one_line(directory, tmp_path, monkeypa
     assert "no model directory" in one_line("./nowhere")
     assert "is a file" in one_line(str(directory / "config.json"))
     assert "holds no model" in one_line(str(tmp_path))
-    assert "could not be had from the hub (no such model)" in one_line("runs/forgotten")
+    assert "was not found on the hub (no such model)" in one_line("runs/forgotten")
     assert "unknown dtype" in one_line(str(directory), dtype="float23")
     assert "finds no device 'gpu' here: use cpu" in one_line(str(directory), device="gpu")
     assert "has no option fram: did you mean frame?" in one_line(str(directory), fram="original")

@@ -127,8 +127,8 @@ def test_out_of_memory_halves_the_batch_says_so_once_and_goes_on(caplog):
         assert batcher.run(work, range(3), ValueError) == [0, 10, 20]
     assert sizes == [8, 4, 2, 2, 2, 2, 1, 2, 1]
     assert [record.getMessage().split(":")[1] for record in caplog.records] == [
-        " counting in batches of 4 from here on, not 8",
-        " counting in batches of 2 from here on, not 4",
+        " counting in batches of 4 from now on, not 8",
+        " counting in batches of 2 from now on, not 4",
     ]
 
 
@@ -161,7 +161,7 @@ def test_decoding_that_runs_out_of_memory_goes_on_in_smaller_batches(sam2, monke
 
     monkeypatch.setattr(segmenter, "_decode_batch", limited)
     assert torch.equal(segmenter.decode(embeddings, prompts)[0], plain)
-    assert caplog.text.count("decoding prompts in batches of 2 from here on, not 4") == 1
+    assert caplog.text.count("decoding prompts in batches of 2 from now on, not 4") == 1
     fits = 0
     with pytest.raises(ModelError, match=r"a prompt on an image of 30×20 does not fit.*segmenter\.device"):
         segmenter.decode(embeddings, prompts)

@@ -248,7 +248,7 @@ def test_whatever_a_user_holds_becomes_an_image(tmp_path):
     ("held", "hint"),
     [
         (b"no image", "of those bytes"),
-        ("https://example.org/a.png", "opens no addresses"),
+        ("https://example.org/a.png", "does not open URLs"),
         ("nowhere.png", r"nowhere\.png"),
         (np.zeros((4, 4)), "uint8"),
         (np.zeros((4, 4, 2), dtype=np.uint8), "uint8"),

@@ -133,7 +133,7 @@ def test_an_answer_format_of_ones_own_by_import_path(path):
         ("nowhere.Format", "cannot import"),
         ("Format", "cannot import"),
         ("segrl.answers.Format", "cannot import"),
-        ("segrl.answers.names", "is no segrl.answers.AnswerFormat"),
+        ("segrl.answers.names", "is not a segrl.answers.AnswerFormat"),
         ("segrl.answers.AnswerFormat", "abstract"),
     ],
 )

@@ -115,7 +115,7 @@ def own_format(name: str) -> AnswerFormat:
             raise SegrlError(f"answer format {name}: {path!r} is abstract: it lacks prompt, render or read")
         found = found()
     if not isinstance(found, AnswerFormat):
-        raise SegrlError(f"answer format {name}: {path!r} is no segrl.answers.AnswerFormat")
+        raise SegrlError(f"answer format {name}: {path!r} is not a segrl.answers.AnswerFormat")
     for method, returned in (("prompt", str), ("render", str), ("parse", Answer)):
         setattr(found, method, _checked(name, getattr(found, method), returned))
     return found

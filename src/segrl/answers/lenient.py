@@ -184,7 +184,7 @@ def _boxes(rows: Sequence[Row], said: list[str]) -> list[Box]:
         numbers = corner + row.numbers
         corner = []
         if row.is_spoiled:
-            said.append("a box that is cut off or holds what is no number")
+            said.append("a box that is truncated or not numeric")
         elif len(numbers) == 2 and row is not rows[-1]:
             corner = numbers
         elif len(numbers) == 5 and 0 <= numbers[4] <= 1:
@@ -216,7 +216,7 @@ def _points(rows: Sequence[Row], label_rows: Sequence[Row], said: list[str]) -> 
     own: list[float] = []
     for row in rows:
         if row.is_spoiled or len(row.numbers) not in (2, 3):
-            said.append("a point that is cut off or no pair of numbers")
+            said.append("a point that is truncated or not a pair of numbers")
             continue
         points.append((row.numbers[0], row.numbers[1]))
         own.append(row.numbers[2] if len(row.numbers) == 3 else 1.0)

@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
         if not all(isinstance(one, dict) for one in content["shapes"]):
             raise TypeError("shapes are no objects")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no file of LabelMe any more, remove or mend it: {error!r}") from error
+        raise DataError(f"{path} is not a valid LabelMe file: remove or fix it: {error!r}") from error
     return dict(content)
 
 

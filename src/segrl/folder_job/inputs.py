@@ -87,7 +87,7 @@ def find_jobs(
     for image, (_, kept) in asked.items():
         kept.update(dict.fromkeys(query.strip() for query in queries))
         if not kept and needs_query:
-            raise DataError(f"nothing is asked about {image}: give --query, or a table with a query for each image")
+            raise DataError(f"no query for {image}: give --query, or a table with a query for each image")
     names = _distinct({image: name for image, (name, _) in asked.items()})
     return Inputs(tuple(Job(image, names[image], tuple(kept)) for image, (_, kept) in asked.items()), passed_over)
 

@@ -172,7 +172,7 @@ def _hand_out(tasks: Iterator[Any], workers: dict[Connection, _Worker]) -> Itera
             else:
                 all_begun = not worker.answer(tasks)
     if not all_begun:
-        raise SegrlError("every process ended before all tasks were begun: see what they printed")
+        raise SegrlError("all worker processes ended before all tasks were started: see their output")
 
 
 def _work(pipe: Connection, work: Work[Any, Any], seat: Seat) -> None:

@@ -55,7 +55,7 @@ def base_of(name: str, base: str | None = None) -> str | None:
     """
     if not is_adapter(name):
         if base is not None:
-            raise ModelError(f"{name} is no adapter, so that no model lies below it: leave out base")
+            raise ModelError(f"{name} is not an adapter and has no base model: leave out base")
         return None
     if base is not None:
         return base
@@ -122,7 +122,7 @@ def lay_over(model: Any, name: str, *, merge: bool) -> Any:
             laid = PeftModel.from_pretrained(model, name)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             reason = first_line(error)
-            raise ModelError(f"the adapter {name} cannot be laid over the model below it: {reason}") from error
+            raise ModelError(f"the adapter {name} does not fit its base model: {reason}") from error
     if any("missing adapter keys" in str(warning.message) for warning in said):
         raise ModelError(f"the adapter {name} lacks some of its weights: copy it again")
     return laid.merge_and_unload() if merge else laid.get_base_model()

@@ -78,7 +78,7 @@ def frame_name(model_type: str, settings: PolicySettings) -> str:
     name = settings.frame or FAMILY_FRAMES.get(model_type)
     if name is None:
         raise ModelError(
-            f"nobody has told segrl what the numbers of a {model_type!r} model mean: "
+            f"the coordinate frame of a {model_type!r} model is not known: "
             f"pass frame= (one of {', '.join(FRAME_NAMES)}) or write it into segrl.json beside the weights"
         )
     return name

@@ -128,9 +128,9 @@ def _checked_host(base_url: str) -> str:
     except ValueError:
         parts, host = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not host:
-        raise ModelError(f"{base_url!r} is no address of a server: write http://host:port/v1")
+        raise ModelError(f"{base_url!r} is not the URL of a server: write http://host:port/v1")
     if parts.username is not None or parts.password is not None:
-        raise ModelError(f"an address with a password in it is not taken: put the key into {KEY_VARIABLE}")
+        raise ModelError(f"a URL must not contain a password: put the key into {KEY_VARIABLE}")
     return host
 
 

@@ -179,7 +179,7 @@ def _assumed(name: str, settings: PolicySettings, model_type: str) -> str:
         return ""
     return (
         f"segrl does not know {name} and assumes {', and '.join(taken)}, and images of their own size; "
-        "say otherwise with answer_format, frame and input_wh, or in a segrl.json beside the weights"
+        "to change this, set answer_format, frame and input_wh, or in a segrl.json beside the weights"
     )
 
 
@@ -193,7 +193,7 @@ def _check_hub(name: str) -> None:
         HfApi().model_info(name, timeout=10)
     except Exception as error:
         raise ModelError(
-            f"there is no directory {name} here, and it could not be had from the hub ({first_line(error)})"
+            f"there is no directory {name} here, and it was not found on the hub ({first_line(error)})"
         ) from error
 
 

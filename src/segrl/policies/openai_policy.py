@@ -254,7 +254,7 @@ class ServedOptions:
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.retries < 0 or self.timeout_s <= 0:
             numbers = f"concurrency={self.concurrency}, retries={self.retries}, timeout_s={self.timeout_s}"
-            raise ModelError(f"{numbers}: at least one request, no fewer than no retries, and some time")
+            raise ModelError(f"{numbers}: concurrency is at least 1, retries at least 0, timeout_s above 0")
         if self.family is not None:
             check_family(self.family)
 
@@ -301,7 +301,7 @@ def split_name(name: str) -> tuple[str, str, dict[str, Any]]:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise ModelError(f"{name!r} names no model of a server: write openai:MODEL@http://host:port/v1")
+        raise ModelError(f"{name!r} is not the name of a model behind a server: write openai:MODEL@http://host:port/v1")
     texts = _known(dict(parse_qsl(match["options"] or "", keep_blank_values=True)), name)
     options = {}
     for key, text in texts.items():

@@ -99,7 +99,7 @@ class PolicySettings:
         if self.input_wh is not None:
             object.__setattr__(self, "input_wh", _checked_wh(self.input_wh))
         if self.frame == "resized" and self.input_wh is None:
-            raise ModelError("frame 'resized' needs input_wh: the width and height that images are squashed to")
+            raise ModelError("frame 'resized' needs input_wh: the width and height that images are resized to")
         if self.prompt_template is not None and QUERY not in str(self.prompt_template):
             raise ModelError(f"prompt_template holds no {QUERY}, which is where the query goes")
 

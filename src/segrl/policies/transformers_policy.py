@@ -254,7 +254,7 @@ class TransformersPolicy:
         control = (token for token in self.processor.tokenizer.all_special_tokens if token not in GROUNDING_TOKENS)
         found = next((token for token in control if token in prompt), None)
         if found is not None:
-            raise DataError(f"{found} is a control token of this model and cannot stand in a query: leave it out")
+            raise DataError(f"{found} is a control token of this model and cannot be part of a query: leave it out")
 
     def _batches(self, rows: Sequence[_Row], batch_size: int) -> Iterator[list[_Row]]:
         """Requests of equal prompt length and image grid together, in the order in which each kind first came.

@@ -67,7 +67,7 @@ class Batcher:
         import torch
 
         self.size = max(1, failed // 2)
-        logger.warning("out of memory: %s in batches of %d from here on, not %d", self.what, self.size, failed)
+        logger.warning("out of memory: %s in batches of %d from now on, not %d", self.what, self.size, failed)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
