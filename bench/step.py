@@ -24,7 +24,7 @@ import torch
 from timing import peak_megabytes
 from workload import random_prompt, save_random
 
-from segrl.answers.sam_r1 import SamR1
+from segrl.answers.json_formats import SamR1
 from segrl.files import read_rows, write_atomically
 from segrl.memory_estimate import needs, setting_of
 from segrl.memory_estimate.dimensions import POLICIES, PolicyModel, Vision, transformers_config

@@ -288,7 +288,7 @@ def _turn_to_page(image: ImageFile.ImageFile, name: str, pictures: PictureOption
     elif getattr(image, "is_animated", False) and image.format != "MPO":  # whose others are previews and depths
         warn_once(
             "pages",
-            f"{name} has several pages or frames: the first is used, here and in other files; the option page selects another",
+            f"{name} has several pages or frames: the first is used, here and in other files (option page)",
         )
 
 

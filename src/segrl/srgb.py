@@ -119,7 +119,7 @@ def _scaled(samples: np.ndarray, name: str, full_scale: float | None, declared: 
         if high > 0 and (samples.dtype.kind == "f" or full != 65535):
             warn_once(
                 "full_scale",
-                f"{name} does not declare its full scale: {full} is taken for white (full_scale changes it)",
+                f"{name} does not declare its full scale: {full} is taken for white (full_scale)",
             )
     scaled = np.empty(samples.shape, dtype=np.uint8)
     rows = max(1, _BAND // max(1, samples[0].size))

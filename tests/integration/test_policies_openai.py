@@ -300,7 +300,7 @@ def test_names_that_cannot_be_used() -> None:
     assert "write openai:MODEL@http" in one_line("openai:gpt")
     assert "did you mean 'concurrency'" in one_line(f"{at}?concurency=4")
     assert "concurrency cannot be 'many'" in one_line(f"{at}?concurrency=many")
-    assert "at least one request" in one_line(f"{at}?concurrency=0")
+    assert "concurrency is at least 1" in one_line(f"{at}?concurrency=0")
     assert "did you mean 'frame'" in one_line(at, frames="original")
     assert "MY_KEY" in one_line(f"{at}?api_key_env=MY_KEY")
     assert "password" in one_line(f"openai:{MODEL}@http://me:pw@localhost:1/v1")

@@ -46,9 +46,7 @@ def test_deep_samples_are_scaled_by_what_the_file_holds(tmp_path, suffix, full, 
     assert np.abs(pixels[..., 0] - RAMP * 255).max() <= 1
     assert (pixels == pixels[..., :1]).all()
     assert [record.message for record in caplog.records] == (
-        []
-        if full == 65535
-        else [f"{path} does not declare its full scale: {full} is taken for white (full_scale changes it)"]
+        [] if full == 65535 else [f"{path} does not declare its full scale: {full} is taken for white (full_scale)"]
     )
     read_image(path)
     assert len(caplog.records) == (full != 65535)  # once, not for every file
