@@ -22,7 +22,7 @@ from segrl import loading, policies, segmenters
 from segrl.errors import ModelError, ServerError
 from segrl.evaluation import Share, run
 from segrl.folder_job.worker import Plan, Task, answered
-from segrl.jobs import Seat
+from segrl.jobs import WorkerInfo
 from segrl.loading import make_text_to_masks
 from segrl.pipeline import Pipeline
 from segrl.policies import frames, http_client, openai_policy, settings
@@ -345,7 +345,7 @@ def test_a_device_is_the_segmenters_where_a_server_answers(tmp_path: Path, monke
     with serving(text(OK)) as fake:
         for segmenter in ("a/sam", "grabcut"):
             model = {"policy": f"openai:{MODEL}@{fake.url}{QUICK}", "segmenter": segmenter, "device": "cuda:7"}
-            (record,) = answered([task], Seat(), Plan(tmp_path, (), model))
+            (record,) = answered([task], WorkerInfo(), Plan(tmp_path, (), model))
             assert record.answers[0].status is Status.OK
     assert placed == [("a/sam", "cuda:7")]
 

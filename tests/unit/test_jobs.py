@@ -11,7 +11,7 @@ from rich.console import Console
 
 from segrl.errors import DataError, SegrlError
 from segrl.files import read_rows
-from segrl.jobs import Here, Journal, Seat, check_settings, locked
+from segrl.jobs import InProcess, Journal, WorkerInfo, check_settings, locked
 from segrl.jobs.progress import EVERY_SECONDS, NowAndThen, Progress
 
 
@@ -88,12 +88,12 @@ def test_tasks_are_taken_as_they_are_asked_for() -> None:
             taken.append(task)
             yield task
 
-    def work(tasks: Iterable[int], seat: Seat) -> Iterator[int]:
-        assert (taken, seat) == ([], Seat(0, 1))
+    def work(tasks: Iterable[int], worker: WorkerInfo) -> Iterator[int]:
+        assert (taken, worker) == ([], WorkerInfo(0, 1))
         for task in tasks:
             yield 10 * task
 
-    for done, (task, result) in enumerate(Here().run(tasks(), work), 1):
+    for done, (task, result) in enumerate(InProcess().run(tasks(), work), 1):
         assert (task, result, len(taken)) == (done - 1, 10 * task, done)
 
 

@@ -28,7 +28,7 @@ from segrl.coordinates import box_iou, convert, to_original
 from segrl.errors import DataError, ServerError
 from segrl.files import make_directory, read_rows, write_atomically
 from segrl.images import read_image
-from segrl.jobs import Here, Journal, Lost, Seat, check_settings, locked
+from segrl.jobs import InProcess, Journal, WorkerDied, WorkerInfo, check_settings, locked
 from segrl.jobs.journal import read_settings
 from segrl.policies.openai_policy import at_once
 from segrl.types import ORIGINAL, Answer, MaskPrompt
@@ -105,8 +105,8 @@ def write_reasoning(
         _claim(out, settings, kept, dropped)
         writer = _Writer(source, out, policy, answers.get(answer_format), max_new_tokens, temperature, seed)
         left = [row for row in rows if row["id"] not in kept and row["id"] not in dropped]
-        for _, written in Here().run(_windows(left, 4 * writer.concurrency), partial(_written, writer=writer)):
-            assert not isinstance(written, Lost)  # this process answers
+        for _, written in InProcess().run(_windows(left, 4 * writer.concurrency), partial(_written, writer=writer)):
+            assert not isinstance(written, WorkerDied)  # this process answers
             refused = [error for _, error in written if error is not None]
             if len(refused) == len(written) and not kept and not dropped:
                 raise refused[0]  # nothing was answered yet: the fault is in the request, not in an image
@@ -125,7 +125,7 @@ def _windows(rows: Sequence[dict[str, Any]], size: int) -> Iterator[list[dict[st
     return (list(rows[start : start + size]) for start in range(0, len(rows), size))
 
 
-def _written(windows: Iterable[list[dict[str, Any]]], seat: Seat, writer: _Writer) -> Iterator[list[_Outcome]]:
+def _written(windows: Iterable[list[dict[str, Any]]], worker: WorkerInfo, writer: _Writer) -> Iterator[list[_Outcome]]:
     """What came of each window's lines, in their order."""
     for window in windows:
         yield at_once(writer, window, writer.concurrency)

@@ -27,7 +27,7 @@ from segrl.evaluation.result import write_result
 from segrl.evaluation.run_dir import LONG_PATIENCE_S, EvalDir, merge_journal, open_journal, remove_journal
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 from segrl.files import append_rows
-from segrl.jobs import Executor, Here, Journal, Lost, Processes, Seat, locked
+from segrl.jobs import Executor, InProcess, Journal, Processes, WorkerDied, WorkerInfo, locked
 from segrl.jobs.workers import Work
 from segrl.masks import to_rle
 from segrl.policies import MAX_NEW_TOKENS
@@ -69,7 +69,11 @@ def run(
     """
     directory, share = EvalDir(Path(out)), share or Share.of_environment()
     _answer(
-        directory, share, Here(), partial(_answered, evaluation=evaluation, out=directory.path, share=share), on_window
+        directory,
+        share,
+        InProcess(),
+        partial(_answered, evaluation=evaluation, out=directory.path, share=share),
+        on_window,
     )
     return finish(directory)
 
@@ -150,7 +154,7 @@ def _answer(
     with ExitStack() as stack:
         share_of = _ShareOf(directory, share)
         for places, records in executor.run(share_of.left(stack), work):
-            if isinstance(records, Lost):
+            if isinstance(records, WorkerDied):
                 raise SegrlError(f"{records.why}; what is finished is kept, and the same command goes on")
             share_of.add(places, records)
             if on_window is not None:
@@ -191,12 +195,12 @@ class _ShareOf:
 
 
 def _answered(
-    windows: Iterable[range], seat: Seat, evaluation: EvalSettings | Loaded, out: Path, share: Share | None
+    windows: Iterable[range], worker: WorkerInfo, evaluation: EvalSettings | Loaded, out: Path, share: Share | None
 ) -> Iterator[list[EvalRecord]]:
-    """The records of each window, by one process. share: what the session says; None for what the seat is."""
+    """The records of each window, by one process. share: what the session says; None for what the worker is."""
     directory = EvalDir(out)
-    if seat.count > 1:
-        os.environ["LOCAL_RANK"] = str(seat.number)
+    if worker.count > 1:
+        os.environ["LOCAL_RANK"] = str(worker.number)
     if isinstance(evaluation, EvalSettings):
         _fix_threads(evaluation.threads)
     loaded = load(evaluation) if isinstance(evaluation, EvalSettings) else evaluation
@@ -208,7 +212,7 @@ def _answered(
         yield from (list(islice(records, len(places))) for places in group)
         answered += sum(map(len, group))
     if answered:
-        append_rows(directory.sessions, [_session(share or Share(seat.number, seat.count), begun, answered)])
+        append_rows(directory.sessions, [_session(share or Share(worker.number, worker.count), begun, answered)])
 
 
 def answers_to(loaded: Loaded, places: Sequence[int]) -> list[EvalRecord]:

@@ -18,7 +18,7 @@ from segrl.files import make_directory
 from segrl.folder_job.inputs import Job
 from segrl.folder_job.records import LOCK, Records
 from segrl.folder_job.worker import Plan, Task, about, answered, write
-from segrl.jobs import Executor, Here, Lost, Processes, locked
+from segrl.jobs import Executor, InProcess, Processes, WorkerDied, locked
 from segrl.jobs.workers import Work
 
 
@@ -175,7 +175,7 @@ def segment_photos(
     make_directory(plan.out)
     busy = f"{plan.out} is being written by another process: wait for it, or choose another --out"
     with locked(plan.out / LOCK, busy):
-        return _segment(jobs, plan, executor or Here(), on_image or (lambda done, total: None), prunes)
+        return _segment(jobs, plan, executor or InProcess(), on_image or (lambda done, total: None), prunes)
 
 
 def _segment(jobs: Sequence[Job], plan: Plan, executor: Executor, on_image: OnImage, prunes: bool) -> Summary:
@@ -239,7 +239,7 @@ def _answered(
         executor = Processes(min(executor.count, len(tasks)))
     work: Work[Task, ImageRecord | str] = partial(answered, plan=plan)
     for task, outcome in executor.run(begun(), work):
-        yield task, about(task.image, outcome.why) if isinstance(outcome, Lost) else outcome
+        yield task, about(task.image, outcome.why) if isinstance(outcome, WorkerDied) else outcome
 
 
 def _left_to_do(

@@ -13,7 +13,7 @@ from segrl import exports
 from segrl.errors import DataError, SegrlError
 from segrl.exports import Export, FileState, Found, ImageRecord, Style
 from segrl.images import read_image
-from segrl.jobs import Seat
+from segrl.jobs import WorkerInfo
 from segrl.masks import from_rle
 from segrl.pipeline import BatchSize
 from segrl.result import Result
@@ -72,7 +72,7 @@ class Task:
     prompts: Mapping[str, tuple[MaskPrompt, ...]] | None = None
 
 
-def answered(tasks: Iterable[Task], seat: Seat, plan: Plan) -> Iterator[ImageRecord | str]:
+def answered(tasks: Iterable[Task], worker: WorkerInfo, plan: Plan) -> Iterator[ImageRecord | str]:
     """Each task's record, in order, once the files that belong to the image alone are written.
 
     In place of a record stands what is wrong with the image. One batch of images is in memory at a time, and
@@ -86,7 +86,7 @@ def answered(tasks: Iterable[Task], seat: Seat, plan: Plan) -> Iterator[ImageRec
             open_tasks.append((task, _state(task.image)))
             yield task
 
-    device = plan.policy.get("device") or seat.device
+    device = plan.policy.get("device") or worker.device
     results = _segmented(begun(), plan, device) if plan.prompts else _asked(begun(), plan, device)
     writers = plan.writers()
     for first in results:

@@ -8,6 +8,6 @@ Folder segmentation, evaluation and `segrl data reason` stand on it.
 """
 
 from segrl.jobs.journal import Journal, check_settings, locked
-from segrl.jobs.workers import Executor, Here, Lost, Processes, Seat
+from segrl.jobs.workers import Executor, InProcess, Processes, WorkerDied, WorkerInfo
 
-__all__ = ["Executor", "Here", "Journal", "Lost", "Processes", "Seat", "check_settings", "locked"]
+__all__ = ["Executor", "InProcess", "Journal", "Processes", "WorkerDied", "WorkerInfo", "check_settings", "locked"]

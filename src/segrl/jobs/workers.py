@@ -1,7 +1,7 @@
 """Tasks → results, by one process or by several that each load the model once.
 
-    def work(tasks, seat):               # loads what it needs, then answers one task after the other
-        model = load(seat.device)
+    def work(tasks, worker):               # loads what it needs, then answers one task after the other
+        model = load(worker.device)
         for task in tasks: yield model(task)
 
     for task, result in Processes(2).run(tasks, work): ...
@@ -35,7 +35,7 @@ _WANTS, _DONE, _FAILED = "wants", "done", "failed"
 
 
 @dataclasses.dataclass(frozen=True)
-class Seat:
+class WorkerInfo:
     """Which of how many processes of this machine a worker is."""
 
     number: int = 0
@@ -51,31 +51,31 @@ class Seat:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lost:
+class WorkerDied:
     """In place of a result: why nobody answers the task any more."""
 
     why: str
 
 
-Work = Callable[[Iterable[T], Seat], Iterator[R]]
+Work = Callable[[Iterable[T], WorkerInfo], Iterator[R]]
 """A result for each task, in order; for other processes it must be picklable, as tasks and results must."""
 
 
 class Executor(Protocol):
     """Who does the work. Results come as they are finished; each worker's are in the order of its tasks.
 
-    Raises the SegrlError that a worker raises. A worker that dies makes its open tasks `Lost`.
+    Raises the SegrlError that a worker raises. A worker that dies makes its open tasks `WorkerDied`.
     """
 
-    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | Lost]]:
+    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | WorkerDied]]:
         """(task, result) for each task."""
         ...
 
 
-class Here:
+class InProcess:
     """This process."""
 
-    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | Lost]]:
+    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | WorkerDied]]:
         """See Executor."""
         taken: deque[T] = deque()
 
@@ -84,7 +84,7 @@ class Here:
                 taken.append(task)
                 yield task
 
-        for result in work(asked_for(), Seat()):
+        for result in work(asked_for(), WorkerInfo()):
             yield taken.popleft(), result
 
 
@@ -97,14 +97,14 @@ class Processes:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | Lost]]:
+    def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | WorkerDied]]:
         """See Executor."""
         context = multiprocessing.get_context("spawn")
         workers: dict[Connection, _Worker] = {}
         try:
             for number in range(self.count):
                 here, there = context.Pipe()
-                process = context.Process(target=_work, args=(there, work, Seat(number, self.count)), daemon=True)
+                process = context.Process(target=_work, args=(there, work, WorkerInfo(number, self.count)), daemon=True)
                 process.start()
                 there.close()  # so that a process that dies is noticed
                 workers[here] = _Worker(process, here)
@@ -118,7 +118,7 @@ class Processes:
 
 def executor(processes: int) -> Executor:
     """This process for 1, else that many."""
-    return Processes(processes) if processes > 1 else Here()
+    return Processes(processes) if processes > 1 else InProcess()
 
 
 def gpu_count() -> int:
@@ -134,10 +134,10 @@ class _Worker:
     pipe: Connection
     open_tasks: deque[Any] = dataclasses.field(default_factory=deque)
 
-    def lost(self) -> Iterator[tuple[Any, Lost]]:
+    def lost(self) -> Iterator[tuple[Any, WorkerDied]]:
         """The tasks that nobody answers any more."""
         self.process.join()
-        why = Lost(f"the process that worked on it ended with status {self.process.exitcode} (out of memory?)")
+        why = WorkerDied(f"the process that worked on it ended with status {self.process.exitcode} (out of memory?)")
         yield from ((task, why) for task in self.open_tasks)
 
     def answer(self, tasks: Iterator[Any]) -> bool:
@@ -175,14 +175,14 @@ def _hand_out(tasks: Iterator[Any], workers: dict[Connection, _Worker]) -> Itera
         raise SegrlError("all worker processes ended before all tasks were started: see their output")
 
 
-def _work(pipe: Connection, work: Work[Any, Any], seat: Seat) -> None:
+def _work(pipe: Connection, work: Work[Any, Any], worker: WorkerInfo) -> None:
     """What a process does until there is no task left, or nobody to report to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            _settle_in(seat)
-            for result in work(_asked_for(pipe), seat):
+            _settle_in(worker)
+            for result in work(_asked_for(pipe), worker):
                 pipe.send((_DONE, result))
         except SegrlError as error:
             pipe.send((_FAILED, str(error)))
@@ -197,7 +197,7 @@ def _asked_for(pipe: Connection) -> Iterator[Any]:
         yield task[0]
 
 
-def _settle_in(seat: Seat) -> None:
+def _settle_in(worker: WorkerInfo) -> None:
     """Takes this process's share of the cores, and quietens all but the first."""
     import logging
 
@@ -205,9 +205,9 @@ def _settle_in(seat: Seat) -> None:
     import torch
 
     quieten()
-    if seat.number:
+    if worker.number:
         logging.getLogger("segrl").setLevel(logging.ERROR)
-    cores = max(1, core_count() // seat.count)
+    cores = max(1, core_count() // worker.count)
     torch.set_num_threads(cores)
     cv2.setNumThreads(cores)
 
