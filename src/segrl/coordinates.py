@@ -133,7 +133,7 @@ def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def to_original(answer: Answer, image_wh: tuple[int, int]) -> Answer:
     """The answer in original pixels, clipped to the image; BAD_VALUES if a box is empty then.
 
-    The one door between what a policy writes and what a segmenter takes. An answer without
+    The only conversion between what a policy writes and what a segmenter takes. An answer without
     prompts comes back as it is. Raises FrameError for a frame that is not known.
     """
     if answer.status is not Status.OK:

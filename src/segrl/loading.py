@@ -29,7 +29,7 @@ WEIGHTLESS = ("grabcut", "box")
 def make_text_to_masks(
     policy: Policy, segmenter: Segmenter, answer_format: str | None = None, reading: Reading = "strict"
 ) -> TextToMasks:
-    """The road from this policy's texts to masks; `answer_format` None is the policy's own, its wording included."""
+    """What turns this policy's texts into masks; `answer_format` None is the policy's own, its wording included."""
     from segrl.text_to_masks import TextToMasks
 
     settings = getattr(policy, "settings", None)

@@ -1,4 +1,4 @@
-"""The one road from a policy's text to masks; training, evaluation, the command line and the web take it.
+"""From a policy's text to masks: the one implementation for training, evaluation, the command line and the web.
 
 text ──► answer format ──► Answer ──► original pixels ──► segmenter ──► masks
 """

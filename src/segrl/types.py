@@ -1,4 +1,4 @@
-"""The spine: what travels from the data set to the score.
+"""The data types, from the data set to the score.
 
     Example ──► policy ──► text ──► Answer(MaskPrompt, …) ──► Segmentation ──► Score
 

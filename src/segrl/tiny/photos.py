@@ -1,4 +1,4 @@
-"""A tiny policy with convolutional eyes: FastVLM's own architecture and processor, for photographs.
+"""A tiny policy with a convolutional image encoder: FastVLM's own architecture and processor, for photographs.
 
 A transformer's image encoder of this size does not learn to look from ten thousand pictures; a convolutional one does
 (FastViT, through timm), and first from masks: `proof/photographs_eyes.py`, then `recipes/photographs.yaml`.
