@@ -14,8 +14,11 @@ from segrl.evaluation import Overlap, compare_runs
 from segrl.experiment import Experiment
 from segrl.loading import fitting_segmenter
 from segrl.policies import read_settings
-from segrl.training import parse_recipe
+from segrl.training import distributed, parse_recipe
+from segrl.training.checkpoints import RunDir
 from segrl.training.export import export
+from segrl.training.parts import Parts
+from segrl.training.reward_check import ensure_reward
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -60,6 +63,20 @@ def test_each_split_the_segmenter_and_the_processor_are_opened_once(tmp_path, mo
     assert read_settings(done.model_dir).segmenter == fitting_segmenter(str(done.model_dir)) == "box"
     before, after = (tmp_path / "run" / "evaluation" / stage for stage in ("before", "after"))
     assert compare_runs(before, after)["n"] == 3
+
+
+def test_each_process_of_a_training_opens_each_part_once(tmp_path, monkeypatch):
+    """What `segrl train --processes N` starts N times, here in this process: the reward was checked before."""
+    values, opened = recipe(save_policy(tmp_path / "policy")), Counter()
+    directory = RunDir(tmp_path / "run")
+    directory.claim(parse_recipe(values))
+    ensure_reward(Parts(parse_recipe(values)), directory, say=lambda line: None)
+    monkeypatch.setattr(datasets, "load", counting(opened, "data set", datasets.load))
+    monkeypatch.setattr(segmenters, "load", counting(opened, "segmenter", segmenters.load))
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", counting(opened, "processor", AutoProcessor.from_pretrained))
+    assert distributed.main([str(directory.recipe), str(directory.root)]) == 0
+    assert directory.finished.exists()
+    assert Counter(kind for kind, _, _ in opened.elements()) == {"data set": 2, "segmenter": 1, "processor": 1}
 
 
 def test_training_and_measuring_on_one_split_open_it_once(tmp_path, monkeypatch):

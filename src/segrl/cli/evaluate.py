@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segrl.cli.common import key_values
+from segrl.cli.common import key_values, watch_evaluation
 
 if TYPE_CHECKING:
-    from segrl.evaluation import EvalRecord, EvalSettings
+    from segrl.evaluation import EvalSettings
 
 
 Dataset = Annotated[str, typer.Option(metavar="NAME", help="A data set, for instance folder, refcoco or cod10k.")]
@@ -119,16 +118,18 @@ def _default_out(settings: EvalSettings) -> Path:
 
 def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
     """Runs the evaluation and shows what came of it."""
+    from rich.console import Console
+
     from segrl.evaluation import EvalDir, Share, run, run_on_processes
     from segrl.evaluation.result import summary_of
     from segrl.log_filters import quieten
 
     quieten()
-    share = Share.of_environment()
+    share, watch = Share.of_environment(), watch_evaluation(Console(), "evaluated")
     if processes > 1 and share.world == 1:
-        finished = run_on_processes(settings, out, processes, _Counting().on_window)
+        finished = run_on_processes(settings, out, processes, watch)
     else:
-        finished = run(settings, out, share=share, on_window=_Counting().on_window)
+        finished = run(settings, out, share=share, on_window=watch)
     if not finished:
         typer.echo(f"process {share.rank} of {share.world} has done its part; the last one writes the result")
         return
@@ -158,27 +159,6 @@ def _show(summary: Mapping[str, Any], files: str) -> None:
         console.print(table)
     for line in (answers_line(summary), *reading_lines(summary), files, speed_line(summary)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-class _Counting:
-    """Says now and then how far an evaluation is."""
-
-    def __init__(self) -> None:
-        from segrl.jobs.progress import NowAndThen
-
-        self._begun, self._now_and_then = time.monotonic(), NowAndThen()
-        self._done, self._overlap = 0, 0.0
-
-    def on_window(self, records: Sequence[EvalRecord], finished: int, total: int) -> None:
-        """After each window."""
-        self._done += len(records)
-        self._overlap += sum(record.iou for record in records)
-        self._say(f"{finished}/{total}, gIoU so far {self._overlap / self._done:.3f}", finished == total)
-
-    def _say(self, text: str, is_last: bool) -> None:
-        if self._now_and_then.is_due(is_last):
-            seconds = max(time.monotonic() - self._begun, 1e-9)
-            typer.echo(f"{text}, {self._done / seconds:.1f} a second")
 
 
 def suite(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -80,17 +82,11 @@ def serve(
     ] = 1.25,
 ) -> None:
     """Serve masks over HTTP: POST /v1/segment, POST /v1/masks, and a Label Studio ML backend; /docs has the API."""
-    needs_web()
+    limits = limits_of(locals(), seconds=timeout)
     import segrl
     from segrl.web.app import create_app
     from segrl.web.limits import ServerSettings
 
-    limits = limits_of(
-        max_mb=max_mb, max_memory_mb=max_memory_mb, max_megapixels=max_megapixels,
-        max_mask_megapixels=max_mask_megapixels, max_queries=max_queries, max_query_chars=max_query_chars,
-        max_prompts=max_prompts, max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=timeout,
-        places=places, places_per_client=places_per_client,
-    )  # fmt: skip
     settings = ServerSettings(
         limits=limits, batch_size=batch_size, token=token, label_studio_url=label_studio_url,
         label_studio_key=label_studio_key, polygon_tolerance_px=polygon_tolerance,
@@ -131,16 +127,11 @@ def serve_reward(
     timeout: Timeout = 600,
 ) -> None:
     """Score completions for other trainers: POST /score, batched across callers (docs/other_trainers.md)."""
-    needs_web()
+    limits = limits_of(locals(), seconds=timeout)
     from segrl.integrations import from_recipe
     from segrl.web.limits import ServerSettings
     from segrl.web.reward_server import make_app
 
-    limits = limits_of(
-        max_mb=max_mb, max_memory_mb=max_memory_mb, max_rows=max_rows, max_text_chars=max_text_chars,
-        max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=timeout, places=places,
-        places_per_client=places_per_client,
-    )  # fmt: skip
     settings = ServerSettings(limits=limits, token=token)
     devices: list[str | None] = [*device] if device else [None]
 
@@ -184,17 +175,11 @@ def demo(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds from SIGTERM to the end.")] = 10,
 ) -> None:
     """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
-    needs_web()
+    limits = limits_of(locals(), seconds=upload_timeout)
     import segrl
     from segrl.policies.checkpoint import is_adapter
     from segrl.web.demo.app import create_app
 
-    limits = limits_of(
-        max_mb=max_mb, max_memory_mb=max_memory_mb, max_megapixels=max_megapixels,
-        max_mask_megapixels=max_mask_megapixels, max_query_chars=max_query_chars, max_prompts=max_prompts,
-        max_items=max_items, max_depth=max_depth, max_digits=max_digits, seconds=upload_timeout, places=places,
-        places_per_client=places_per_client,
-    )  # fmt: skip
     names = list(dict.fromkeys(policy or ["tiny"]))
     options = {"segmenter": segmenter, "answer_format": answer_format, "device": device}
 
@@ -215,27 +200,30 @@ def demo(
     )  # fmt: skip
 
 
-def needs_web() -> None:
-    """Raises SegrlError with the line that adds the web extra if a part of it is missing."""
+SCALED = {
+    "max_mb": ("max_bytes", 2**20),
+    "max_memory_mb": ("max_memory", 2**20),
+    "max_megapixels": ("max_pixels", 1e6),
+    "max_mask_megapixels": ("max_mask_pixels", 1e6),
+}
+"""Options in larger units, the limit that each sets, and in how many of its units."""
+
+
+def limits_of(options: Mapping[str, Any], seconds: float) -> Limits:
+    """The limits among a command's options, which bear the names of `Limits` or of SCALED.
+
+    Raises SegrlError with the line that adds the web extra if a part of it is missing.
+    """
     missing = [module for module in MODULES if find_spec(module) is None]
     if missing:
         raise SegrlError(
             f"{missing[0]} is not installed: it comes with segrl's extra web (in a clone: pip install '.[web]')"
         )
-
-
-def limits_of(*, max_mb: float, max_memory_mb: float, **given: object) -> Limits:
-    """The limits of these options; the names of the others are those of `Limits`, or end in `megapixels`."""
     from segrl.web.limits import Limits
 
-    values = {name: value for name, value in given.items() if not name.endswith("megapixels")}
-    pixels = {
-        name.replace("megapixels", "pixels"): round(float(str(value)) * 1e6)
-        for name, value in given.items()
-        if name.endswith("megapixels")
-    }
-    sizes = {"max_bytes": round(max_mb * 2**20), "max_memory": round(max_memory_mb * 2**20)}
-    return Limits(**{**values, **pixels, **sizes})  # type: ignore[arg-type]
+    plain = {field.name: options[field.name] for field in fields(Limits) if field.name in options}
+    scaled = {limit: round(options[name] * unit) for name, (limit, unit) in SCALED.items() if name in options}
+    return Limits(**plain, **scaled, seconds=seconds)
 
 
 def run_server(

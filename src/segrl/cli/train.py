@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from segrl.cli.common import watch_evaluation
 
-    from segrl.evaluation import EvalRecord, OnWindow
+if TYPE_CHECKING:
     from segrl.training import Recipe
 
 
@@ -84,7 +81,11 @@ def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
         console.print(line, highlight=False, soft_wrap=True)
 
     done = improve(
-        recipe, out, processes=processes, say=say, watch=lambda stage: _watch(console, f"measuring {stage} training")
+        recipe,
+        out,
+        processes=processes,
+        say=say,
+        watch=lambda stage: watch_evaluation(console, f"measuring {stage} training"),
     )
     if "comparison" in done.summary:
         console.print(before_after_table(done.summary, done.overlap))
@@ -93,25 +94,3 @@ def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
     say(f"policy  {done.model_dir}")
     say(f"report  {done.report_path}")
     return done.model_dir
-
-
-def _watch(console: Console, name: str) -> OnWindow:
-    """Shows how far an evaluation is: one line that changes on a terminal, a line now and then elsewhere."""
-    from segrl.jobs.progress import NowAndThen
-
-    begun, now_and_then = time.monotonic(), NowAndThen()
-    done, overlap = 0, 0.0
-
-    def watch(records: Sequence[EvalRecord], finished: int, total: int) -> None:
-        nonlocal done, overlap
-        now = time.monotonic()
-        done, overlap = done + len(records), overlap + sum(record.iou for record in records)
-        is_last = finished == total
-        left = f" in {now - begun:.0f} s" if is_last else f", {(now - begun) / done * (total - finished):.0f} s left"
-        line = f"{name}: {finished}/{total}, gIoU {overlap / done:.3f}{left}"
-        if console.is_terminal:
-            console.print(f"{line:<79}", end="\n" if is_last else "\r", highlight=False)
-        elif now_and_then.is_due(is_last=is_last):
-            console.print(line, highlight=False, soft_wrap=True)
-
-    return watch

@@ -167,12 +167,6 @@ class RewardService:
         return asked
 
 
-_INLINE = {
-    "type": "object",
-    "required": ["rows"],
-    "additionalProperties": False,
-    "properties": {"rows": {"type": "array", "items": Row.model_json_schema()}},
-}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

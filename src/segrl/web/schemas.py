@@ -232,47 +232,28 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorBody, "description": "All places are taken; Retry-After says when to come again."},
 }
 
-SEGMENT_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": REF.format(model="SegmentRequest")}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "query"],
-                    "properties": {
-                        "image": _FILE,
-                        "query": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-                        "mask_format": _FORMAT,
-                        "turns": {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": 1},
-                    },
-                },
-                "encoding": {"query": {"style": "form", "explode": True}},
-            },
-        },
-    }
-}
 
-MASKS_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": REF.format(model="MasksRequest")}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "prompts"],
-                    "properties": {
-                        "image": _FILE,
-                        "prompts": {"type": "string", "description": "JSON: a list of Prompt."},
-                        "mask_format": _FORMAT,
-                    },
-                }
-            },
-        },
+def _body(
+    model: str, required: dict[str, Any], optional: dict[str, Any] | None = None, encoding: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A request's body for OpenAPI: `model` as JSON, or a form with its image, the other fields and a mask format."""
+    schema = {
+        "type": "object",
+        "required": ["image", *required],
+        "properties": {"image": _FILE, **required, "mask_format": _FORMAT, **(optional or {})},
     }
-}
+    sent = {"schema": schema} if encoding is None else {"schema": schema, "encoding": encoding}
+    content = {"application/json": {"schema": {"$ref": REF.format(model=model)}}, "multipart/form-data": sent}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+SEGMENT_BODY = _body(
+    "SegmentRequest",
+    {"query": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}},
+    {"turns": {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": 1}},
+    {"query": {"style": "form", "explode": True}},
+)
+MASKS_BODY = _body("MasksRequest", {"prompts": {"type": "string", "description": "JSON: a list of Prompt."}})
 
 
 def install(app: FastAPI) -> None:
