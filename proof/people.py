@@ -19,7 +19,7 @@ import numpy as np
 from page import gain_text, machine, table, with_interval
 
 from segrl.evaluation import EvalDir, EvalSettings, read_jsonl, run
-from segrl.evaluation.baselines import best_constant_box, ious_of_constant_box
+from segrl.evaluation.replay import best_constant_box, ious_of_constant_box
 from segrl.files import write_atomically
 from segrl.training import Recipe
 

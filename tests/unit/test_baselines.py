@@ -9,8 +9,7 @@ from PIL import Image
 
 from segrl import segmenters
 from segrl.evaluation import Decoding
-from segrl.evaluation.baselines import best_constant_box, ious_of_constant_box
-from segrl.evaluation.replay import oracle
+from segrl.evaluation.replay import best_constant_box, ious_of_constant_box, oracle
 from segrl.evaluation.run import evaluate_window
 from segrl.loading import make_text_to_masks
 from segrl.types import RELATIVE_1000, Example, MaskPrompt

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from segrl import datasets
 from segrl.datasets.gold import gold_answer
-from segrl.datasets.rows import Rows
+from segrl.datasets.rows import Rows, spread
 from segrl.errors import DataError
 from segrl.images import is_turned_in_place
 from segrl.types import Answer, Example, Status
@@ -244,7 +244,7 @@ def _check_split(
         datasets.load(name)  # raises, naming the nearest
     try:
         examples = datasets.load(name, **options)
-        gold = None if segmenter is None else gold_iou(spread(examples, n_gold), segmenter)
+        gold = None if segmenter is None else gold_iou([examples[i] for i in spread(len(examples), n_gold)], segmenter)
     except DataError as error:
         return SplitCheck(name, split, published, problem=str(error))
     images = getattr(examples, "n_images", None)
@@ -270,16 +270,6 @@ def turned_photographs(examples: Sequence[Example]) -> tuple[str, ...]:
         f"{len(turned)} photographs are turned by EXIF and keep their sides, the first is {turned[0]}: "
         "if masks were drawn on the stored pixels, say pictures: {masks: stored}",
     )
-
-
-def spread(examples: Sequence[Example], n: int) -> list[Example]:
-    """`n` examples at even distances, the first included; all of them where there are no more.
-
-    >>> spread("abcdefgh", 3)
-    ['a', 'c', 'f']
-    """
-    count = min(n, len(examples))
-    return [examples[i * len(examples) // count] for i in range(count)]
 
 
 def gold_iou(examples: Sequence[Example], segmenter: Segmenter, batch_size: int = 8) -> float | None:

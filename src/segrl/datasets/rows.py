@@ -144,3 +144,13 @@ def first_folder(candidates: Sequence[Path], what: str) -> Path:
         if folder.is_dir():
             return folder
     raise DataError(f"{what} are not there: looked for {', '.join(map(str, candidates))}")
+
+
+def spread(count: int, wanted: int | None) -> list[int]:
+    """`wanted` places below `count` at even distances, the first included; all of them for None or too many.
+
+    >>> spread(8, 3)
+    [0, 2, 5]
+    """
+    n = count if wanted is None else min(wanted, count)
+    return [i * count // n for i in range(n)]

@@ -35,10 +35,10 @@ def versions() -> dict[str, str | None]:
 
 def examples_hash(examples: Sequence[Example], count: int = 8) -> str:
     """A hash of what examples spread over the data set hold: id, image, query and truth."""
-    from segrl.datasets.check import spread
+    from segrl.datasets.rows import spread
 
     digest = hashlib.sha256()
-    for example in spread(examples, count):
+    for example in (examples[place] for place in spread(len(examples), count)):
         digest.update(
             example_key(example.id, example.image_id, example.query, to_rle(example.truth)["counts"]).encode()
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from segrl.datasets.rows import spread
 from segrl.evaluation.records import EvalRecord
 from segrl.files import write_atomically
 from segrl.types import Example
@@ -69,7 +70,7 @@ def words(overlap: Overlap | None, noun: str = "examples") -> str:
 
 def overlap(trained: Sequence[Example], measured: Iterable[EvalRecord], *, limit: int = COMPARED) -> Overlap:
     """Compares records with the training examples, of which at most `limit` are read; views of one count as its own."""
-    places = range(len(trained)) if len(trained) <= limit else [i * len(trained) // limit for i in range(limit)]
+    places = spread(len(trained), limit)
     ids, images = set[str](), set[str]()
     for place in places:
         example = trained[place]

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from segrl.datasets.rows import spread
 from segrl.errors import RecipeError
 from segrl.evaluation import EvalRecord, Loaded, describe, write_evaluation
 from segrl.evaluation.run import answers_to
 from segrl.training.checkpoints import RunDir
 from segrl.training.diagnosis import Finding, same_answer_in
-from segrl.training.parts import Parts, spread
+from segrl.training.parts import Parts
 from segrl.training.recipe import Recipe, eval_settings
 
 METRICS = ("giou", "ciou", "s_measure", "parse_rate")

@@ -173,17 +173,6 @@ def wrong_words(prompts: Sequence[MaskPrompt], words: Mapping[str, str]) -> str:
     return words["and"].join(places)
 
 
-def spread(n: int, wanted: int | None) -> list[int]:
-    """`wanted` indices below `n`, evenly spread; all of them for None or too many.
-
-    >>> spread(10, 4)
-    [0, 3, 6, 9]
-    """
-    if wanted is None or wanted >= n:
-        return list(range(n))
-    return [round(i) for i in np.linspace(0, n - 1, wanted)]
-
-
 def layout(n: int, rows: int, seed: int) -> np.ndarray:
     """Indices of `rows` examples out of `n`: one permutation per epoch, each seeded by `seed` and the epoch."""
     epochs = [np.random.default_rng([seed, epoch]).permutation(n) for epoch in range(math.ceil(rows / n))]
