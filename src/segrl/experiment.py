@@ -63,7 +63,7 @@ class Experiment:
         Raises SegrlError for what the user can put right, before anything long has begun where that can be known.
         """
         self._claim()
-        run = EvaluatedRun(self.directory.root)
+        run = EvaluatedRun(self.directory.path)
         ensure_reward(self.parts, self.directory, self._say)
         self._measure(self.recipe.policy.path, run.before_dir, "before")
         self._compare_examples(run)
@@ -80,7 +80,7 @@ class Experiment:
         from segrl.training.options import build_config, prepare_vllm
 
         _ = self.parts.examples, self.parts.eval_examples
-        make_directory(self.directory.root)
+        make_directory(self.directory.path)
         self.directory.claim(self.recipe)
         if self.processes == 1 and not self.directory.finished.exists():  # batch sizes for several may not fit one
             config = build_config(self.recipe, self.directory.checkpoints, say=lambda line: None)
@@ -89,9 +89,9 @@ class Experiment:
 
     def _train(self) -> TrainResult:
         if self.processes == 1:
-            return train(self.parts, self.directory.root, say=self._say)
+            return train(self.parts, self.directory.path, say=self._say)
         self.parts.release_segmenter()  # the processes want the memory
-        return launch(self.recipe, self.directory.root, self.processes, say=self._say)
+        return launch(self.recipe, self.directory.path, self.processes, say=self._say)
 
     def _measure(self, policy: str, directory: EvalDir, stage: str) -> None:
         """Evaluate the policy in `policy` if the recipe has an evaluation, unless that is done already."""

@@ -41,6 +41,16 @@ def legible(text: str) -> str:
     return text.encode(errors=ESCAPED).decode()
 
 
+class Below:
+    """What a class of directories has at a name: `steps = Below("steps.jsonl")` is the file of that name in `path`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, directory: Any, kind: type | None = None) -> Path:
+        return Path(directory.path) / self._name
+
+
 def make_directory(path: Path) -> None:
     """Makes `path` and what is missing above it, unless it is there; raises SegrlError if it cannot be written."""
     try:

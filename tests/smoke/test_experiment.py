@@ -74,7 +74,7 @@ def test_each_process_of_a_training_opens_each_part_once(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load", counting(opened, "data set", datasets.load))
     monkeypatch.setattr(segmenters, "load", counting(opened, "segmenter", segmenters.load))
     monkeypatch.setattr(AutoProcessor, "from_pretrained", counting(opened, "processor", AutoProcessor.from_pretrained))
-    assert distributed.main([str(directory.recipe), str(directory.root)]) == 0
+    assert distributed.main([str(directory.recipe), str(directory.path)]) == 0
     assert directory.finished.exists()
     assert Counter(kind for kind, _, _ in opened.elements()) == {"data set": 2, "segmenter": 1, "processor": 1}
 

@@ -52,7 +52,7 @@ def test_a_shipped_recipe_takes_two_steps(place: Path, tmp_path: Path, name: str
         own = stage.resolved(model)
         recipe, _ = prepared(own, place)
         run = RunDir(stage.directory(tmp_path))
-        result = train(recipe, run.root, say=lambda line: None, progress=False)
+        result = train(recipe, run.path, say=lambda line: None, progress=False)
         rows = read_rows(run.steps)
         assert [row["step"] for row in rows] == [1, 2]
         assert all(math.isfinite(row["loss"]) for row in rows)

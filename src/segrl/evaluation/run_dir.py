@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.errors import DataError
-from segrl.files import json_line, make_directory, write_atomically
+from segrl.files import Below, json_line, make_directory, write_atomically
 from segrl.jobs.journal import Journal, Row, locked
 from segrl.options import differences
 
@@ -93,37 +93,9 @@ class EvalDir:
 
     path: Path
 
-    @property
-    def run(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def journal(self) -> Path:
-        return self.path / "journal"
-
-    @property
-    def sessions(self) -> Path:
-        return self.path / "sessions.jsonl"
-
-    @property
-    def records(self) -> Path:
-        return self.path / "records.jsonl"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / ".lock"
+    run, journal, sessions = Below("run.json"), Below("journal"), Below("sessions.jsonl")
+    records, metrics, summary = Below("records.jsonl"), Below("metrics.json"), Below("summary.json")
+    report, lock = Below("report.html"), Below(".lock")
 
     @property
     def is_finished(self) -> bool:

@@ -24,7 +24,7 @@ from segrl.errors import DataError
 from segrl.evaluation import EvalDir, EvalRecord, Overlap, read_jsonl
 from segrl.evaluation.overlap import read_overlap
 from segrl.evaluation.result import summary_of
-from segrl.files import read_rows
+from segrl.files import Below, read_rows
 from segrl.training.checkpoints import RunDir, refuse_old_layout
 from segrl.training.pictures import Pictures
 
@@ -34,6 +34,9 @@ class EvaluatedRun:
     """Paths and contents of one run. Reading a file that is there but unreadable raises DataError."""
 
     path: Path
+
+    overlap_path = Below("evaluation/overlap.json")
+    report_path, summary_path = Below("report.html"), Below("summary.json")
 
     @property
     def before_dir(self) -> EvalDir:
@@ -45,25 +48,10 @@ class EvaluatedRun:
         """The evaluation after training."""
         return EvalDir(self.path / "evaluation" / "after")
 
-    @property
-    def overlap_path(self) -> Path:
-        """Whether the measured examples were trained on."""
-        return self.path / "evaluation" / "overlap.json"
-
     @cached_property
     def overlap(self) -> Overlap | None:
-        """The same, read; None where nobody compared the examples."""
+        """Whether the measured examples were trained on; None where nobody compared them."""
         return read_overlap(self.overlap_path)
-
-    @property
-    def report_path(self) -> Path:
-        """The page."""
-        return self.path / "report.html"
-
-    @property
-    def summary_path(self) -> Path:
-        """The numbers."""
-        return self.path / "summary.json"
 
     @property
     def _training(self) -> RunDir:

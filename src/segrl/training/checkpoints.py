@@ -28,7 +28,7 @@ import yaml
 from segrl.devices import is_main, wait_for_all
 from segrl.errors import DataError, RecipeError
 from segrl.evaluation import EvalDir
-from segrl.files import json_line, read_rows, write_atomically
+from segrl.files import Below, json_line, read_rows, write_atomically
 from segrl.options import differences
 from segrl.training.recipe import Recipe, parse_recipe, read_values
 from segrl.training.sections import CheckpointSection
@@ -59,54 +59,23 @@ NOT_MODEL = (
 class RunDir:
     """Paths of one run."""
 
-    root: Path
+    path: Path
 
-    @property
-    def recipe(self) -> Path:
-        return self.root / "recipe.yaml"
-
-    @property
-    def steps(self) -> Path:
-        return self.root / "steps.jsonl"
-
-    @property
-    def rollouts(self) -> Path:
-        return self.root / "rollouts.jsonl"
-
-    @property
-    def pictures(self) -> Path:
-        return self.root / "pictures"
-
-    @property
-    def reward_check(self) -> Path:
-        return self.root / "reward_check.json"
+    recipe, steps, rollouts = Below("recipe.yaml"), Below("steps.jsonl"), Below("rollouts.jsonl")
+    pictures, reward_check = Below("pictures"), Below("reward_check.json")
+    checkpoints, model, finished = Below("checkpoints"), Below("model"), Below("finished.json")
+    start = Below("start")
+    """The weights that training starts from, if they were made of an adapter and what lies below it."""
 
     def held_out(self, step: int) -> Path:
         """The evaluation of the held-out examples after a step."""
-        return self.root / "evaluation" / "held_out" / f"step_{step}"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def start(self) -> Path:
-        """The weights that training starts from, if they were made of an adapter and what lies below it."""
-        return self.root / "start"
-
-    @property
-    def model(self) -> Path:
-        return self.root / "model"
-
-    @property
-    def finished(self) -> Path:
-        return self.root / "finished.json"
+        return self.path / "evaluation" / "held_out" / f"step_{step}"
 
     @property
     def has_begun(self) -> bool:
         """Whether a run has left anything here: a logged step, a checkpoint, an evaluation."""
         logged = self.steps.exists() and self.steps.stat().st_size > 0
-        return logged or any(self.checkpoints.glob("checkpoint-*")) or (self.root / "evaluation").exists()
+        return logged or any(self.checkpoints.glob("checkpoint-*")) or (self.path / "evaluation").exists()
 
     def claim(self, recipe: Recipe) -> None:
         """Makes the directory this recipe's, or finds that it is already; a run that never began claims nothing.
@@ -114,7 +83,7 @@ class RunDir:
         Raises RecipeError, naming the keys that differ, if it holds another recipe's run, DataError for one of an older
         layout (`refuse_old_layout`).
         """
-        refuse_old_layout(self.root)
+        refuse_old_layout(self.path)
         ours = recipe.as_dict()
         if self.recipe.exists() and self.has_begun:
             theirs = _with_defaults(read_values(self.recipe))
@@ -124,7 +93,7 @@ class RunDir:
             ]
             if differing:
                 raise RecipeError(
-                    f"{self.root} holds a run of another recipe ({'; '.join(differing)}): "
+                    f"{self.path} holds a run of another recipe ({'; '.join(differing)}): "
                     "choose another --out, or start the recipe that began it"
                 )
         self.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -52,10 +52,10 @@ def launch(recipe: Recipe, out: Path | str, processes: int, *, say: Callable[[st
     run.claim(recipe)
     if run.finished.exists():
         return result_of(run)
-    line = command(processes, ["--module", "segrl.training.distributed", str(run.recipe), str(run.root)])
+    line = command(processes, ["--module", "segrl.training.distributed", str(run.recipe), str(run.path)])
     said = shlex.join(line)
     say(said)
-    write_atomically(run.root / "launch.txt", said + "\n")
+    write_atomically(run.path / "launch.txt", said + "\n")
     _free_memory()
     status = subprocess.run(
         line, env={**os.environ, COMMAND: said, COMPUTE_TYPE: cpu_compute_type().name}, check=False

@@ -65,9 +65,9 @@ def export(
 
 def _recipe_of(run: RunDir) -> Recipe:
     if not run.recipe.exists():
-        stages = sorted(path.parent.name for path in run.root.glob("*/recipe.yaml"))
+        stages = sorted(path.parent.name for path in run.path.glob("*/recipe.yaml"))
         hint = f"; it has the stages {', '.join(stages)}, each a run of its own" if stages else ""
-        raise SegrlError(f"{run.root} holds no run{hint}")
+        raise SegrlError(f"{run.path} holds no run{hint}")
     return load_recipe(run.recipe)
 
 
@@ -77,7 +77,7 @@ def _source(run: RunDir, best: bool, say: Say) -> Path:
         found = best_checkpoint(run)
         if found is None:
             raise SegrlError(
-                f"{run.root} has no checkpoint with held-out answers: see `checkpoints` in docs/recipes.md"
+                f"{run.path} has no checkpoint with held-out answers: see `checkpoints` in docs/recipes.md"
             )
         if damage := damage_of(found):
             raise SegrlError(f"{found} is damaged ({damage}): export without --best, or train again")
@@ -89,7 +89,7 @@ def _source(run: RunDir, best: bool, say: Say) -> Path:
         if damage is None:
             return path
         say(f"{path} is not whole ({damage}): the one before it is used")
-    raise SegrlError(f"{run.root} has no checkpoint yet")
+    raise SegrlError(f"{run.path} has no checkpoint yet")
 
 
 def _loaded(directory: Path, dtype: str | None) -> Any:
@@ -132,7 +132,7 @@ def card(recipe: Recipe, run: RunDir, directory: Path) -> str:
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),
         "---",
-        f"# {run.root.name}",
+        f"# {run.path.name}",
         "",
         f"{what} `{recipe.policy.path}`, by {recipe.method.upper()} on `{recipe.dataset.name}`, with segrl. It reads "
         "an image and a request and answers with boxes and points, which a frozen segmenter turns into masks.",
@@ -163,13 +163,13 @@ def _segmenter(recipe: Recipe) -> str:
 
 def _measured(run: RunDir) -> list[str]:
     """gIoU before and after, where the run measured it; "held-out" only where that holds."""
-    path = run.root / "summary.json"
+    path = run.path / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     giou = summary.get("comparison", {}).get("metrics", {}).get("giou", {})
     if giou.get("difference") is None:
         return []
     figures = f"gIoU {giou['a']:.3f} before training and {giou['b']:.3f} after it"
-    found = read_overlap(run.root / "evaluation" / "overlap.json")
+    found = read_overlap(run.path / "evaluation" / "overlap.json")
     lines = [f"On {summary['comparison']['n']} {words(found)}: {figures}.", ""]
     return lines if found is None or not found.warning else [f"**Warning: {found.warning}.**", "", *lines]
 

@@ -73,7 +73,7 @@ def train(
     if is_main():
         run.claim(parts.recipe)
     if run.finished.exists():
-        say(f"{run.root} is finished already (step {result_of(run).last_step}): nothing to do")
+        say(f"{run.path} is finished already (step {result_of(run).last_step}): nothing to do")
         return result_of(run)
     _send_nothing()
     ensure_reward(parts, run, say)
@@ -158,7 +158,7 @@ def _told(run: RunDir, trainer: Any = None) -> Iterator[None]:
         reason = _not_written(error) or _no_room_in(run.root)
         if reason is not None:
             raise SegrlError(
-                f"{run.root}: a file could not be written ({reason}): free some space and start the same command "
+                f"{run.path}: a file could not be written ({reason}): free some space and start the same command "
                 "again; it goes on from the last whole checkpoint"
             ) from error
         raise

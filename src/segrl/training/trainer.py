@@ -204,7 +204,7 @@ def _log_to(run: RunDir, trainer: Any) -> None:
     """TensorBoard's files lie in the run's directory unless its own environment variable says where."""
     for callback in trainer.callback_handler.callbacks:
         if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
-            callback.logging_dir = str(run.root / "tensorboard")
+            callback.logging_dir = str(run.path / "tensorboard")
 
 
 def _quieten(trainer: Any) -> None:
@@ -229,7 +229,7 @@ def began_with(run: RunDir) -> ComputeType | None:
 
 
 def _starts(run: RunDir) -> list[dict[str, Any]]:
-    path = run.root / "run.json"
+    path = run.path / "run.json"
     return list(json.loads(path.read_text(encoding="utf-8"))["starts"]) if path.exists() else []
 
 
@@ -250,7 +250,7 @@ def record_start(run: RunDir, checkpoint: Path | None, config: Any) -> None:
             "compute_type": "bfloat16" if config.bf16 else "float16" if config.fp16 else "float32",
         }
     )
-    write_atomically(run.root / "run.json", json.dumps({"starts": starts}, indent=1) + "\n")
+    write_atomically(run.path / "run.json", json.dumps({"starts": starts}, indent=1) + "\n")
 
 
 def git_revision() -> str | None:
