@@ -155,7 +155,7 @@ def _told(run: RunDir, trainer: Any = None) -> Iterator[None]:
         if trainer is not None and UNSAMPLABLE in str(error):
             finding = broken_by("The next token's probabilities are not finite.")
             raise SegrlError(f"step {trainer.state.global_step + 1}: {finding}") from error
-        reason = _not_written(error) or _no_room_in(run.root)
+        reason = _not_written(error) or _no_room_in(run.path)
         if reason is not None:
             raise SegrlError(
                 f"{run.path}: a file could not be written ({reason}): free some space and start the same command "
