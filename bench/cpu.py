@@ -22,13 +22,13 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
+from tables import write_table
+
 from segrl.devices import core_count, processor_name
 from segrl.files import read_rows, write_atomically
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "tiny_quickstart.yaml"
-PAGE = HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- table of bench/cpu.py: begin -->", "<!-- table of bench/cpu.py: end -->"
 PROCESSORS = {"native": {}, "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}}
 TYPES = {"float32": "false", "bfloat16": "true"}
 TOGETHER = {"alone": 1, "two at once": 2}
@@ -118,8 +118,6 @@ def row_of(run: Path, processor: str, kind: str, together: str) -> Row:
 def write_page(machine: str, rows: list[Row]) -> None:
     """Puts the table into docs/performance.md."""
     lines = [
-        BEGIN,
-        "",
         f"`python bench/cpu.py` on {machine}:",
         "",
         "| processor | compute type | | seconds a step | rollout | reward | update |",
@@ -129,11 +127,8 @@ def write_page(machine: str, rows: list[Row]) -> None:
             f"| {row.reward:.1f} | {row.update:.1f} |"
             for row in rows
         ),
-        "",
     ]
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_atomically(PAGE, before + "\n".join(lines) + END + after)
+    write_table("bench/cpu.py", lines)
 
 
 if __name__ == "__main__":

@@ -336,6 +336,8 @@ def test_a_prompt_is_counted_once_per_group():
     assert less["activations"] < 0.6 * more["activations"]  # the picture was encoded once in either
     assert less["mask"] == 5 * shared.rows[1] ** 2
     assert less["logits"] == more["logits"]
+    assert 8 * less["prefill"] == more["prefill"]
+    assert less["rollout cache"] == more["rollout cache"]
     assert "mask" not in more
 
 

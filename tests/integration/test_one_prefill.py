@@ -14,7 +14,8 @@ from tiny_families import BUILD, save_family
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from segrl.policies.chat import rendered
-from segrl.policies.one_prefill import equal_prompts, generate, images_by_row
+from segrl.policies.kv_cache import keep_room
+from segrl.policies.one_prefill import equal_prompts, generate, images_by_row, reading_once
 
 PICTURES = [Image.radial_gradient("L").resize((90, 70)).convert("RGB"), Image.new("RGB", (60, 60), (10, 90, 200))]
 ASKED = [(0, "the red circle"), (1, "the star at the left of all"), (0, "the red circle"), (0, "the ring")]
@@ -96,6 +97,23 @@ def test_adapters_are_used(place: Path):
     )
     assert torch.equal(shared, plain)
     assert not torch.equal(shared, without)
+
+
+def test_what_was_put_around_generate_stays(place: Path):
+    """The cache with room, which policies and trainers give a model."""
+    model, inputs = loaded(place / "qwen3_vl")
+    plain = model.generate(**inputs, generation_config=config(return_dict_in_generate=False))
+    keep_room(model)
+    roomy = model.generate
+    with reading_once(model), tokens_read(model) as read:
+        shared = model.generate(**inputs, generation_config=config(return_dict_in_generate=False))
+    assert torch.equal(shared, plain)
+    assert len(inputs["input_ids"]) == read[1] < read[0] < inputs["input_ids"].numel()
+    assert model.generate is roomy
+    other, inputs = loaded(place / "qwen3_vl")
+    with reading_once(other):
+        assert "generate" in vars(other)
+    assert "generate" not in vars(other)
 
 
 def test_what_cannot_be_shared_is_generated_as_always(place: Path):

@@ -370,11 +370,12 @@ def _rollout(setting: Setting) -> list[Need]:
     policy, at_once = setting.policy, setting.per_device * setting.steps_per_generation
     length, wide = setting.prompt + setting.completion, 2 if setting.bf16 or setting.weights != "float32" else 4
     per_token = policy.cache_numbers * wide
-    prefill = at_once * setting.prompt * (4 * policy.width + 2 * policy.mlp) * wide
+    prompts = math.ceil(at_once / setting.num_generations) if setting.shared_prefix else at_once
+    prefill = prompts * setting.prompt * (4 * policy.width + 2 * policy.mlp) * wide
     gathered = _weight_bytes(setting) * (1 - 1 / setting.gpus) if setting.zero == 3 else 0
     return [
         Need("rollout cache", "rollout", at_once * length * per_token, f"{at_once} × {length} tokens"),
-        Need("prefill", "rollout", prefill, f"{at_once} prompts at once"),
+        Need("prefill", "rollout", prefill, f"{prompts} prompts at once"),
         Need("gathered", "rollout", gathered, "ZeRO-3 brings all weights together to generate"),
         Need("autocast", "rollout", _autocast_copies(setting), "bfloat16 copies of float32 weights"),
     ]

@@ -9,7 +9,7 @@ U: different prompts. B: completions. P: tokens of the padded prompts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,20 +24,31 @@ IMAGES = ("pixel_values", "image_grid_thw")
 """Inputs with rows per image: patches or tiles, and with Qwen's families a grid for each image."""
 
 
-def generate(model: Any, inputs: Mapping[str, Tensor], generation_config: GenerationConfig, **options: Any) -> Tensor:
+Write = Callable[..., Any]
+"""`model.generate`, whatever has been put around it."""
+
+
+def generate(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    generation_config: GenerationConfig,
+    *,
+    write: Write | None = None,
+    **options: Any,
+) -> Tensor:
     """`model.generate(**inputs, …)`, but equal prompts with equal images are read once.
 
     Returns `(B, P + new)`: the tokens that `model.generate` would write, up to the order of float sums. What
     cannot be shared (all prompts differ, videos, a cache that is not dynamic, beams) is generated as always.
-    model: of transformers, or peft's around one.
+    model: of transformers, or peft's around one. write: what to call for `model.generate`.
     """
-    options["generation_config"] = generation_config
+    write = write or model.generate
     groups = equal_prompts(model, inputs) if _is_plain(generation_config) else []
     if not 0 < len(groups) < len(inputs["input_ids"]):
-        return model.generate(**inputs, **options)
+        return write(**inputs, generation_config=generation_config, **options)
     place = {row: k for k, group in enumerate(groups) for row in group}
-    prompts = read(model, first_rows(model, inputs, groups), generation_config)
-    return prompts.go_on([place[row] for row in range(len(place))], **options)
+    prompts = read(model, first_rows(model, inputs, groups), generation_config, write=write)
+    return prompts.go_on([place[row] for row in range(len(place))], generation_config=generation_config, **options)
 
 
 @contextmanager
@@ -57,19 +68,19 @@ def without_sampling_defaults(model: Any) -> Iterator[None]:
 @contextmanager
 def reading_once(model: Any) -> Iterator[None]:
     """Within the block `model.generate(generation_config=…, **inputs)` is this module's `generate`."""
+    write, was_replaced = model.generate, "generate" in vars(model)
 
     def instead(*, generation_config: GenerationConfig, **inputs: Tensor) -> Tensor:
-        del model.generate  # its class has the other one
-        try:
-            return generate(model, inputs, generation_config)
-        finally:
-            model.generate = instead
+        return generate(model, inputs, generation_config, write=write)
 
     model.generate = instead
     try:
         yield
     finally:
-        del model.generate
+        if was_replaced:
+            model.generate = write
+        else:
+            del model.generate
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Prompts:
     """
 
     model: Any
+    write: Write
     inputs: Mapping[str, Tensor]
     cache: DynamicCache
     rope_deltas: Tensor | None
@@ -92,18 +104,19 @@ class Prompts:
         if self.rope_deltas is not None:
             _bare(self.model).base_model.rope_deltas = self.rope_deltas[order]
         inputs = {name: value[order] for name, value in self.inputs.items()}
-        return self.model.generate(**inputs, past_key_values=cache, **options)
+        return self.write(**inputs, past_key_values=cache, **options)
 
 
-def read(model: Any, inputs: Mapping[str, Tensor], config: GenerationConfig) -> Prompts:
+def read(model: Any, inputs: Mapping[str, Tensor], config: GenerationConfig, *, write: Write | None = None) -> Prompts:
     """Reads U prompts, padded on the left, and their images; not their last tokens, with which generation begins."""
+    write = write or model.generate
     cut = {name: value[:, :-1] if name in ROWS else value for name, value in inputs.items()}
     ends = {"pad_token_id": config.pad_token_id, "eos_token_id": config.eos_token_id}
     # One token that nobody wants, so that `generate` counts positions and encodes images as it always does.
     once = GenerationConfig(max_new_tokens=1, do_sample=False, return_dict_in_generate=True, **ends)
-    cache = model.generate(**cut, generation_config=once).past_key_values
+    cache = write(**cut, generation_config=once).past_key_values
     texts = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
-    return Prompts(model, texts, cache, getattr(_bare(model).base_model, "rope_deltas", None))
+    return Prompts(model, write, texts, cache, getattr(_bare(model).base_model, "rope_deltas", None))
 
 
 def _bare(model: Any) -> Any:
