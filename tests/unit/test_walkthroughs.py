@@ -1,0 +1,55 @@
+"""The commands of docs/walkthroughs.md: options that exist, recipes that take the overrides, plans that fit."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from segrl.cli.app import app
+from segrl.training.stages import load_stages
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "walkthroughs.md").read_text(encoding="utf-8")
+COMMANDS = [shlex.split(line)[1:] for line in PAGE.splitlines() if line.startswith("    segrl ")]
+
+
+def of(name: str) -> list[list[str]]:
+    return [words for words in COMMANDS if words[0] == name]
+
+
+def test_both_walks_go_from_download_to_metrics():
+    names = [words[0] for words in COMMANDS]
+    assert [names.count(name) for name in ("plan", "train", "report", "export", "compare")] == [2, 4, 2, 1, 2]
+    assert names.count("eval") == 5
+
+
+@pytest.mark.parametrize("words", of("plan"), ids=lambda words: words[1])
+def test_the_plans_fit_with_the_figures_of_the_page(words: list[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    most = re.search(r"most +([0-9.]+) GB", done.stdout)
+    assert most is not None
+    assert f"{most[1]} GB in the largest phase" in PAGE.replace("\n", " ")
+
+
+@pytest.mark.parametrize("words", of("train"), ids=lambda words: words[3])
+def test_the_recipes_take_the_overrides(words: list[str]):
+    overrides = [word for word in words if "=" in word]
+    (stage,) = load_stages(ROOT / words[1], overrides)
+    assert stage.recipe.dataset.options["root"] == "data"
+    for override in (word for word in overrides if word.startswith("trainer.")):
+        key, value = override.removeprefix("trainer.").split("=")
+        assert str(stage.recipe.trainer[key]) == value
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: f"{words[0]}-{words[1]}")
+def test_the_options_exist(words: list[str]):
+    command = words[:2] if words[0] == "data" else words[:1]
+    told = CliRunner().invoke(app, [*command, "--help"]).stdout
+    for option in (word for word in words if word.startswith("--")):
+        assert option in told
