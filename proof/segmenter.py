@@ -26,8 +26,8 @@ from segmenter_samples import Pictures, Sample, fresh, loosen, next_round, onto_
 from torch.nn import functional
 
 from segrl.files import write_atomically
+from segrl.segmenters.tiny import FIRST_SIDE, SIDE, WEIGHTS
 from segrl.segmenters.tiny.network import DEVIATION, MEAN, REACH, Crop, CropNetwork, fuse
-from segrl.segmenters.tiny.segmenter import FIRST_SIDE, SIDE, WEIGHTS
 
 PLAIN = np.eye(3, 4, dtype=np.float32)
 """The colours as they are; see `Sample.colour`."""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from segmenter_samples import CANVAS, HELD_OUT, Pictures, draw_points, loosen
 
-from segrl.segmenters.tiny.segmenter import WEIGHTS, TinySegmenter, read_network
+from segrl.segmenters.tiny import WEIGHTS, TinySegmenter, read_network
 from segrl.types import ORIGINAL, MaskPrompt
 
 MEASURED = 100

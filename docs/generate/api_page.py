@@ -14,7 +14,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "Answer formats": ("segrl.answers", "segrl.answers.base"),
     "Segmenters": ("segrl.segmenters", "segrl.segmenters.protocol"),
     "Text to masks": ("segrl.text_to_masks",),
-    "Scores": ("segrl.scoring.metrics", "segrl.scoring.score"),
+    "Scores": ("segrl.scoring",),
     "Rewards": ("segrl.rewards.rollout", "segrl.rewards.terms", "segrl.rewards.registry"),
     "Data sets": ("segrl.datasets",),
     "Policies": ("segrl.policies", "segrl.policies.base"),

@@ -47,7 +47,7 @@ def evaluate(policy: str, dataset: str, out: Path | str, *, processes: int = 1, 
     """
     from segrl import datasets
     from segrl.evaluation import EvalDir, EvalSettings, run, run_on_processes
-    from segrl.options import check_options
+    from segrl.text import check_options
 
     check_options("an evaluation", EvalSettings, settings)
     from segrl.reporting.evaluation import keep_pictures, write_page

@@ -1,4 +1,4 @@
-"""Every error that segrl raises on purpose.
+"""Every error that segrl raises on purpose, and warnings that are shown once.
 
     SegrlError                 one line that says what is wrong and what to do; the CLI exits with status 2
     ├── RecipeError            a recipe that cannot be used
@@ -9,6 +9,11 @@
 
 A policy's bad *text* is never an error: it is an `Answer` whose status says what is wrong with it.
 """
+
+from __future__ import annotations
+
+import logging
+import warnings
 
 ABOUT_THE_REQUEST = frozenset({400, 413, 422})
 """HTTP statuses by which a server turns down one request, and says nothing about the next."""
@@ -48,3 +53,31 @@ class ServerError(ModelError):
 
 class FrameError(SegrlError):
     """Coordinates used in another frame than the one they are in."""
+
+
+logger = logging.getLogger(__name__)
+
+_said: set[str] = set()
+
+
+def quieten() -> None:
+    """Keeps transformers' progress bar over weights and its notes to developers out of the way.
+
+    Bars of downloads stay. Imports transformers.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
+    from transformers.utils import logging as theirs
+
+    theirs.disable_progress_bar()
+
+
+def warn_once(kind: str, message: str) -> None:
+    """Warns in one line, for each kind of matter once in a process."""
+    if kind not in _said:
+        _said.add(kind)
+        logger.warning(message)
+
+
+def forget_warnings() -> None:
+    """Lets `warn_once` say again what it has said."""
+    _said.clear()

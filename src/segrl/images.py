@@ -19,8 +19,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from segrl.errors import DataError, SegrlError
-from segrl.log_filters import warn_once
+from segrl.errors import DataError, SegrlError, warn_once
 from segrl.srgb import deep_samples, file_to_srgb, to_srgb
 from segrl.text import first_line
 

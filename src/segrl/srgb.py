@@ -8,8 +8,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from segrl.errors import DataError
-from segrl.log_filters import warn_once
+from segrl.errors import DataError, warn_once
 from segrl.text import first_line
 
 FULL_SCALES = (1, 255, 1023, 4095, 16383, 65535)

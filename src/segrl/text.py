@@ -1,9 +1,13 @@
-"""Small helpers for the texts that people read: the nearest name, an error's first line, a duration. No torch."""
+"""Small helpers for messages: the nearest name, unknown options, what differs, an error's first line, a duration."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from segrl.errors import ModelError
 
 
 def most_alike(name: object, valid: Iterable[str], n: int, among: float = 0.0) -> list[str]:
@@ -59,3 +63,26 @@ def duration(seconds: float) -> str:
         return f"{seconds / 60:.1f} min"
     hours, rest = divmod(round(seconds / 60), 60)
     return f"{hours} h {rest} min"
+
+
+def check_options(what: str, builder: Callable[..., Any], options: Iterable[str]) -> None:
+    """Raises ModelError, naming the nearest, for an option of `what` that `builder` has not among its defaults."""
+    known = [name for name, one in inspect.signature(builder).parameters.items() if one.default is not one.empty]
+    for option in options:
+        if option not in known:
+            near = nearest(option, known, among=0.6)
+            hint = f"did you mean {near}?" if near else f"it takes {', '.join(known) or 'none'}"
+            raise ModelError(f"{what} has no option {option}: {hint}")
+
+
+def differences(theirs: Any, ours: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every value that differs between two nested mappings: (its key with dots, theirs, ours); None where one lacks it.
+
+    >>> list(differences({"seed": 0, "trainer": {"max_steps": 5}}, {"seed": 0, "trainer": {"max_steps": 9}}))
+    [('trainer.max_steps', 5, 9)]
+    """
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        for key in dict.fromkeys([*theirs, *ours]):
+            yield from differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else str(key))
+    elif theirs != ours:
+        yield name, theirs, ours

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segrl import overlay
 from segrl.answers import Move, says_done
 from segrl.errors import SegrlError
-from segrl.options import check_options
+from segrl.text import check_options
 from segrl.types import Status
 
 if TYPE_CHECKING:

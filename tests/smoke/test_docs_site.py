@@ -83,7 +83,7 @@ def test_modules_and_the_python_interface_are_made_from_the_code(site: Path) -> 
         "segrl.loading.load",
         "segrl.types.MaskPrompt",
         "segrl.rewards.rollout.Rollout",
-        "segrl.scoring.metrics.iou",
+        "segrl.scoring.iou",
     ):
         assert f'id="{name}"' in interface, name
 

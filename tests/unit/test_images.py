@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from segrl import log_filters
+from segrl import errors
 from segrl.errors import DataError
 from segrl.images import PictureOptions, TooManyPixels, as_image, read_image, read_picture, to_rgb
 
@@ -23,7 +23,7 @@ RAMP = np.linspace(0, 1, 12).reshape(1, 12).repeat(4, axis=0)
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet() -> None:
-    log_filters.forget_warnings()
+    errors.forget_warnings()
 
 
 def deep(full: int, channels: int | None = None) -> np.ndarray:

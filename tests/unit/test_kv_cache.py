@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForImageTextToText
 from transformers.cache_utils import DynamicLayer
 
-from segrl.policies.kv_cache import ROOM, RoomyLayer, keep_room, roomy_cache
 from segrl.policies.loading import load_model
+from segrl.policies.model_speedups import ROOM, RoomyLayer, keep_room, roomy_cache
 from segrl.tiny.model import WEIGHTS
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segrl.policies.patch_embedding import PatchProjection, project_patches
+from segrl.policies.model_speedups import PatchProjection, project_patches
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -175,7 +175,7 @@ def test_engine_scores_texts_and_weighs_terms():
 
 
 def test_a_group_is_scored_together(monkeypatch):
-    module = importlib.import_module("segrl.scoring.score")
+    module = importlib.import_module("segrl.scoring")
     groups, whole = [], module._score_group
     monkeypatch.setattr(module, "_score_group", lambda group, *rest: groups.append(len(group)) or whole(group, *rest))
     engine({"iou": 1}).score(completions(*[GOOD] * 8))

@@ -59,7 +59,7 @@ def test_nothing_beats_the_perfect_mask(gt, other):
 
 
 def test_the_rim_of_a_square():
-    from segrl.scoring.metrics import rim
+    from segrl.scoring import rim
 
     ring = rim(square(0, 5, 1, 6)[None], 1)[0]
     assert ring.sum() == 16
@@ -69,7 +69,7 @@ def test_the_rim_of_a_square():
 @settings(max_examples=60, deadline=None)
 @given(mask=masks_hw, width=st.integers(1, 7))
 def test_both_erosions_agree(mask, width):
-    from segrl.scoring.metrics import _erode_on_device, _erode_on_host
+    from segrl.scoring import _erode_on_device, _erode_on_host
 
     masks = torch.from_numpy(mask)[None]
     assert torch.equal(_erode_on_device(masks, width), _erode_on_host(masks, width))

@@ -11,8 +11,8 @@ from PIL import Image
 
 from segrl import segmenters
 from segrl.errors import FrameError, ModelError
+from segrl.segmenters.tiny import LOGITS_SIDE, TinySegmenter
 from segrl.segmenters.tiny.network import OUTSIDE, CropNetwork, carry_over, crop_around, fuse, rasterize
-from segrl.segmenters.tiny.segmenter import LOGITS_SIDE, TinySegmenter
 from segrl.types import ORIGINAL, RELATIVE_1000, MaskPrompt
 
 

@@ -120,9 +120,9 @@ def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
     """Runs the evaluation and shows what came of it."""
     from rich.console import Console
 
+    from segrl.errors import quieten
     from segrl.evaluation import EvalDir, Share, run, run_on_processes
     from segrl.evaluation.result import summary_of
-    from segrl.log_filters import quieten
 
     quieten()
     share, watch = Share.of_environment(), watch_evaluation(Console(), "evaluated")

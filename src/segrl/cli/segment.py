@@ -183,9 +183,8 @@ def _pipe(
 ) -> None:
     """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1."""
     from segrl import loading
-    from segrl.errors import SegrlError
+    from segrl.errors import SegrlError, quieten
     from segrl.images import as_image
-    from segrl.log_filters import quieten
 
     if len(formats) > 1 or not set(formats) <= set(PIPED):
         raise SegrlError(f"to standard output goes one of {', '.join(PIPED)}, not {', '.join(formats)}")

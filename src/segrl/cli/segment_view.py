@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segrl.errors import quieten
 from segrl.files import legible
 from segrl.folder_job import Inputs, Summary, Tally
 from segrl.jobs.progress import Progress, counted
-from segrl.log_filters import quieten
 
 MOST_PROBLEMS = MOST_QUERIES = 20
 """Problems and queries that are listed; of the rest the number is told."""

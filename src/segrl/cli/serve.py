@@ -233,7 +233,7 @@ def run_server(
 
     warn: say that everybody may ask, where the address is not this machine's own.
     """
-    from segrl.log_filters import quieten
+    from segrl.errors import quieten
     from segrl.web.run import bind, serve
 
     with bind(host, port) as place:

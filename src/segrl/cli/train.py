@@ -71,8 +71,8 @@ def run_and_show(recipe: Recipe, out: Path, processes: int = 1) -> Path:
     from rich.console import Console
 
     from segrl.cli.evaluation_tables import before_after_table
+    from segrl.errors import quieten
     from segrl.experiment import improve
-    from segrl.log_filters import quieten
 
     quieten()
     console = Console()

@@ -14,7 +14,7 @@ from segrl.evaluation.catalogue import Metric, applicable
 from segrl.evaluation.result import chosen, dimensions, parts
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.table import Table, read_table
-from segrl.options import differences
+from segrl.text import differences
 
 
 def compare_runs(run_a: Path | str, run_b: Path | str) -> dict[str, Any]:

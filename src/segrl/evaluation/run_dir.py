@@ -27,7 +27,7 @@ from typing import Any
 from segrl.errors import DataError
 from segrl.files import Below, json_line, make_directory, write_atomically
 from segrl.jobs.journal import Journal, Row, locked
-from segrl.options import differences
+from segrl.text import differences
 
 PATIENCE_S = 20.0
 """How long to wait for a lock: the helpers of a killed process need a moment to notice."""

@@ -167,7 +167,7 @@ def _placed(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replayed(settings: EvalSettings) -> tuple[PolicyFor, dict[str, Any]]:
-    from segrl.options import check_options
+    from segrl.text import check_options
 
     name, options = settings.answer_format or "seg-r1", settings.policy_options
     check_options(f"the policy {settings.policy}", oracle if settings.texts is None else scripted, options)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from segrl.errors import DataError, SegrlError
 from segrl.files import append_rows, cut_partial_line
-from segrl.options import differences
+from segrl.text import differences
 
 Row = dict[str, Any]
 

@@ -25,8 +25,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 from segrl.devices import core_count
-from segrl.errors import SegrlError
-from segrl.log_filters import quieten
+from segrl.errors import SegrlError, quieten
 
 T = TypeVar("T")
 R = TypeVar("R")

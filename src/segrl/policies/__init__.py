@@ -71,8 +71,8 @@ def load(name_or_path: str | PathLike[str], **options: Any) -> Policy:
     name = str(name_or_path)
     if is_served(name):
         return _load_served(name, options)
-    from segrl.options import check_options
     from segrl.policies.loading import load as load_transformers
+    from segrl.text import check_options
     from segrl.tiny import resolve_policy
 
     check_options(f"the policy {name}", load_transformers, options)

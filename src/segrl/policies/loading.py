@@ -14,8 +14,7 @@ from segrl.errors import ModelError
 from segrl.policies.checkpoint import FILE_NAME as ADAPTER_FILE
 from segrl.policies.checkpoint import HUB_NAME, base_of, check_files, lay_over, processor_place, with_known_names
 from segrl.policies.frames import FAMILY_FRAMES
-from segrl.policies.kv_cache import keep_room
-from segrl.policies.patch_embedding import project_patches
+from segrl.policies.model_speedups import keep_room, project_patches
 from segrl.policies.published import published_settings
 from segrl.policies.settings import (
     FILE_NAME,

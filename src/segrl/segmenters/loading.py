@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.devices import parse_device, parse_dtype
 from segrl.errors import ModelError
-from segrl.options import check_options
 from segrl.segmenters.protocol import Segmenter
+from segrl.text import check_options
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segrl.segmenters.cache import DiskCache
     from segrl.segmenters.checkpoint import Checkpoint
     from segrl.segmenters.sam import SamSegmenter
-    from segrl.segmenters.tiny.segmenter import TinySegmenter
+    from segrl.segmenters.tiny import TinySegmenter
 
 CACHE_BYTES = 2 * 2**30
 CACHE_DIR_BYTES = 50 * 2**30
@@ -53,7 +53,7 @@ def load_tiny(*, device: str | None = None, passes: int = 2, weights: str | None
     device: as for `load_sam`. passes: see `TinySegmenter`. weights: another safetensors file of the same network, as
     `proof/segmenter.py ship` writes it. Raises ModelError for a file that is none.
     """
-    from segrl.segmenters.tiny.segmenter import TinySegmenter, read_network
+    from segrl.segmenters.tiny import TinySegmenter, read_network
 
     if passes < 1:
         raise ValueError(f"passes is a whole number from 1 on, not {passes!r}")

@@ -29,7 +29,7 @@ from segrl.devices import is_main, wait_for_all
 from segrl.errors import DataError, RecipeError
 from segrl.evaluation import EvalDir
 from segrl.files import Below, json_line, read_rows, write_atomically
-from segrl.options import differences
+from segrl.text import differences
 from segrl.training.recipe import Recipe, parse_recipe, read_values
 from segrl.training.sections import CheckpointSection
 

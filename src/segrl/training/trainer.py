@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.devices import ComputeType, device_name, installed_version, rank
 from segrl.errors import RecipeError
 from segrl.files import write_atomically
-from segrl.policies.kv_cache import keep_room
-from segrl.policies.patch_embedding import project_patches
+from segrl.policies.model_speedups import keep_room, project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training import sharding, turns
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHANNELS = (32, 64, 128, 192)
 BLOCKS = (0, 2, 2, 2)
 INPUTS = 7
-"""Red, green, blue, box, positive points, negative points, earlier mask: see `crops.rasterize`."""
+"""Red, green, blue, box, positive points, negative points, earlier mask: see `rasterize`."""
 
 
 class ConvolutionNorm(nn.Sequential):

@@ -1,7 +1,11 @@
-"""A key-value cache with room to grow.
+"""Faster parts for models of transformers: a key-value cache with room to grow, patch embeddings as matrix products.
 
-The cache of transformers joins old and new keys anew for every token, a copy of the whole cache each time: a quarter of
-the time of the rollouts of `segrl quickstart`. Here the tensors have room at their end; used up, it doubles.
+The cache of transformers concatenates old and new keys for every token, a copy of the whole cache each time: a quarter
+of the time of the rollouts of `segrl quickstart`. Here the tensors have room at their end; used up, it doubles.
+
+The Qwen-VL families cut an image into patches before the model and embed each by a `Conv3d` whose kernel is as large
+as the patch. Convolution kernels are slow at that, on CPUs above all: with bfloat16, their gradient took half of the
+update of `segrl quickstart`. The product with the flattened weight is the same sum in another order.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ import functools
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 ROOM = 64
@@ -78,3 +84,22 @@ def keep_room(model: Any) -> None:
 
     generate_with_room.segrl_keeps_room = True  # type: ignore[attr-defined]
     model.generate = generate_with_room
+
+
+class PatchProjection(nn.Conv3d):
+    """A `Conv3d` for patches of its kernel's size: `(n, channels, frames, height, width)` to `(n, out, 1, 1, 1)`.
+
+    Any other input is convolved as usual. Parameters and their names are those of `Conv3d`.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if tuple(input.shape[1:]) != tuple(self.weight.shape[1:]) or any(self.padding):
+            return super().forward(input)
+        return functional.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
+
+
+def project_patches(model: nn.Module) -> None:
+    """Make every `Conv3d` whose stride is its kernel a `PatchProjection`, in place; the parameters stay."""
+    for module in model.modules():
+        if type(module) is nn.Conv3d and module.stride == module.kernel_size and module.groups == 1:
+            module.__class__ = PatchProjection

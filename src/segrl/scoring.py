@@ -1,4 +1,6 @@
-"""Measures of masks against ground truth: IoU, boundary IoU, S-measure, E-measure, F-measure, weighted F.
+"""Masks and ground truth → numbers: IoU, boundary IoU, S-measure, E-measure, F-measure, weighted F, and `Score`.
+
+Pure functions; each says what the empty case gives.
 
 E- and F-measure depend on pixel counts alone, because our masks are 0 or 1. PySODMetrics cuts a prediction at each of
 the 256 grey levels: a mask of 0 and 1 looks the same at 255 of them, and at the lowest the whole image is the
@@ -9,10 +11,13 @@ where the mask is empty.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from segrl.types import Score, Segmentation, Status
 
 
 def iou(pred: torch.Tensor, gt: torch.Tensor, ignore: torch.Tensor | None = None) -> torch.Tensor:
@@ -217,3 +222,57 @@ def weighted_f(pred: np.ndarray, gt: np.ndarray) -> float:
     if not gt.any():
         return 0.0
     return float(WeightedFmeasure().cal_wfm(pred.astype(np.float64), gt))
+
+
+Mask = torch.Tensor | np.ndarray
+
+
+def score(
+    segmentations: Sequence[Segmentation],
+    truths: Sequence[Mask],
+    ignores: Sequence[Mask | None] | None = None,
+) -> list[Score]:
+    """One Score per segmentation: the union of its masks against `truths[i]`, `(H, W)` bool.
+
+    ignores: `(H, W)` bool pixels left out, or None, per sample.
+    A failed answer scores 0 in IoU and S-measure, also where the truth is empty, and its union is
+    the truth's area. On an empty truth NO_TARGET scores 1 in both, and an OK answer 0 in both,
+    even where its mask came out empty: it is a false alarm. NO_TARGET on a truth with pixels is the
+    empty mask: IoU 0. Truths that are the same object (a group's) are scored together.
+    """
+    if len(segmentations) != len(truths):
+        raise ValueError(f"{len(segmentations)} segmentations but {len(truths)} truths")
+    skip = ignores if ignores is not None else [None] * len(truths)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (truth, ignore) in enumerate(zip(truths, skip, strict=True)):
+        groups.setdefault((id(truth), id(ignore)), []).append(i)
+    scores: dict[int, Score] = {}
+    for rows in groups.values():
+        group = [segmentations[i] for i in rows]
+        scores.update(zip(rows, _score_group(group, truths[rows[0]], skip[rows[0]]), strict=True))
+    return [scores[i] for i in range(len(segmentations))]
+
+
+def _score_group(group: Sequence[Segmentation], truth: Mask, ignore: Mask | None) -> list[Score]:
+    device = next((s.masks.device for s in group if len(s.masks)), group[0].masks.device)
+    gt = torch.as_tensor(truth).to(device)
+    keep = torch.ones_like(gt) if ignore is None else ~torch.as_tensor(ignore).to(device)
+    gt = gt & keep
+    pred = torch.stack([segmentation.union.to(device) for segmentation in group]) & keep
+    intersection, union = intersection_and_union(pred, gt)
+    columns = torch.stack([intersection, union, count(pred), s_measure(pred, gt)])
+    area = int(gt.sum())
+    rows = columns.T.tolist()
+    return [
+        _one(segmentation.answer.status, area, int(row[0]), int(row[1]), int(row[2]), row[3])
+        for segmentation, row in zip(group, rows, strict=True)
+    ]
+
+
+def _one(status: Status, area: int, both: int, either: int, predicted: int, structure: float) -> Score:
+    if status.is_failure:
+        return Score(status, 0.0, 0.0, 0, area, area, 0)
+    if area == 0:
+        right = float(status is Status.NO_TARGET)
+        return Score(status, right, right, both, either, area, predicted)
+    return Score(status, both / either, structure, both, either, area, predicted)
