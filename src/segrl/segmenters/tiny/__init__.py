@@ -1,4 +1,4 @@
-"""The tiny segmenter of 2.8 million parameters that ships with segrl: one crop of the image per prompt, a small network."""
+"""The tiny segmenter that ships with segrl (2.8 million parameters): one crop of the image per prompt, one network."""
 
 from __future__ import annotations
 
