@@ -109,7 +109,7 @@ def test_time_is_linear(kind: str, name: str) -> None:
     check_linear(HARD[kind], name, "strict")
 
 
-@pytest.mark.parametrize("name", ["json-list", "seg-r1", "gemini"])
+@pytest.mark.parametrize("name", ["json-list", "seg-r1"])  # the others scan as one of these does
 @pytest.mark.parametrize("kind", HARD | LENIENT_HARD)
 def test_time_of_the_lenient_reading_is_linear(kind: str, name: str) -> None:
     check_linear((HARD | LENIENT_HARD)[kind], name, "lenient")

@@ -20,8 +20,10 @@ REQUIRED = frozenset({"think", "bbox", "points", "labels"})
 
 
 def rollout(mask: np.ndarray, truth: np.ndarray, status: Status = Status.OK, parts=ALL_PARTS) -> Rollout:
-    """An answer whose segmenter gave `mask`; a NO_TARGET or failed answer has none."""
-    prompts = (MaskPrompt((0.0, 0.0, 1.0, 1.0), frame=ORIGINAL),) if status is Status.OK else ()
+    """An answer, a box and a point of `mask`, whose segmenter gave `mask`; a NO_TARGET or failed answer has none."""
+    y, x = np.argwhere(mask)[0].tolist() if mask.any() else (0, 0)
+    prompt = MaskPrompt((0.0, 0.0, 1.0, 1.0), ((float(x), float(y)),), (1,), ORIGINAL)
+    prompts = (prompt,) if status is Status.OK else ()
     masks = torch.from_numpy(mask)[None] if prompts else torch.zeros((0, *mask.shape), dtype=torch.bool)
     segmentation = Segmentation(Answer(status, prompts, parts=parts), masks)
     targets = truth[None] if truth.any() else np.zeros((0, *truth.shape), dtype=bool)
