@@ -35,7 +35,7 @@ from workload import photograph
 from segrl.devices import core_count, device_name
 from segrl.files import write_atomically
 from segrl.memory_estimate.dimensions import PolicyModel, Vision
-from segrl.policies.patch_embedding import project_patches
+from segrl.policies.model_speedups import project_patches
 from segrl.training import prefix_cost
 from segrl.training.shared_prefix import SharedPrefixTrainer, cost_of
 from segrl.training.speed import share_images

@@ -14,7 +14,7 @@ from tiny_families import BUILD, save_family
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from segrl.policies.chat import rendered
-from segrl.policies.kv_cache import keep_room
+from segrl.policies.model_speedups import keep_room
 from segrl.policies.one_prefill import equal_prompts, generate, images_by_row, reading_once
 
 PICTURES = [Image.radial_gradient("L").resize((90, 70)).convert("RGB"), Image.new("RGB", (60, 60), (10, 90, 200))]
