@@ -58,15 +58,14 @@ def asking(client) -> int:
     """The number of the page's function that takes a picture and a query."""
     config = client.get("/config").json()
     kinds = {one["id"]: one["type"] for one in config["components"]}
-    return next(
-        one["id"] for one in config["dependencies"] if [kinds[i] for i in one["inputs"]] == ["image", "textbox"]
-    )
+    inputs = ["image", "textbox", "slider"]
+    return next(one["id"] for one in config["dependencies"] if [kinds[i] for i in one["inputs"]] == inputs)
 
 
 def outcome(client, picture: dict, query: str = "none") -> dict:
     """The last event of asking about a picture."""
     session = uuid.uuid4().hex
-    body = {"data": [picture, query], "fn_index": asking(client), "session_hash": session}
+    body = {"data": [picture, query, 1], "fn_index": asking(client), "session_hash": session}
     assert client.post("/gradio_api/queue/join", json=body).status_code == 200
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as events:
         for line in events.iter_lines():

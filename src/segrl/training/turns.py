@@ -183,8 +183,7 @@ def prepare(parts: Parts, config: Any) -> dict[str, Any]:
     section, policy = parts.recipe.turns, parts.policy
     if section is None:
         return {}
-    limit = "max_tokens" if config.use_vllm else "max_new_tokens"
-    config.generation_kwargs = {**(config.generation_kwargs or {}), limit: section.answer_tokens}
+    config.generation_kwargs = {**(config.generation_kwargs or {}), **_generation(parts, config.use_vllm)}
     config.max_tool_calling_iterations = section.max - 1
     _check_room(parts, config)
     processor, tokenizer = policy.processor, policy.processor.tokenizer
@@ -192,6 +191,20 @@ def prepare(parts: Parts, config: Any) -> dict[str, Any]:
     tokenizer.response_template = response_template(answer_head(policy.reader.render_prompt, policy.reader.end), ends)
     processor.chat_template = looking_template(processor.chat_template)
     return {"environment_factory": lambda: LookAndCorrect(parts.text_to_masks, policy)}
+
+
+def _generation(parts: Parts, use_vllm: bool) -> dict[str, Any]:
+    """Each answer has its own limit, and never a token that stands for a picture: a later turn would look for one."""
+    section, policy = parts.recipe.turns, parts.policy
+    assert section is not None
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(policy.base or policy.path)
+    ids = [getattr(config, name, None) for name in ("image_token_id", "video_token_id")]
+    pictures = [i for i in ids if i is not None]
+    if use_vllm:
+        return {"max_tokens": section.answer_tokens, "logit_bias": dict.fromkeys(pictures, -100.0)}
+    return {"max_new_tokens": section.answer_tokens, "suppress_tokens": pictures}
 
 
 def _check_room(parts: Parts, config: Any) -> None:

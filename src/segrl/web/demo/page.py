@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -20,9 +21,10 @@ from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline
 from segrl.result import Result
 from segrl.types import Answer, Status
-from segrl.web.demo import results
+from segrl.web.demo import results, turns
 from segrl.web.demo.guard import uploaded
 from segrl.web.demo.results import ResultStore
+from segrl.web.demo.turns import MOST, Strip
 from segrl.web.errors import Refused, invalid, one_line
 from segrl.web.images import RecentImages, decode
 from segrl.web.limits import Limits
@@ -47,11 +49,12 @@ def asset(name: str) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked. image_id: under which `Kept.pictures` has the image. name: of its file."""
+    """What is asked. image_id: under which `Kept.pictures` has the image. name: of its file. turns: at most."""
 
     image_id: str
     name: str
     query: str
+    turns: int = 1
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,14 @@ class Kept:
             raise gr.Error(error.detail) from error
         return Asked(self.pictures.put(image), file.name, query)
 
-    def question(self, path: str | None, query: str) -> Asked:
+    def question(self, path: str | None, query: str, turns: float = 1) -> Asked:
         """What a visitor asks. Raises gr.Error that says what is missing."""
         if path and not (query and query.strip()):
             raise gr.Error("Say what to look for.")
         if len(query or "") > self.limits.max_query_chars:
             raise gr.Error(f"That is too long: at most {self.limits.max_query_chars} characters.")
-        return self.opened(path, (query or "").strip())
+        chosen = int(turns) if 1 <= turns <= MOST else 1
+        return replace(self.opened(path, (query or "").strip()), turns=chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +117,7 @@ class Panel:
     text: gr.Textbox
     editor: gr.HTML
     state: gr.State
+    strip: Strip
 
     @property
     def outputs(self) -> list[Any]:
@@ -257,6 +262,7 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], kept: Kep
         with gr.Row(elem_classes="segrl-columns"):
             with gr.Column(scale=1, min_width=300):
                 upload, query, ask = _question()
+                number = turns.slider(list(models.values()))
                 buttons = _examples(examples)
                 past = gr.Radio(
                     [],
@@ -272,7 +278,7 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], kept: Kep
                     panels = [_panel(name, model, kept) for name, model in models.items()]
         shown = _Shown(upload, query, asked, history, past, compared, panels)
         for listen in (ask.click, query.submit):
-            shown.answers(listen(kept.question, [upload, query], asked, **_QUIET))
+            shown.answers(listen(kept.question, [upload, query, number], asked, **_QUIET))
         for i, (button, example) in enumerate(zip(buttons, examples, strict=True)):
             taking = _taking(example, f"example-{i + 1}.png", kept)
             shown.answers(button.click(taking, None, [upload, query, asked], **_QUIET))
@@ -329,7 +335,8 @@ def _panel(name: str, model: Pipeline, kept: Kept) -> Panel:
             buttons=["copy"],
             visible=False,
         )
-    return Panel(name, model, kept, status, text, editor, gr.State(None))
+        strip = Strip.build()
+    return Panel(name, model, kept, status, text, editor, gr.State(None), strip)
 
 
 def _taking(example: Example, name: str, kept: Kept) -> Callable[[], tuple[Any, ...]]:
@@ -353,6 +360,9 @@ class _Shown:
         """After a question every policy's answer, one after the other, how far they agree, then the history."""
         for panel in self.panels:
             step = step.success(panel.answer, self.asked, panel.outputs, **_QUIET)
+            further = partial(turns.begin, panel)
+            outputs = [*panel.outputs, *panel.strip.outputs]
+            step = step.success(further, [self.asked, panel.state], outputs, **_QUIET)
         keep = remember([panel.name for panel in self.panels], self.panels[0].kept.store)
         step = step.success(keep, [self.history, self.asked, *self._states], [self.history, self.past], **_QUIET)
         self._compare(step)
@@ -371,6 +381,9 @@ class _Shown:
         for panel in self.panels:
             edited = panel.editor.edited(panel.edit, None, panel.outputs, trigger_mode="multiple", **_QUIET)
             self._compare(edited)
+            outputs, said = [*panel.outputs, *panel.strip.outputs], panel.strip.state
+            panel.strip.choice.input(partial(turns.choose, panel), [said, panel.strip.choice], outputs, **_QUIET)
+            panel.strip.button.click(partial(turns.go_on, panel), [said, panel.state], outputs, **_QUIET)
 
     @property
     def _states(self) -> list[gr.State]:
