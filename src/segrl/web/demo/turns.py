@@ -20,7 +20,11 @@ from segrl.web.errors import one_line
 if TYPE_CHECKING:
     from segrl.pipeline import Pipeline
     from segrl.result import Result
-    from segrl.web.demo.page import Asked, Panel
+
+Panel = Any
+"""`segrl.web.demo.page.Panel`, which holds a strip."""
+Asked = Any
+"""`segrl.web.demo.page.Asked`."""
 
 MOST = 4
 """Turns that a visitor can ask for at once."""
