@@ -86,14 +86,14 @@ def load(
 ) -> Pipeline:
     """A pipeline by names: a policy (`tiny`, a directory, a name on the hub) and a segmenter that fits it.
 
-    How a published checkpoint is asked and read is known by its name (`policies.published`), how one that segrl
-    trained stands beside its weights; about any other a line is logged that says what was assumed.
+    The settings of a published checkpoint are known by its name (`policies.published`), those of one that segrl
+    trained are in its segrl.json; for any other a warning says what was assumed.
     segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. max_new_tokens: without it
     `fitting_max_new_tokens`. device: of policy and segmenter, of each that runs here (`takes_device`).
-    reading: how answers are read; "strict" as training pays for them and the protocol counts them.
+    reading: how answers are parsed; "strict" as in training and in the evaluation protocol.
     policy_options: for instance `frame`, `input_wh`, `system`, `prompt_template`, `dtype` (`policies.loading.load`).
     Where the policy's authors take the best of SAM's three masks (`Published.best_of_three`), so does the segmenter.
-    Raises SegrlError with one line for anything that cannot be loaded.
+    Raises SegrlError for anything that cannot be loaded.
     """
     from segrl import segmenters
 

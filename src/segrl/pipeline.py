@@ -1,4 +1,4 @@
-"""Policy, answer format and segmenter as the one object that a user holds."""
+"""Policy, answer format and segmenter in one object: images and queries in, masks out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Opened = tuple[Image.Image | SegrlError, str]
 EMPTY_QUERY = DataError("the query is empty: say what to find")
 
 OPEN_PIXELS = 2**27
-"""Pixels of the images that are open at once (400 MB), whatever the batch."""
+"""Limit on the pixels of all images of a batch (400 MB)."""
 
 
 class Batch:
@@ -46,18 +46,18 @@ class Batch:
         self.size = size
 
     def took(self, pairs: int, seconds: float) -> None:
-        """Told how long a batch took."""
+        """Records the time of a batch."""
 
     def shrink(self, failed: int) -> None:
-        """Told that a batch of `failed` pairs did not fit."""
+        """Called when a batch of `failed` pairs did not fit."""
         self.size = max(1, failed // 2)
 
 
 class AutoBatch(Batch):
-    """Doubles for as long as that answers at least `GAIN` times as many pairs a second.
+    """Doubles the size while throughput grows by a factor of at least `GAIN`.
 
-    It begins with one pair, and never grows again once it has run out of memory. Another batch size
-    can change the last bit of a sum, and so now and then a word of an answer.
+    It begins with one pair, and does not grow any more after running out of memory. The batch size can change the
+    last bit of a sum, and so, rarely, a word of an answer.
     """
 
     LARGEST, GAIN = 64, 1.15
@@ -67,7 +67,7 @@ class AutoBatch(Batch):
         self._rate, self._grows = 0.0, True
 
     def took(self, pairs: int, seconds: float) -> None:
-        """See Batch. A batch that was not full teaches nothing."""
+        """See Batch. A batch that was not full is ignored."""
         if not self._grows or pairs < self.size:
             return
         rate = pairs / max(seconds, 1e-9)
@@ -131,7 +131,7 @@ class Pipeline:
     """Images and queries in, masks out. text_to_masks: any that reads this policy's texts (`make_text_to_masks`).
 
     An image is a path, the bytes of an image file, a PIL image, or an array `(H, W)` or `(H, W, 3)` of
-    uint8 in RGB order; addresses are never opened. Decoding is greedy, so the same call gives the same result.
+    uint8 in RGB order; URLs are never opened. Decoding is greedy, so the same call gives the same result.
     """
 
     def __init__(self, policy: Policy, text_to_masks: TextToMasks, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
@@ -141,18 +141,18 @@ class Pipeline:
     def segment(self, image: ImageLike, query: str, *, turns: int = 1) -> Result:
         """The answer to one query about one image. Raises DataError for an image that cannot be read.
 
-        turns: how often the policy may answer at most; after each it is shown its mask (`segrl.turns`), and
-        `result.turns` holds what stood after it.
+        turns: at most so many answers of the policy; after each it is shown its mask (`segrl.turns`), and
+        `result.turns` has the state after each.
         """
         return next(self.segment_many([(image, query)], turns=turns))
 
     def segment_many(
         self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: BatchSize = 1, turns: int = 1
     ) -> Iterator[Result]:
-        """A result for each (image, query), in order; `batch_size` pairs are open and answered at a time.
+        """A result for each (image, query), lazily and in order, `batch_size` pairs at a time.
 
-        turns: as in `segment`. "auto" looks for the fastest batch that fits (`batching.AutoBatch`). Raises what
-        `try_many` yields.
+        turns: as in `segment`. "auto" searches for the fastest batch size that fits (`AutoBatch`). Raises the errors
+        that `try_many` yields.
         """
         for result in self.try_many(pairs, batch_size=batch_size, turns=turns):
             if isinstance(result, SegrlError):
@@ -167,12 +167,12 @@ class Pipeline:
         pictures: PictureOptions = AS_IT_IS,
         turns: int = 1,
     ) -> Iterator[Result | SegrlError]:
-        """As `segment_many`, but an image that cannot be used gives its error in its place and stops nothing.
+        """As `segment_many`, but yields an error in place of the result of an image that cannot be used.
 
-        pictures: what the reader of image files is told, for instance which page.
+        pictures: options of the image reader, for instance which page.
 
-        DataError: it cannot be read. ModelError: alone it does not fit in the device's memory. Raised is
-        a ServerError that no other image would escape: the server is gone, or refuses the key.
+        DataError: the image cannot be read. ModelError: a batch of this image alone does not fit in the device's
+        memory. Raises a ServerError that concerns every image: no connection, or a refused key.
         """
         check_turns(self.policy, turns)
         batch = self._auto if batch_size == "auto" else Batch(batch_size)
@@ -182,15 +182,15 @@ class Pipeline:
             yield from (image if isinstance(image, SegrlError) else next(results) for image, _ in window)
 
     def stream(self, image: ImageLike, query: str) -> Stream:
-        """The same answer as `segment` gives, told while it is written."""
+        """As `segment`, with the text while it is generated."""
         return Stream(self, as_image(image), checked_query(query))
 
     def masks(self, image: ImageLike, prompts: Sequence[MaskPrompt], query: str = "") -> Result:
-        """The masks of boxes and points that somebody drew or edited, without asking the policy.
+        """The masks of given boxes and points, without the policy.
 
-        prompts: in original pixels, or without a frame, which then is meant; they are cut to the image,
-        and one whose box lies outside it makes the status BAD_VALUES. No prompts give no masks. A segmenter
-        of the SAM family encodes an image once: while it stays in the cache, further calls only decode.
+        prompts: in original pixels (also those without a frame); they are clipped to the image, and a box outside
+        it makes the status BAD_VALUES. No prompts give no masks. A segmenter of the SAM family encodes an image
+        once: while it is in the cache, further calls only decode.
         """
         opened_image = as_image(image)
         in_pixels = _in_pixels(prompts)
@@ -198,7 +198,7 @@ class Pipeline:
         return Result.of(opened_image, query, "", self.text_to_masks.masks([answer], [opened_image])[0])
 
     def _try(self, pairs: Sequence[Pair], batch: Batch, turns: int) -> list[Result | SegrlError]:
-        """Results in order. What fails or does not fit is halved until the one that cannot be used stands alone."""
+        """Results in order. A batch that fails or does not fit is halved until the failing pair is alone."""
         import torch
 
         if not pairs:
@@ -278,13 +278,13 @@ class Pipeline:
 
 
 class Stream(Iterator[str]):
-    """An answer while it is written: an iterator over pieces of the policy's text, and `result` at its end.
+    """An answer while it is generated: an iterator over pieces of the policy's text, and `result` at its end.
 
     stream = model.stream("photo.jpg", "the cup")
     for piece in stream: print(piece, end="")
     stream.result.masks
 
-    text: what was written so far. Use `close` (or let go of the stream) to end the work early.
+    text: the text so far. `close` (or deleting the stream) stops the generation.
     """
 
     def __init__(self, pipeline: Pipeline, image: Image.Image, query: str) -> None:
@@ -297,7 +297,7 @@ class Stream(Iterator[str]):
 
     @property
     def result(self) -> Result:
-        """The result; what is not written yet is waited for. Raises SegrlError for a stream that was closed early."""
+        """The result, after the rest of the text. Raises SegrlError for a stream that was closed early."""
         for _ in self:
             pass
         if self._result is None:
@@ -305,7 +305,7 @@ class Stream(Iterator[str]):
         return self._result
 
     def close(self) -> None:
-        """Ends the work; `result` stays what it is."""
+        """Stops the generation."""
         self._pieces.close()
 
     def _run(self) -> Generator[str, None, None]:

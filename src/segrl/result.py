@@ -1,4 +1,4 @@
-"""What a pipeline says about one image and one query, as pictures, masks and files."""
+"""The result of a pipeline for one image and one query, as masks, pictures and files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a pipeline says about one image and one query.
+    """The result for one image and one query.
 
     image: RGB as it was read. masks: `(N, H, W)` bool at the image's size, one per object found;
     N = 0 where nothing was found or the answer could not be read, and `status` tells which.
     answer: status, reasoning and mask prompts in original pixels. text: what the policy wrote.
-    scores: `(N,)` float32, the IoU that the segmenter itself expects of each mask (about 0 to 1; no
-    promise, and nothing about whether it is the right object); None from a segmenter that gives none
-    (GrabCut). hint: what looks wrong with the frame of the numbers (`coordinates.frame_hint`); "" where nothing does.
+    scores: `(N,)` float32, the IoU that the segmenter predicts for each mask (about 0 to 1, not
+    calibrated, and not whether it is the right object); None from a segmenter that predicts none
+    (GrabCut). hint: a warning if the numbers seem to be in another frame (`coordinates.frame_hint`), else "".
     turns: where it was asked for several turns, a result for each, with that turn's text and the answer and masks that
     stood after it; this result's own are those of the last that could be read. move: what such a turn did (an answer,
     further points, done, broken). n_tokens: tokens written, of all turns; 0 where nobody counted.
@@ -81,7 +81,7 @@ class Result:
 
     @property
     def repairs(self) -> tuple[str, ...]:
-        """What the lenient reading mended or left out, one line each; empty where the answer was as it should be."""
+        """What the lenient reading repaired or dropped, one line each; empty for a valid answer."""
         return self.answer.repairs
 
     @property

@@ -21,11 +21,11 @@ from segrl.types import UNKNOWN_FRAME, Answer, Frame, MaskPrompt, Reading
 
 
 class AnswerFormat(ABC):
-    """How a policy is asked and how it answers: text prompt ⇄ query, answer text ⇄ mask prompts.
+    """A text format: query → text prompt, and answer text ⇄ mask prompts.
 
-    name: as recipes write it. required_parts: the `Answer.parts` that an all-or-nothing `format`
-    reward asks for. system: the instruction that real models get as system prompt; empty where the
-    text prompt says everything. scans: what the lenient reading looks for, in this order; empty for a
+    name: its name in recipes. required_parts: the `Answer.parts` that the all-or-nothing `format`
+    reward requires. system: the instruction for real models as system prompt; empty if the
+    text prompt is complete. scans: what the lenient reading looks for, in this order; empty for a
     format that is only read strictly.
     """
 
@@ -51,23 +51,23 @@ class AnswerFormat(ABC):
 
     @abstractmethod
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
-        """The answer text for mask prompts in the policy's frame; none of them says "nothing there".
+        """The answer text for mask prompts in the policy's frame; no prompts mean "nothing there".
 
         Numbers are rounded as `round_prompt` does. Raises ValueError for what the format cannot
-        say, and for reasoning that holds think tags.
+        express, and for reasoning with think tags.
         """
 
     @abstractmethod
     def read(self, body: str, frame: Frame) -> Found:
-        """What stands in `body`, the text after the reasoning, by the strict rule. Never raises."""
+        """The strict parse of `body`, the text after the reasoning. Never raises."""
 
     def parse(
         self, text: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME, reading: Reading = "strict"
     ) -> Answer:
         """The answer in any `text`, with mask prompts in `frame`, in time linear in its length.
 
-        truncated: the completion was cut off at the token limit. reading: `lenient` also takes whole objects
-        out of broken or cut text, by `scans`; `Answer.repairs` says what was done. Never raises; a text that
+        truncated: the completion reached the token limit. reading: `lenient` also recovers complete objects
+        from broken or truncated text, by `scans`; `Answer.repairs` lists what was done. Never raises; a text that
         holds no usable answer gives a status that says why.
         """
         reasoning, body, has_think = split_reasoning(text)
