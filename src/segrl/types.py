@@ -2,7 +2,7 @@
 
     Example ──► policy ──► text ──► Answer(MaskPrompt, …) ──► Segmentation ──► Score
 
-All classes are frozen and checked when built. Nothing here imports torch when it is imported.
+All classes are frozen, and validated on construction. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Point = tuple[float, float]
 
 
 class Status(enum.Enum):
-    """Outcome of reading a completion, in the order in which the conditions are tested."""
+    """Outcome of parsing a completion, in the order in which the conditions are tested."""
 
     TRUNCATED = "truncated"
-    """The completion was cut off and holds no complete answer."""
+    """The completion was truncated before a complete answer."""
     NO_ANSWER = "no_answer"
     """No tags or list of the answer format."""
     BAD_SYNTAX = "bad_syntax"
-    """An answer is there, but unreadable."""
+    """An answer is present, but cannot be parsed."""
     BAD_VALUES = "bad_values"
-    """Readable, but not four finite numbers, an inverted box, labels outside {0, 1}, counts that differ."""
+    """Parsed, but not four finite numbers, an inverted box, labels outside {0, 1}, counts that differ."""
     NO_TARGET = "no_target"
     """The format's own way of saying that nothing in the image matches."""
     OK = "ok"
@@ -44,11 +44,11 @@ class Status(enum.Enum):
 
 
 Reading = Literal["strict", "lenient"]
-"""How an answer is read: to the letter of its format, as training pays for it, or for all that can be made of it."""
+"""How an answer is parsed: strictly, as in training and the evaluation protocol, or with recovery."""
 
 
 class FrameKind(enum.Enum):
-    """Which numbers a coordinate is written in."""
+    """What coordinates refer to."""
 
     ORIGINAL = "original"
     """Pixels of the original image."""
@@ -57,7 +57,7 @@ class FrameKind(enum.Enum):
     RELATIVE_1000 = "relative_1000"
     """0–1000 along each side, whatever the size."""
     UNKNOWN = "unknown"
-    """Read from a text without saying whose; every conversion refuses it."""
+    """Not known: parsed without a frame. Conversions raise FrameError."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ UNKNOWN_FRAME = Frame(FrameKind.UNKNOWN)
 
 @dataclass(frozen=True)
 class MaskPrompt:
-    """What a segmenter is asked: at most one box, and points with labels.
+    """The input of a segmenter: at most one box, and points with labels.
 
     box_xyxy: `(x1, y1, x2, y2)` in `frame`, exclusive maximum, x1 < x2 and y1 < y2; or None.
     points_xy: `(x, y)` each, in `frame`. labels: 1 (foreground) or 0 (background), one per point.
-    prior_logits: mask logits of an earlier turn, in the segmenter's own low resolution, or None.
+    prior_logits: mask logits of an earlier turn, at the segmenter's low resolution, or None.
     Raises ValueError for values that are not finite, inverted boxes, other labels, counts that
     differ, and a prompt with neither box nor points.
     """
@@ -136,16 +136,16 @@ class MaskPrompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a parse yields. Only an OK answer has prompts, and it has at least one.
+    """A parsed answer. Only an OK answer has prompts, at least one.
 
     reasoning: the text between the think tags (to the end of the text if they never close), stripped
     of surrounding space, or None without them.
-    detail: one line for a person about what is wrong; empty when nothing is.
-    parts: which parts of the format stood in the text and could be read (for instance
-    `{"think", "bbox", "points", "labels"}`); format rewards look here.
-    repairs: what a lenient reading mended or left out, one line each; empty where it changed nothing,
-    and always under the strict reading.
-    says_none: a failure whose text says in words that nothing is there ("There are no dogs in this image.").
+    detail: what is wrong, in one line; empty for a valid answer.
+    parts: the parts of the format that were present and valid (for instance
+    `{"think", "bbox", "points", "labels"}`), for format rewards.
+    repairs: what the lenient reading repaired or dropped, one line each; empty if it changed nothing,
+    and under the strict reading.
+    says_none: a failure whose text says in prose that nothing is there ("There are no dogs in this image.").
     """
 
     status: Status
@@ -163,12 +163,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One image with one request.
+    """One image with one query.
 
     image: RGB, EXIF orientation applied. query: the user's words. targets: `(N, H, W)` bool, one
-    mask per target at the image's size; N = 0 says "nothing there". ignore: `(H, W)` bool pixels
-    left out of every score, or None. tags: slices for the report, for instance
-    `{"kind": "position"}`. image_id: equal exactly for equal images.
+    mask per target at the image's size; N = 0 means "nothing there". ignore: `(H, W)` bool pixels
+    excluded from every score, or None. tags: slices for the report, for instance
+    `{"kind": "position"}`. image_id: equal if and only if the images are equal.
     """
 
     id: str
@@ -197,12 +197,12 @@ class Example:
 class Segmentation:
     """An answer and its masks: `(N, H, W)` bool at the original size, one per prompt; N = 0 without prompts.
 
-    `answer` is in original pixels and clipped to the image; its status may have become BAD_VALUES
-    where a box lies outside the image. scores: `(N,)` float32, the IoU that the segmenter itself
-    expects of each mask (about 0 to 1, unchecked); None from a segmenter that expects nothing.
-    written: the answer in the policy's own frame, as it was parsed; None where nothing was parsed.
-    logits: `(N, h, w)` float32, what a later turn gives the segmenter as `prior_logits`; None where nobody asked
-    for them, and from a segmenter that takes none.
+    `answer` is in original pixels and clipped to the image; its status is BAD_VALUES
+    if a box lies outside the image. scores: `(N,)` float32, the IoU that the segmenter
+    predicts for each mask (about 0 to 1, not clamped); None from a segmenter that predicts none.
+    written: the answer as it was parsed, in the policy's frame; None if nothing was parsed.
+    logits: `(N, h, w)` float32, the `prior_logits` of a later turn; None if they were not requested,
+    and from a segmenter that takes none.
     """
 
     answer: Answer

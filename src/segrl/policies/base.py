@@ -1,6 +1,6 @@
-"""What every policy is: images and text prompts in, texts out; and the seeds that sampling draws with.
+"""The interface of policies, images and text prompts in, texts out, and the seeds of sampling.
 
-A seed names a request by its content, so that a draw does not depend on what is generated beside it.
+A seed is derived from the request's content, so that a sample does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Completion:
     """One generated text.
 
-    text: special tokens kept; the end-of-sequence token and padding cut; an opening <think> that
-    the chat template wrote stands in front. truncated: generation stopped without an
+    text: special tokens kept; the end-of-sequence token and padding removed; begins with an opening <think> that
+    the chat template wrote. truncated: generation stopped without an
     end-of-sequence token. n_tokens: tokens generated, the end token counted. seconds: wall time of
-    its batch divided by the completions in it, so that the sum over completions is the time spent.
+    its batch divided by the batch size, so that the sum over completions is the total time.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Completion:
 class Policy(Protocol):
     """A model that reads an image and a text prompt and writes an answer.
 
-    answer_format: the format that this policy writes unless the user says otherwise.
+    answer_format: the default format of this policy.
     """
 
     answer_format: str
@@ -102,18 +102,18 @@ class ConversingPolicy(Policy, Protocol):
 
 @runtime_checkable
 class StreamingPolicy(Policy, Protocol):
-    """A policy whose text can be read while it is written."""
+    """A policy that can stream its text."""
 
     def stream(self, image: Image.Image, prompt: str, *, max_new_tokens: int) -> Generator[str, None, Completion]:
-        """Pieces of the greedy completion's text, which joined are its text; returns the completion.
+        """Yields the greedy completion's text in pieces; returns the completion.
 
-        Closing the generator ends the work.
+        Closing the generator stops the generation.
         """
         ...
 
 
 def stream(policy: Policy, image: Image.Image, prompt: str, *, max_new_tokens: int) -> Generator[str, None, Completion]:
-    """`StreamingPolicy.stream`; a policy that cannot stream gives its whole text as one piece."""
+    """`StreamingPolicy.stream`; a policy that cannot stream yields its text as one piece."""
     if isinstance(policy, StreamingPolicy):
         return (yield from policy.stream(image, prompt, max_new_tokens=max_new_tokens))
     ((completion,),) = policy.generate([image], [prompt], max_new_tokens=max_new_tokens)
@@ -122,14 +122,14 @@ def stream(policy: Policy, image: Image.Image, prompt: str, *, max_new_tokens: i
 
 
 def request_seed(seed: int, prompt: str, image: Image.Image) -> int:
-    """63 bits that name a request by its content under a user's seed."""
+    """63 bits derived from the user's seed and the content of a request."""
     digest = hashlib.sha256(f"{seed} {image.size} {prompt}".encode(errors="surrogatepass"))
     digest.update(image.tobytes())
     return _bits(digest.digest())
 
 
 def sample_seed(request: int, occurrence: int, sample: int) -> int:
-    """63 bits that name one draw for a request; `occurrence` counts equal requests in one call."""
+    """63 bits for one sample of a request; `occurrence` counts equal requests in one call."""
     return _bits(hashlib.sha256(f"{request} {occurrence} {sample}".encode()).digest())
 
 

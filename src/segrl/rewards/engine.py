@@ -1,4 +1,4 @@
-"""Texts in, rewards out: masks and scores are computed once per batch and shared by all terms."""
+"""Texts → rewards: masks and scores are computed once per batch and shared by all terms."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Values = list[float | None]
 
 @dataclass(frozen=True)
 class Completions:
-    """A batch of completions with what they answer; all sequences are parallel.
+    """A batch of completions with their examples; all sequences are parallel.
 
     texts: completions as `segrl.policies.read_completion` yields them. images: the original
-    pictures. image_ids: equal exactly for equal images. targets: `(N, H, W)` bool each. ignores:
+    pictures. image_ids: equal if and only if the images are equal. targets: `(N, H, W)` bool each. ignores:
     `(H, W)` bool or None each. queries: the users' words. conversations: what the texts are the last of, where
     each is a conversation of turns that was read already.
     """

@@ -26,7 +26,7 @@ class ScoredTurn:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A completion with its answer, masks and scores: what a reward term is given.
+    """A completion with its answer, masks and scores: the argument of a reward term.
 
     Arrays are numpy's, bool, at the size of the original image, (0, 0) the top-left pixel; numbers of the answer
     are original pixels, clipped to the image.

@@ -1,7 +1,7 @@
 """Reward terms: small pure functions from a rollout to a number.
 
-`None` says that a term does not apply to a rollout; 0 that the policy tried and failed; a fault of
-our own raises. Each term is largest for the perfect mask, and an empty mask never beats it.
+`None` means that a term does not apply to a rollout, 0 that the policy failed. Each term is largest for the perfect
+mask, and an empty mask never beats it.
 
 Terms over several objects match the answer's masks or boxes with the targets one to one: the matching with the
 highest sum (Hungarian algorithm), divided by the larger of the two counts, so that a missing object and a

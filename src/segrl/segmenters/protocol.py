@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Embedding:
     """One encoded image: its original size and the tensors that the segmenter decodes from.
 
-    Only the segmenter that made it can read the tensors.
+    The tensors are specific to the segmenter.
     """
 
     image_hw: tuple[int, int]
@@ -51,12 +51,12 @@ class Segmenter(Protocol):
 
 @runtime_checkable
 class ScoringSegmenter(Segmenter, Protocol):
-    """A segmenter that says how good it expects its masks to be."""
+    """A segmenter that predicts the quality of its masks."""
 
     def decode_scored(
         self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """`decode` with the IoU that the segmenter expects of each mask: float32 `(n_i,)`, about 0 to 1."""
+        """`decode` with the IoU that the segmenter predicts for each mask: float32 `(n_i,)`, about 0 to 1."""
         ...
 
 
@@ -64,8 +64,8 @@ class ScoringSegmenter(Segmenter, Protocol):
 class Decoded:
     """What one decode gives for n prompts of one image.
 
-    masks: bool `(n, H, W)`. scores: float32 `(n,)`, the expected IoU; None from a segmenter that expects nothing.
-    logits: float32 `(n, h, w)`, what a later turn gives as `prior_logits`; None where nobody asked for them.
+    masks: bool `(n, H, W)`. scores: float32 `(n,)`, the predicted IoU; None from a segmenter that predicts none.
+    logits: float32 `(n, h, w)`, the `prior_logits` of a later turn; None if they were not requested.
     """
 
     masks: torch.Tensor
