@@ -14,7 +14,7 @@ JOBS ?= auto
 SHARED_OUT := -n $(JOBS) --dist loadfile
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart unit test test-long check attack audit proof segmenter bench docs clean
+.PHONY: help install quickstart unit test test-long check attack audit proof segmenter bench gpu-check docs clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
@@ -26,6 +26,7 @@ help:
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
 	@echo 'make segmenter    the tiny segmenter from nothing, on DUTS=FOLDER: hours; started again, it goes on'
 	@echo 'make bench        the speed of the mask reward and of the update beside the plain path: writes bench/*.json'
+	@echo 'make gpu-check    what segrl does on this GPU, in at most 8 minutes: writes docs/gpu.md'
 	@echo 'make docs         the documentation as a site in site/, for any browser, without a network'
 	@echo 'make install      the environment in .venv alone'
 
@@ -78,6 +79,10 @@ bench: install
 	$(VENV)/bin/python bench/run.py
 	$(VENV)/bin/python bench/update.py
 	$(VENV)/bin/python bench/cpu.py
+
+# Needs CUDA, and no download.
+gpu-check: install
+	$(VENV)/bin/python bench/gpu_check.py
 
 # Pages under reference/ are made from the code.
 docs: install

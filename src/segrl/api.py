@@ -46,7 +46,8 @@ def evaluate(policy: str, dataset: str, out: Path | str, *, processes: int = 1, 
     `segmenter="grabcut"`. Raises SegrlError, also for a setting that there is not.
     """
     from segrl import datasets
-    from segrl.evaluation import EvalDir, EvalSettings, run, run_on_processes
+    from segrl.evaluation import EvalDir, EvalSettings, run, run_on
+    from segrl.jobs import Processes
     from segrl.text import check_options
 
     check_options("an evaluation", EvalSettings, settings)
@@ -56,7 +57,7 @@ def evaluate(policy: str, dataset: str, out: Path | str, *, processes: int = 1, 
     if processes == 1:
         run(chosen, directory.path)
     else:
-        run_on_processes(chosen, directory.path, processes)
+        run_on(chosen, directory.path, Processes(processes))
     if not directory.has_page:
         keep_pictures(directory.path, datasets.load(chosen.dataset, **chosen.dataset_options))
         write_page(directory.path)

@@ -23,9 +23,10 @@ from segrl.evaluation import (
     compare_runs,
     read_jsonl,
     run,
-    run_on_processes,
+    run_on,
 )
 from segrl.evaluation.run_dir import open_journal, read_journal
+from segrl.jobs import Processes
 from segrl.reporting.evaluation import write_evaluation
 
 N = 40
@@ -321,7 +322,7 @@ def test_killed_at_random_it_ends_as_if_undisturbed(whole, tmp_path):
 def test_two_processes_give_what_one_gives(whole, tmp_path):
     settings, directory = whole
     told: list[int] = []
-    assert run_on_processes(settings, tmp_path, 2, lambda records, finished, total: told.append(finished))
+    assert run_on(settings, tmp_path, Processes(2), lambda records, finished, total: told.append(finished))
     assert same_result(EvalDir(tmp_path), directory)
     assert told[-1] == N
     assert json.loads((tmp_path / "summary.json").read_text())["speed"]["processes"] == 2
@@ -332,4 +333,4 @@ def test_an_error_in_a_process_is_told_in_its_words(whole, tmp_path):
     script = tmp_path / "script.jsonl"
     script.write_text('{"id": "e0", "text": "a"}\n')
     with pytest.raises(SegrlError, match="no text for the example"):
-        run_on_processes(dataclasses.replace(settings, texts=str(script)), tmp_path / "run", 1)
+        run_on(dataclasses.replace(settings, texts=str(script)), tmp_path / "run", Processes(1))

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[2] / "bench" / "run.py"
 
 
@@ -55,3 +57,29 @@ def test_a_step_by_compute_type_in_short(tmp_path):
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "cpu.json").read_text())["rows"]
     assert row["seconds"] >= row["rollout"] + row["reward"] + row["update"] > 0
+
+
+def test_the_check_of_a_gpu_in_short(tmp_path):
+    script = str(BENCH.with_name("gpu_check.py"))
+    done = subprocess.run(
+        [sys.executable, script, "--short", "--out", str(tmp_path)], capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "gpu.md").read_text()
+    for told in (
+        "gIoU before and after",
+        "the reward's share of the step",
+        "mean IoU of the masks",
+        "over plain TRL's",
+    ):
+        assert told in page
+
+
+def test_the_check_of_a_gpu_needs_one():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = subprocess.run([sys.executable, str(BENCH.with_name("gpu_check.py"))], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1

@@ -44,6 +44,10 @@ KeyValues = Annotated[
 Texts = Annotated[Path | None, typer.Option(metavar="FILE", help='For scripted: JSON lines {"id": …, "text": …}.')]
 Format = Annotated[str | None, typer.Option(metavar="F", help="Read answers in this format.")]
 Processes = Annotated[int, typer.Option(min=1, help="Processes; the numbers are those of one.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="On a Ray cluster, an actor per GPU: auto, HOST:PORT, or local."),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at once; above 1 answers may change.")]
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
@@ -69,6 +73,7 @@ def evaluate(
     texts: Texts = None,
     answer_format: Format = None,
     processes: Processes = 1,
+    ray: Ray = None,
     batch_size: BatchSize = 1,
     max_new_tokens: MaxNewTokens = None,
     samples: Samples = 1,
@@ -99,7 +104,7 @@ def evaluate(
     )
     out = out or _default_out(settings)
     check_policy(out, policy, evaluated=False)
-    _measure(settings, out, processes)
+    _measure(settings, out, processes, ray)
 
 
 def _sorted_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -116,18 +121,19 @@ def _default_out(settings: EvalSettings) -> Path:
     return Path("runs/eval") / "-".join(re.sub(r"[^\w.+]+", "_", name) for name in names)
 
 
-def _measure(settings: EvalSettings, out: Path, processes: int) -> None:
+def _measure(settings: EvalSettings, out: Path, processes: int, ray: str | None) -> None:
     """Runs the evaluation and shows what came of it."""
     from rich.console import Console
 
     from segrl.errors import quieten
-    from segrl.evaluation import EvalDir, Share, run, run_on_processes
+    from segrl.evaluation import EvalDir, Share, run, run_on
     from segrl.evaluation.result import summary_of
+    from segrl.jobs.cluster import executor
 
     quieten()
     share, watch = Share.of_environment(), watch_evaluation(Console(), "evaluated")
-    if processes > 1 and share.world == 1:
-        finished = run_on_processes(settings, out, processes, watch)
+    if ray is not None or (processes > 1 and share.world == 1):
+        finished = run_on(settings, out, executor(processes, ray), watch)
     else:
         finished = run(settings, out, share=share, on_window=watch)
     if not finished:

@@ -33,7 +33,8 @@ Photos = Annotated[
     list[str],
     typer.Argument(
         metavar="PHOTOS...",
-        help="Images, folders, patterns, or CSV/JSONL with image and query; - is one image on standard input.",
+        help="Images, folders, patterns, or CSV/JSONL with image and query; - is one image on standard input; "
+        ".parquet, WebDataset's .tar or hub:NAME@SPLIT: answers in shards.",
     ),
 ]
 Out = Annotated[
@@ -82,6 +83,10 @@ BatchSizeText = Annotated[str, typer.Option(metavar="N|auto", help="Queries answ
 ProcessCount = Annotated[
     str, typer.Option(metavar="N|auto", help="Processes that share the work; auto: one for each GPU.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="On a Ray cluster, answers in shards: auto, HOST:PORT, or local."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … [default: the first GPU, or the CPU].")]
 
 
@@ -107,6 +112,7 @@ def segment(
     prune: Prune = False,
     batch_size: BatchSizeText = "auto",
     processes: ProcessCount = "1",
+    ray: Ray = None,
     device: Device = None,
 ) -> None:
     """Find what a sentence says in pictures and write masks. The same command goes on after an interruption.
@@ -114,12 +120,9 @@ def segment(
     Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
     """
     from segrl.images import PictureOptions
-    from segrl.loading import fitting_segmenter
 
-    model: dict[str, Any] = {"segmenter": segmenter or ("tiny" if prompts is not None else fitting_segmenter(policy))}
-    if prompts is None:
-        model |= {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens}
-        model |= {"reading": "strict" if strict else "lenient", **({"base": base} if base is not None else {})}
+    options = {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens, "base": base}
+    model = _model(segmenter, None if prompts is not None else options, strict)
     pictures = PictureOptions(page=page, max_megapixels=max_megapixels)
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
@@ -128,9 +131,10 @@ def segment(
     if out is None:
         raise _wrong("say where masks go: --out DIR")
     from segrl.exports import Style
-    from segrl.folder_job import Plan, fingerprint
+    from segrl.folder_job import Plan, fingerprint, is_sharded
 
-    inputs = _inputs(photos, query or [], out, limit, prompts)
+    in_shards = ray is not None or any(map(is_sharded, photos))
+    inputs = None if in_shards else _inputs(photos, query or [], out, limit, prompts)
     plan = Plan(
         out,
         tuple(chosen if formats else ["coco", "png", *chosen]),
@@ -140,19 +144,60 @@ def segment(
         min_area=min_area,
         prompts=None if prompts is None else fingerprint(prompts),
         turns=turns,
+        queries=tuple(query or ()),
     )
-    _segment(inputs, plan, model, _processes(processes), prune)
+    if inputs is not None:
+        return _segment(inputs, plan, model, _processes(processes), prune)
+    _check_shards({"--format": formats, "--prompts": prompts, "--prune": prune, "--overlay": overlay})
+    _segment_shards(photos, plan, limit, _processes(processes), ray)
+
+
+def _model(segmenter: str | None, policy: Mapping[str, Any] | None, strict: bool) -> dict[str, Any]:
+    """Options of `loading.load`. policy: its own, None where boxes and points are given."""
+    from segrl.loading import fitting_segmenter
+
+    if policy is None:
+        return {"segmenter": segmenter or "tiny"}
+    own = {key: value for key, value in policy.items() if key != "base" or value is not None}
+    reading = "strict" if strict else "lenient"
+    return {"segmenter": segmenter or fitting_segmenter(policy["policy"]), **own, "reading": reading}
 
 
 def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: int, prunes: bool) -> None:
     from segrl.cli.segment_view import View
     from segrl.folder_job import segment_photos
-    from segrl.jobs.workers import executor
+    from segrl.jobs.cluster import executor
 
     view = View(plan.out)
     view.announce(inputs, model)
     with view:
         summary = segment_photos(inputs.jobs, plan, executor=executor(processes), on_image=view.on_image, prunes=prunes)
+    view.show(summary)
+    if summary.broken:
+        raise typer.Exit(1)
+
+
+def _check_shards(others: Mapping[str, Any]) -> None:
+    for option, value in others.items():
+        if value:
+            raise _wrong(f"{option} does not go with shards, which are parquet files with all of an answer")
+
+
+def _segment_shards(photos: Sequence[str], plan: Plan, limit: int | None, processes: int, ray: str | None) -> None:
+    """Of parquet files, WebDataset's and the hub's, and on a cluster of pictures, too."""
+    import dataclasses
+
+    from segrl.cli.segment_view import View
+    from segrl.folder_job import find_shards, segment_shards
+    from segrl.jobs.cluster import executor
+
+    if not plan.queries:
+        raise _wrong("say what to find: --query")
+    plan = dataclasses.replace(plan, out=plan.out.absolute(), formats=())
+    shards = find_shards(photos, leave_out=plan.out, limit=limit)
+    view = View(plan.out, "shards")
+    with view:
+        summary = segment_shards(shards, plan, executor=executor(processes, ray), on_shard=view.on_image)
     view.show(summary)
     if summary.broken:
         raise typer.Exit(1)

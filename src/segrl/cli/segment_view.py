@@ -32,15 +32,16 @@ WHAT_IT_IS = {
     "label-studio": "tasks with polygons to correct in Label Studio, and the interface for them",
     "cutout": "what was found, on a transparent ground",
     "overlay": "what was found, drawn over the pictures",
+    "shards": "parquet files, a row for each picture and query, masks as COCO's run lengths",
 }
 
 
 class View:
     """Everything that is printed; a context manager around the work, so that the bar ends with it."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, noun: str = "images") -> None:
         self._out, self._console = out, Console(highlight=False)
-        self._progress = Progress("images")
+        self._progress = Progress(noun)
 
     def announce(self, inputs: Inputs, model: Mapping[str, Any]) -> None:
         """What is about to be done, and what a newcomer must know before reading the result."""

@@ -1,6 +1,6 @@
 """A policy measured on a data set: records, metrics with intervals, comparisons; in directories that can be resumed.
 
-EvalSettings, run         a whole evaluation in a directory; run_on_processes by several processes
+EvalSettings, run         a whole evaluation in a directory; run_on by several processes or a cluster
 Loaded, load              what settings name, loaded; `run` takes it too
 evaluate                  examples → records, without a file
 EvalRecord, read_jsonl    one answered and scored example, and a file of them
@@ -16,7 +16,7 @@ from segrl.evaluation.inference import Decoding
 from segrl.evaluation.measures import pointing
 from segrl.evaluation.overlap import Overlap
 from segrl.evaluation.records import EvalRecord, read_jsonl, write_jsonl
-from segrl.evaluation.run import OnWindow, Share, evaluate, run, run_on_processes, write_evaluation
+from segrl.evaluation.run import OnWindow, Share, evaluate, run, run_on, write_evaluation
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 
@@ -40,7 +40,7 @@ __all__ = [
     "pointing",
     "read_jsonl",
     "run",
-    "run_on_processes",
+    "run_on",
     "write_evaluation",
     "write_jsonl",
 ]

@@ -27,7 +27,7 @@ from segrl.evaluation.result import write_result
 from segrl.evaluation.run_dir import LONG_PATIENCE_S, EvalDir, merge_journal, open_journal, remove_journal
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
 from segrl.files import append_rows
-from segrl.jobs import Executor, InProcess, Journal, Processes, WorkerDied, WorkerInfo, locked
+from segrl.jobs import Executor, InProcess, Journal, WorkerDied, WorkerInfo, locked
 from segrl.jobs.workers import Work
 from segrl.masks import to_rle
 from segrl.policies import MAX_NEW_TOKENS
@@ -78,16 +78,14 @@ def run(
     return finish(directory)
 
 
-def run_on_processes(
-    settings: EvalSettings, out: Path | str, processes: int, on_window: OnWindow | None = None
-) -> bool:
-    """`run` by that many processes, each on its own GPU where there are several; the result is that of one.
+def run_on(settings: EvalSettings, out: Path | str, executor: Executor, on_window: OnWindow | None = None) -> bool:
+    """`run` by several processes of this machine or a cluster, each on its own GPU; the result is that of one.
 
     Raises SegrlError with what the first process that failed says. If this process dies, so do they.
     """
     directory = EvalDir(Path(out))
-    work = partial(_answered, evaluation=settings, out=directory.path, share=None)
-    _answer(directory, Share(), Processes(processes), work, on_window)
+    work = partial(_answered, evaluation=settings, out=directory.path.absolute(), share=None)
+    _answer(directory, Share(), executor, work, on_window)
     return finish(directory)
 
 

@@ -139,7 +139,7 @@ def _written(
     if len(found) < len(results):
         return about(task.image, str(next(error for error in results if isinstance(error, SegrlError))))
     record = exports.record(str(task.image), found, file_name=task.file_name, name=task.name, file=state)
-    record = dataclasses.replace(record, answers=tuple(_large(one, plan.min_area) for one in record.answers))
+    record = dataclasses.replace(record, answers=tuple(large(one, plan.min_area) for one in record.answers))
     old = task.old
     if old is not None:
         record = dataclasses.replace(record, answers=old.answers + record.answers)
@@ -147,7 +147,7 @@ def _written(
     return write(record, writers, new) or record
 
 
-def _large(found: Found, min_area: int) -> Found:
+def large(found: Found, min_area: int) -> Found:
     """The answer without objects of fewer pixels than that."""
     kept = [i for i, rle in enumerate(found.masks) if not min_area or from_rle(rle).sum() >= min_area]
     if len(kept) == len(found.masks):

@@ -2,6 +2,7 @@
 
     journal.py    what is finished: an append-only file of rows, the settings it was made with, one writer at a time
     workers.py    tasks → results, in this process or in several
+    cluster.py    the same on a Ray cluster
     progress.py   a bar on a terminal, a line now and then elsewhere
 
 Folder segmentation, evaluation and `segrl data reason` stand on it.

@@ -7,7 +7,7 @@
     for task, result in Processes(2).run(tasks, work): ...
 
 Tasks are taken when a worker asks for the next one, so `tasks` may be lazy, and nothing of it is taken before the
-first worker has loaded what it needs. A cluster is a third `Executor`.
+first worker has loaded what it needs. `jobs.cluster` is a third `Executor`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
@@ -30,7 +31,7 @@ from segrl.errors import SegrlError, quieten
 T = TypeVar("T")
 R = TypeVar("R")
 
-_WANTS, _DONE, _FAILED = "wants", "done", "failed"
+WANTS, DONE, FAILED = "wants", "done", "failed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,25 +100,27 @@ class Processes:
     def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | WorkerDied]]:
         """See Executor."""
         context = multiprocessing.get_context("spawn")
-        workers: dict[Connection, _Worker] = {}
+        workers: dict[Connection, Worker] = {}
+        processes: list[BaseProcess] = []
         try:
             for number in range(self.count):
                 here, there = context.Pipe()
                 process = context.Process(target=_work, args=(there, work, WorkerInfo(number, self.count)), daemon=True)
                 process.start()
                 there.close()  # so that a process that dies is noticed
-                workers[here] = _Worker(process, here)
-            yield from _hand_out(iter(tasks), workers.copy())
+                workers[here] = Worker(here, partial(_ended, process))
+                processes.append(process)
+            yield from hand_out(iter(tasks), workers, wait)
         finally:
-            for worker in workers.values():
-                worker.pipe.close()
-                worker.process.terminate()
-                worker.process.join()
+            for here, started in zip(workers, processes, strict=False):
+                here.close()
+                started.terminate()
+                started.join()
 
 
-def executor(processes: int) -> Executor:
-    """This process for 1, else that many."""
-    return Processes(processes) if processes > 1 else InProcess()
+def _ended(process: BaseProcess) -> str:
+    process.join()
+    return f"the process that worked on it ended with status {process.exitcode} (out of memory?)"
 
 
 def gpu_count() -> int:
@@ -127,16 +130,29 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
+class Pipe(Protocol):
+    """One end of what leads to a worker; `multiprocessing`'s, or a cluster's."""
+
+    def send(self, message: Any, /) -> None:
+        """Raises OSError where nobody is there."""
+        ...
+
+    def recv(self) -> Any:
+        """Raises EOFError or OSError where nobody is there."""
+        ...
+
+
 @dataclasses.dataclass
-class _Worker:
-    process: BaseProcess
-    pipe: Connection
+class Worker:
+    """One of those that tasks are handed to. ended: how it ended, once its pipe is broken."""
+
+    pipe: Pipe
+    ended: Callable[[], str]
     open_tasks: deque[Any] = dataclasses.field(default_factory=deque)
 
     def lost(self) -> Iterator[tuple[Any, WorkerDied]]:
         """The tasks that nobody answers any more."""
-        self.process.join()
-        why = WorkerDied(f"the process that worked on it ended with status {self.process.exitcode} (out of memory?)")
+        why = WorkerDied(self.ended())
         yield from ((task, why) for task in self.open_tasks)
 
     def answer(self, tasks: Iterator[Any]) -> bool:
@@ -152,11 +168,17 @@ class _Worker:
         return task is not None
 
 
-def _hand_out(tasks: Iterator[Any], workers: dict[Connection, _Worker]) -> Iterator[tuple[Any, Any]]:
-    all_begun = False
+def hand_out(
+    tasks: Iterator[Any], workers: Mapping[Any, Worker], ready: Callable[[list[Any]], Iterable[Any]]
+) -> Iterator[tuple[Any, Any]]:
+    """(task, result or WorkerDied) as workers, by their pipes, ask for tasks and answer them.
+
+    ready: waits for pipes that have something to say, or have broken, and gives them. Raises SegrlError for what a
+    worker says that it cannot do, and where all of them end before every task has begun.
+    """
+    workers, all_begun = dict(workers), False
     while workers:
-        for pipe in wait(list(workers)):
-            assert isinstance(pipe, Connection)
+        for pipe in ready(list(workers)):
             worker = workers[pipe]
             try:
                 kind, *content = pipe.recv()
@@ -164,9 +186,9 @@ def _hand_out(tasks: Iterator[Any], workers: dict[Connection, _Worker]) -> Itera
                 del workers[pipe]
                 yield from worker.lost()
                 continue
-            if kind == _FAILED:
+            if kind == FAILED:
                 raise SegrlError(content[0])
-            if kind == _DONE:
+            if kind == DONE:
                 yield worker.open_tasks.popleft(), content[0]
             else:
                 all_begun = not worker.answer(tasks)
@@ -174,22 +196,27 @@ def _hand_out(tasks: Iterator[Any], workers: dict[Connection, _Worker]) -> Itera
         raise SegrlError("all worker processes ended before all tasks were started: see their output")
 
 
-def _work(pipe: Connection, work: Work[Any, Any], worker: WorkerInfo) -> None:
-    """What a process does until there is no task left, or nobody to report to."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+def serve(pipe: Pipe, work: Work[Any, Any], worker: WorkerInfo) -> None:
+    """The other end of `hand_out`: answers until there is no task left, or nobody to report to."""
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            _settle_in(worker)
             for result in work(_asked_for(pipe), worker):
-                pipe.send((_DONE, result))
+                pipe.send((DONE, result))
         except SegrlError as error:
-            pipe.send((_FAILED, str(error)))
+            pipe.send((FAILED, str(error)))
 
 
-def _asked_for(pipe: Connection) -> Iterator[Any]:
+def _work(pipe: Connection, work: Work[Any, Any], worker: WorkerInfo) -> None:
+    """What a process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _settle_in(worker)
+    serve(pipe, work, worker)
+
+
+def _asked_for(pipe: Pipe) -> Iterator[Any]:
     while True:
-        pipe.send((_WANTS,))
+        pipe.send((WANTS,))
         task = pipe.recv()
         if task is None:
             return

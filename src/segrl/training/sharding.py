@@ -96,6 +96,9 @@ def finish(trainer: Any) -> None:
         )
     if config.fsdp:
         trainer.model._is_fsdp_managed_module = True  # `generate` looks for it, and only then waits for the slowest
+    elif config.deepspeed and config.hf_deepspeed_config.is_zero3():
+        inner = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
+        inner._weight_conversions = []  # else transformers saves under names that belong to no layout
 
 
 def own_part(parameter: Any) -> Any:
