@@ -29,7 +29,7 @@ from segrl.files import read_rows, write_atomically
 from segrl.memory_estimate import needs, setting_of
 from segrl.memory_estimate.dimensions import POLICIES, PolicyModel, Vision, transformers_config
 from segrl.memory_estimate.estimate import GB, peak
-from segrl.tiny import tokenizer as tiny_tokenizer
+from segrl.tiny.model import build_tokenizer
 from segrl.training import Recipe, load_recipe, train
 from segrl.types import UNKNOWN_FRAME, Answer, Frame, Reading, Status
 
@@ -115,7 +115,7 @@ def save_policy(directory: Path, size: PolicyModel) -> None:
     """A Qwen2.5-VL of that size with random weights in bfloat16, and a small tokenizer."""
     import transformers as t
 
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     tokenizer.model_max_length = 32_768
     ids = {f"{name}_token_id": f"<|{name}|>" for name in ("vision_start", "vision_end")}
     ids |= {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}

@@ -43,7 +43,7 @@ def main() -> None:
 def write_page(out: Path, overrides: Sequence[str], page: Path) -> None:
     """The table, from the records of the run in `out` and the baselines."""
     from segrl import datasets
-    from segrl.training.stages import load_stages
+    from segrl.training.recipe import load_stages
 
     recipe = load_stages(RECIPE, overrides)[-1].recipe
     assert recipe.evaluation is not None  # people.yaml measures

@@ -16,7 +16,7 @@ from typing import Any
 
 from segrl.tiny import policy_dir
 from segrl.tiny.queries import KINDS, UNDERSTOOD
-from segrl.training.stages import load_stages
+from segrl.training.recipe import load_stages
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny_cold_start.yaml"
 HELD_OUT: dict[str, Any] = {"n": 420, "seed": 9002, "kinds": [kind for kind in KINDS if kind != "count"]}

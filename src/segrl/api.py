@@ -30,7 +30,7 @@ def train(
     one per GPU. Returns the last stage's report, summary and policy. Raises SegrlError.
     """
     from segrl.experiment import improve
-    from segrl.training.stages import load_stages
+    from segrl.training.recipe import load_stages
 
     model: Path | None = None
     for stage in load_stages(Path(recipe), overrides):

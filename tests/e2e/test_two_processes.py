@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from segrl.cli.app import app
 from segrl.files import read_rows
+from segrl.training.checkpoints import Pictures
 from segrl.training.distributed import command
-from segrl.training.pictures import Pictures
 
 SCRIPT = Path(__file__).parents[1] / "support" / "two_processes.py"
 CLOSE = 1e-4

@@ -25,8 +25,7 @@ from segrl.memory_estimate.estimate import GB, TRL, adapter_parameters, fits, pe
 from segrl.memory_estimate.suggestions import CHANGES, _all, _sharding
 from segrl.policies import PUBLISHED as TABLE
 from segrl.tiny.model import build
-from segrl.training.recipe import load_recipe
-from segrl.training.stages import load_stages
+from segrl.training.recipe import load_recipe, load_stages
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 # The policy of photographs.yaml is a directory that a script makes first.

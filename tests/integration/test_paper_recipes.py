@@ -12,8 +12,7 @@ import pytest
 from segrl import answers, datasets
 from segrl.errors import RecipeError
 from segrl.training.options import adapters, build_config
-from segrl.training.recipe import load_recipe, parse_recipe
-from segrl.training.stages import Stage, load_stages
+from segrl.training.recipe import Stage, load_recipe, load_stages, parse_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
 

@@ -243,9 +243,9 @@ def tiny_qwen2_5_vl():
     """A freshly initialised Qwen2.5-VL and its processor, which shows at most 16 patches of 28 pixels."""
     import transformers as t
 
-    from segrl.tiny import tokenizer as tiny_tokenizer
+    from segrl.tiny.model import build_tokenizer
 
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     pixels = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16}
     processor = t.Qwen2_5_VLProcessor(
         image_processor=t.Qwen2VLImageProcessor(size=pixels),

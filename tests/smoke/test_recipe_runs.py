@@ -14,8 +14,7 @@ from segrl.files import read_rows
 from segrl.policies import read_settings
 from segrl.training import train
 from segrl.training.checkpoints import RunDir
-from segrl.training.recipe import Recipe
-from segrl.training.stages import load_stages
+from segrl.training.recipe import Recipe, load_stages
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
 

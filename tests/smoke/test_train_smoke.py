@@ -206,7 +206,7 @@ def test_every_phase_is_timed_and_trackers_get_it(policy, tmp_path):
 def test_pictures_of_the_logged_groups_are_kept(policy, tmp_path):
     result = train(parse_recipe(grpo(policy)), tmp_path / "run", say=quiet, progress=False)
 
-    from segrl.training.pictures import Pictures
+    from segrl.training.checkpoints import Pictures
 
     for group in read_rows(result.rollouts_path):
         assert Pictures(tmp_path / "run" / "pictures").open(group["image_id"]).size == (112, 112)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from random_weights import randomise
 
-from segrl.tiny import tokenizer as tiny_tokenizer
+from segrl.tiny.model import CHAT_TEMPLATE, build_tokenizer
 
 SIZE = {"hidden_size": 32, "intermediate_size": 64}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}
@@ -31,7 +31,7 @@ def _text(tokenizer: Any, **more: Any) -> dict[str, Any]:
 def _qwen2_vl() -> tuple[Any, Any]:
     import transformers as t
 
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     processor = t.Qwen2VLProcessor(
         image_processor=t.Qwen2VLImageProcessor(size=PIXELS),
         tokenizer=tokenizer,
@@ -49,7 +49,7 @@ def _qwen2_vl() -> tuple[Any, Any]:
 def _qwen2_5_vl() -> tuple[Any, Any]:
     import transformers as t
 
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     processor = t.Qwen2_5_VLProcessor(
         image_processor=t.Qwen2VLImageProcessor(size=PIXELS),
         tokenizer=tokenizer,
@@ -67,7 +67,7 @@ def _qwen2_5_vl() -> tuple[Any, Any]:
 def _qwen3_processor() -> Any:
     import transformers as t
 
-    tokenizer = tiny_tokenizer.build()
+    tokenizer = build_tokenizer()
     sizes = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
     pixels = {"shortest_edge": 64 * 64, "longest_edge": 32 * 32 * 16}
     return t.Qwen3VLProcessor(
@@ -109,8 +109,8 @@ def _qwen3_5() -> tuple[Any, Any]:
 def _internvl() -> tuple[Any, Any]:
     import transformers as t
 
-    template = tiny_tokenizer.CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>\n")
-    tokenizer = tiny_tokenizer.build()
+    template = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>\n")
+    tokenizer = build_tokenizer()
     named = {"start_image_token": "<|vision_start|>", "end_image_token": "<|vision_end|>"}
     named |= {"context_image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
     tokenizer._set_model_specific_special_tokens(special_tokens=named)
@@ -134,8 +134,8 @@ def _fast_vlm() -> tuple[Any, Any]:
     """A convolutional encoder, whose batch normalisation counts every picture that it sees."""
     import transformers as t
 
-    tokenizer = tiny_tokenizer.build()
-    template = tiny_tokenizer.CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>\n")
+    tokenizer = build_tokenizer()
+    template = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>\n")
     square = {"height": 64, "width": 64}
     processor = t.LlavaProcessor(
         t.CLIPImageProcessor(size=square, crop_size=square),

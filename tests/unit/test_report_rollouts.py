@@ -14,7 +14,7 @@ from PIL import Image
 from segrl.masks import box_to_mask, to_rle
 from segrl.reporting import write_report
 from segrl.reporting.rollouts import outside_in, viewer
-from segrl.training.pictures import SIDE_PX, Pictures
+from segrl.training.checkpoints import SIDE_PX, Pictures
 
 HW = (600, 800)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segrl.errors import RecipeError
-from segrl.training.stages import load_stages
+from segrl.training.recipe import load_stages
 
 SHARED = """
 dataset: {name: folder, root: photos}

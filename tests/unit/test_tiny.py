@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from segrl import answers
 from segrl.errors import RecipeError
 from segrl.masks import mask_to_box
-from segrl.tiny import resolve_policy, tokenizer
+from segrl.tiny import resolve_policy
 from segrl.tiny.gold import deepest
+from segrl.tiny.model import SPECIAL, build_tokenizer
 from segrl.tiny.queries import KINDS, UNDERSTOOD
 from segrl.tiny.scenes import MIN_VISIBLE, TinyScenes
 from segrl.tiny.shapes import SIDE, draw_mask
@@ -105,7 +106,7 @@ def test_deepest_point_lies_on_a_thin_mask(seed: int):
 
 
 def test_gold_answers_are_read_back_and_short_in_tokens():
-    spelled, seg_r1 = tokenizer.build(), answers.get("seg-r1")
+    spelled, seg_r1 = build_tokenizer(), answers.get("seg-r1")
     for example in TinyScenes(28, 14, tuple(k for k in ALL if k != "count")):
         text = seg_r1.render(example.meta["prompts"], example.meta["reasoning"])
         ids = spelled(text)["input_ids"]
@@ -119,12 +120,12 @@ def test_gold_answers_are_read_back_and_short_in_tokens():
 @given(st.text(max_size=40))
 def test_any_text_comes_back_from_the_tokenizer(text: str):
     spelled = _TOKENIZER
-    if any(special in text for special in tokenizer.SPECIAL):
+    if any(special in text for special in SPECIAL):
         return
     assert spelled.decode(spelled(text)["input_ids"]) == text
 
 
-_TOKENIZER = tokenizer.build()
+_TOKENIZER = build_tokenizer()
 
 
 def test_names_of_tiny_policies(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ def plan(
     """
     from segrl.errors import SegrlError
     from segrl.memory_estimate import settings_of
-    from segrl.training.stages import load_stages
+    from segrl.training.recipe import load_stages
 
     size = re.fullmatch(r"(\d+)x(\d+)", image)
     if size is None or "0" in size.groups():

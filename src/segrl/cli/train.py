@@ -26,7 +26,7 @@ def train(
     ] = 1,
 ) -> None:
     """Run a recipe: measure the policy if the recipe says on what, train it, measure again, report."""
-    from segrl.training.stages import load_stages
+    from segrl.training.recipe import load_stages
 
     model = None
     for stage in load_stages(recipe, overrides or ()):

@@ -20,7 +20,7 @@ __all__ = ["NAMES", "load"]
 _READERS: Mapping[str, str] = {
     "folder": "segrl.datasets.folder.Folder",
     "tiny": "segrl.tiny.scenes.TinyScenes",
-    "tiny-drills": "segrl.tiny.drills.TinyDrills",
+    "tiny-drills": "segrl.tiny.scenes.TinyDrills",
     "coco": "segrl.datasets.coco_json.CocoJson",
     "joined": "segrl.datasets.derived.Joined",
     "labelme": "segrl.datasets.labelme.LabelMe",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl import answers, datasets, policies
-from segrl.devices import device_name
+from segrl.devices import device_name, installed_version
 from segrl.errors import DataError, SegrlError
-from segrl.evaluation.fingerprint import examples_hash, versions, weights_fingerprint
 from segrl.evaluation.inference import PLAIN, Decoding, window_size
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
 from segrl.loading import (
@@ -23,6 +23,7 @@ from segrl.loading import (
     make_text_to_masks,
     takes_device,
 )
+from segrl.masks import to_rle
 from segrl.policies.checkpoint import base_of
 from segrl.tiny import resolve_policy
 from segrl.turns import MAX_TURNS
@@ -32,6 +33,68 @@ if TYPE_CHECKING:
     from segrl.policies import Policy
     from segrl.segmenters import Segmenter
     from segrl.text_to_masks import TextToMasks
+
+
+_VERSIONS = (
+    "segrl",
+    "torch",
+    "torchvision",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pillow",
+    "opencv-python-headless",
+    "pycocotools",
+    "pysodmetrics",
+)
+
+_BLOCK, _BLOCKS = 65536, 64
+"""A file of weights is known by its size and this many blocks, spread evenly over it."""
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of every package that has a part in the result."""
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in _VERSIONS}}
+
+
+def examples_hash(examples: Sequence[Example], count: int = 8) -> str:
+    """A hash of what examples spread over the data set hold: id, image, query and truth."""
+    from segrl.datasets.rows import spread
+
+    digest = hashlib.sha256()
+    for example in (examples[place] for place in spread(len(examples), count)):
+        digest.update(
+            example_key(example.id, example.image_id, example.query, to_rle(example.truth)["counts"]).encode()
+        )
+    return digest.hexdigest()[:16]
+
+
+def example_key(id: str, image_id: str, query: str, truth_counts: str) -> str:
+    """What makes two examples the same: id, pixels, query and truth. 32 hexadecimal digits."""
+    return hashlib.sha256("\0".join((id, image_id, query, truth_counts)).encode()).hexdigest()[:32]
+
+
+def weights_fingerprint(name: str) -> str | None:
+    """16 hexadecimal digits for the files of a local model; None for what is no directory.
+
+    Settings and tokenizer are read whole, weights by their size and blocks spread over them: a merged
+    adapter changes blocks all over the file.
+    """
+    from segrl.tiny import resolve_policy
+
+    folder = Path(resolve_policy(name))
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".jinja", ".txt")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for i in range(_BLOCKS if size > _BLOCK * _BLOCKS else 1):
+                file.seek(i * (size - _BLOCK) // (_BLOCKS - 1) if size > _BLOCK * _BLOCKS else 0)
+                digest.update(file.read(_BLOCK if size > _BLOCK * _BLOCKS else -1))
+    return digest.hexdigest()[:16]
+
 
 PROTOCOL = 1
 """Raised when a rule of docs/protocol.md changes, so that results of two protocols are never taken for one."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segrl.evaluation.catalogue import LENIENT, MEASURED, SCORED, TURNS, Columns
-from segrl.evaluation.fingerprint import example_key
 from segrl.evaluation.records import EvalRecord, iter_records
+from segrl.evaluation.settings import example_key
 from segrl.types import Status
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ from segrl.loading import WEIGHTLESS
 from segrl.policies import prepare_image
 from segrl.rewards.engine import Completions, RewardBatch
 from segrl.training.parts import Parts, lazy_dataset
-from segrl.training.recipe import Recipe
-from segrl.training.stages import load_stages
+from segrl.training.recipe import Recipe, load_stages
 from segrl.types import Example
 
 if TYPE_CHECKING:

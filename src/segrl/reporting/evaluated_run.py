@@ -3,7 +3,7 @@
 evaluation/before/         the policy before training, as `segrl eval` keeps an evaluation (`segrl.evaluation.run_dir`)
 evaluation/after/          the same examples after it
 evaluation/overlap.json    whether the measured examples were trained on (`segrl.evaluation.overlap`)
-evaluation/images/         pictures of the examples that the report shows (`segrl.training.pictures`)
+evaluation/images/         pictures of the examples that the report shows (`segrl.training.checkpoints`)
 summary.json, report.html  what `segrl.reporting` makes of them
 """
 
@@ -25,8 +25,7 @@ from segrl.evaluation import EvalDir, EvalRecord, Overlap, read_jsonl
 from segrl.evaluation.overlap import read_overlap
 from segrl.evaluation.result import summary_of
 from segrl.files import Below, read_rows
-from segrl.training.checkpoints import RunDir, refuse_old_layout
-from segrl.training.pictures import Pictures
+from segrl.training.checkpoints import Pictures, RunDir, refuse_old_layout
 
 
 @dataclass(frozen=True)

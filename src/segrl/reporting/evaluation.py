@@ -17,7 +17,7 @@ from segrl.evaluation.table import TITLES, Table, read_table
 from segrl.files import write_atomically
 from segrl.reporting.pages import environment, page_file
 from segrl.reporting.pictures import kept_pictures
-from segrl.training.pictures import Pictures
+from segrl.training.checkpoints import Pictures
 from segrl.types import Example
 
 SHOWN = 6

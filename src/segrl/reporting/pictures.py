@@ -18,7 +18,7 @@ from PIL import Image
 
 from segrl.evaluation import EvalRecord
 from segrl.masks import Rle, from_rle
-from segrl.training.pictures import Pictures
+from segrl.training.checkpoints import Pictures
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 
 ANSWER_RGB = (230, 159, 0)  # Okabe and Ito's orange, as --answer of the style sheet

@@ -17,7 +17,7 @@ from PIL import Image
 
 from segrl.masks import from_rle, to_rle
 from segrl.reporting.pictures import Picture
-from segrl.training.pictures import Pictures
+from segrl.training.checkpoints import Pictures
 
 BUDGET_BYTES = 6_000_000
 """Size of the viewer's data; the first step is shown however large it is."""

@@ -25,9 +25,7 @@ def fresh_policy_dir() -> Path:
 
     Its weights depend on the sources of this package alone, and so does its name.
     """
-    sources = b"".join(
-        (Path(__file__).parent / name).read_bytes() for name in ("model.py", "tokenizer.py", "shapes.py")
-    )
+    sources = b"".join((Path(__file__).parent / name).read_bytes() for name in ("model.py", "shapes.py"))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segrl"
     place = cache / f"tiny-fresh-{hashlib.sha256(sources).hexdigest()[:12]}"
     if not place.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segrl.files import write_atomically
-from segrl.tiny import tokenizer as tiny_tokenizer
+from segrl.tiny.model import build_tokenizer
 
 if TYPE_CHECKING:
     from transformers import FastVlmForConditionalGeneration, ProcessorMixin
@@ -29,7 +29,7 @@ def build_processor() -> ProcessorMixin:
     """LLaVA's processor (FastVLM's own) with the tiny tokenizer."""
     from transformers import CLIPImageProcessor, LlavaProcessor
 
-    tokenizer = tiny_tokenizer.build(SIDE)
+    tokenizer = build_tokenizer(SIDE)
     square = {"height": SIDE, "width": SIDE}
     half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     return LlavaProcessor(
@@ -48,7 +48,7 @@ def build(seed: int = 0) -> FastVlmForConditionalGeneration:
     import torch
     from transformers import FastVlmConfig, FastVlmForConditionalGeneration, TimmWrapperConfig
 
-    tokenizer = tiny_tokenizer.build(SIDE)
+    tokenizer = build_tokenizer(SIDE)
     vision = TimmWrapperConfig(architecture="fastvit_t8", do_pooling=False, model_args=ENCODER)
     vision.hidden_size = vision.num_features = FEATURES  # of the last layer; the wrapper would ask the network
     text = {

@@ -19,8 +19,7 @@ from segrl.errors import SegrlError
 from segrl.files import write_atomically
 from segrl.text import one_line
 from segrl.training.checkpoints import RunDir
-from segrl.training.recipe import Recipe
-from segrl.training.stages import load_stages
+from segrl.training.recipe import Recipe, load_stages
 from segrl.training.train import TrainResult, result_of, train
 
 COMMAND = "SEGRL_LAUNCHED_BY"

@@ -21,11 +21,10 @@ from segrl.policies.model_speedups import keep_room, project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training import sharding, turns
 from segrl.training.callbacks import CompletionMarker, Findings, Rollouts, StepLog, StopWhenBroken
-from segrl.training.checkpoints import RunDir, starting_point
+from segrl.training.checkpoints import Pictures, RunDir, starting_point
 from segrl.training.held_out import HeldOut, check_held_out
 from segrl.training.options import adapters, build_config, freeze_vision_tower, keep_statistics, prepare_vllm
 from segrl.training.parts import Parts, layout, lazy_dataset, rows_needed
-from segrl.training.pictures import Pictures
 from segrl.training.speed import Phases, add_first, keep_freed_memory
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from segrl.pipeline import Pipeline
 from segrl.web import errors, label_studio, parsing, schemas
 from segrl.web.errors import Refused
 from segrl.web.limits import ServerSettings, Take, check_token, guarded, while_client_waits
-from segrl.web.metrics import MeasuredRequests
 from segrl.web.schemas import (
     ERRORS,
     MASKS_BODY,
@@ -29,7 +28,7 @@ from segrl.web.schemas import (
     masks_body,
     segment_body,
 )
-from segrl.web.service import Service
+from segrl.web.service import MeasuredRequests, Service
 
 DESCRIPTION = """
 Masks for pictures, from a request in plain words (`/v1/segment`) or from boxes and points (`/v1/masks`).
