@@ -26,8 +26,7 @@ from segrl.policies.loading import load_processor
 from segrl.training import train
 from segrl.training.checkpoints import RunDir
 from segrl.training.parts import load_policy
-from segrl.training.recipe import SegmenterSection
-from segrl.training.stages import load_stages
+from segrl.training.recipe import SegmenterSection, load_stages
 from segrl.types import RELATIVE_1000, Frame
 
 pytestmark = [

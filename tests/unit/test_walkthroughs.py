@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segrl.cli.app import app
-from segrl.training.stages import load_stages
+from segrl.training.recipe import load_stages
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "walkthroughs.md").read_text(encoding="utf-8")
