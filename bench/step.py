@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 from timing import peak_megabytes
-from workload import random_prompt, save_random
+from workload import random_prompt, save_random  # puts tests/support on the path
 
 from segrl.answers.json_formats import SamR1
 from segrl.files import read_rows, write_atomically
 from segrl.memory_estimate import needs, setting_of
-from segrl.memory_estimate.dimensions import POLICIES, PolicyModel, Vision, transformers_config
+from segrl.memory_estimate.dimensions import POLICIES, PolicyModel, Vision
 from segrl.memory_estimate.estimate import GB, peak
 from segrl.tiny.model import build_tokenizer
 from segrl.training import Recipe, load_recipe, train
@@ -119,6 +119,8 @@ def save_policy(directory: Path, size: PolicyModel) -> None:
     tokenizer.model_max_length = 32_768
     ids = {f"{name}_token_id": f"<|{name}|>" for name in ("vision_start", "vision_end")}
     ids |= {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
+    from hub_configs import transformers_config
+
     config = transformers_config(size, {key: tokenizer.convert_tokens_to_ids(token) for key, token in ids.items()})
     config.text_config.eos_token_id = tokenizer.eos_token_id
     config.text_config.pad_token_id = tokenizer.pad_token_id

@@ -1,6 +1,6 @@
 """Bool masks to and from files and the field's exchange formats.
 
-Inside segrl a mask is `bool`, `(H, W)` or `(N, H, W)`; 0/255 exists only in `read_mask` and `write_png`.
+Inside segrl a mask is `bool`, `(H, W)` or `(N, H, W)`; 0/255 occurs only in `read_mask` and `png_bytes`.
 What comes from outside is checked before memory is taken for it: a mask's size against a limit, run lengths
 against their size, corners against the image. Drawing polygons takes at most 100 bytes for each pixel.
 """
@@ -235,13 +235,8 @@ def mask_to_polygons(mask: np.ndarray, tolerance_px: float = 0.0) -> list[list[f
     return [[float(value) for value in ring.ravel()] for ring in edge_rings(mask, tolerance_px)]
 
 
-def write_png(mask: np.ndarray, path: Path | str) -> None:
-    """A `(H, W)` bool mask as an 8-bit grey PNG: 0 is background, 255 the object."""
-    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
-
-
 def png_bytes(mask: np.ndarray) -> bytes:
-    """The file that `write_png` writes."""
+    """A `(H, W)` bool mask as an 8-bit grey PNG: 0 is background, 255 the object."""
     file = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG")
     return file.getvalue()

@@ -20,7 +20,7 @@ from small import MASK, save_data, save_policy
 
 from segrl.errors import DataError, ModelError, RecipeError
 from segrl.integrations import RecipeReward, from_recipe
-from segrl.masks import to_rle, write_png
+from segrl.masks import png_bytes, to_rle
 from segrl.types import Status
 
 CLIENT = Path(sys.modules[RecipeReward.__module__].__file__).with_name("client.py")
@@ -92,7 +92,7 @@ def test_a_ground_truth_may_be_a_line_of_our_own_layout(reward):
 def test_masks_stay_under_the_root_however_they_are_written(reward, path, tmp_path):
     root = Path(reward.recipe.dataset.options["root"])
     for secret in (root.parent / "secret.png", tmp_path / "secret.png"):
-        write_png(MASK, secret)
+        secret.write_bytes(png_bytes(MASK))
     as_file = {"bytes": None, "path": path.format(outside=tmp_path / "secret.png")}
     line = {"image": "people/images/FudanPed0.jpg", "query": "the box", "mask": to_rle(MASK)}
     for mask in (as_file["path"], as_file, json.dumps(as_file), f" {json.dumps(as_file)}"):

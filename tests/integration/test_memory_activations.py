@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from hub_configs import transformers_config
 from transformers import AutoModelForImageTextToText
 
-from segrl.memory_estimate.dimensions import PolicyModel, Vision, transformers_config
+from segrl.memory_estimate.dimensions import PolicyModel, Vision
 from segrl.memory_estimate.estimate import Block
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the name that TRL calls checkpointing by

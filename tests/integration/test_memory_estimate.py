@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_configs import CONFIGS, SAVED_BY_4_49
+from hub_configs import CONFIGS, SAVED_BY_4_49, transformers_config
 from hypothesis import given
 from hypothesis import strategies as st
 from small import SHAPE, save_policy
@@ -69,7 +69,7 @@ def test_policies_have_as_many_parameters_as_in_transformers(name: str, tmp_path
     assert model == dimensions.policy_model(str(tmp_path))
     assert model.parameters == count(built) == PUBLISHED[name]
     assert model.vision_parameters == count(built.get_encoder(modality="image"))
-    assert without_weights(dimensions.transformers_config(model)).num_parameters() == built.num_parameters()
+    assert without_weights(transformers_config(model)).num_parameters() == built.num_parameters()
     kept = {layer.name.removesuffix(".weight") for layer in model.linears()}
     assert kept <= {name for name, _ in built.named_modules()}
 

@@ -1,8 +1,11 @@
-"""Configurations as they lie on the hub beside the weights: of models, generation, processors and segmenters."""
+"""Configurations as on the hub (of models, generation, processors, segmenters), and one from a policy's dimensions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from segrl.memory_estimate.dimensions import PolicyModel
 
 _ENDS = {"bos_token_id": 151643, "eos_token_id": 151645}
 _VISION = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
@@ -209,3 +212,38 @@ VIDEO_PREPROCESSOR: dict[str, Any] = {
     "video_processor_type": "Qwen3VLVideoProcessor",
 }
 """video_preprocessor_config.json of Qwen3-VL; Qwen2.5-VL has none."""
+
+
+def transformers_config(model: PolicyModel, more: Mapping[str, Any] | None = None) -> Any:
+    """The configuration in transformers of a policy with these dimensions. more: further keys, such as token ids."""
+    from transformers import AutoConfig
+
+    see = model.vision
+    vision: dict[str, Any] = {
+        "depth": see.layers,
+        "num_heads": 16,
+        "patch_size": see.patch,
+        "spatial_merge_size": see.merge,
+    }
+    if model.family == "qwen2_vl":
+        vision |= {"embed_dim": see.width, "hidden_size": model.width, "mlp_ratio": see.mlp // see.width}
+    else:
+        vision |= {"hidden_size": see.width, "intermediate_size": see.mlp, "out_hidden_size": model.width}
+    text: dict[str, Any] = {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head,
+        "intermediate_size": model.mlp,
+        "vocab_size": model.vocabulary,
+        "tie_word_embeddings": model.tied,
+    }
+    if not model.is_qwen3:
+        sections = [model.head // 8, 3 * model.head // 16, 3 * model.head // 16]
+        text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+    else:
+        indexes = list(range(1, 1 + see.deepstack))
+        vision |= {"num_position_embeddings": see.positions, "deepstack_visual_indexes": indexes}
+    parts = {"text_config": text, "vision_config": vision, "tie_word_embeddings": model.tied}
+    return AutoConfig.for_model(model.family, **parts, **(more or {}))

@@ -272,41 +272,6 @@ def _from_config(family: str, text: Mapping[str, Any], see: Mapping[str, Any]) -
     )
 
 
-def transformers_config(model: PolicyModel, more: Mapping[str, Any] | None = None) -> Any:
-    """The configuration in transformers of a policy with these dimensions. more: further keys, such as token ids."""
-    from transformers import AutoConfig
-
-    see = model.vision
-    vision: dict[str, Any] = {
-        "depth": see.layers,
-        "num_heads": 16,
-        "patch_size": see.patch,
-        "spatial_merge_size": see.merge,
-    }
-    if model.family == "qwen2_vl":
-        vision |= {"embed_dim": see.width, "hidden_size": model.width, "mlp_ratio": see.mlp // see.width}
-    else:
-        vision |= {"hidden_size": see.width, "intermediate_size": see.mlp, "out_hidden_size": model.width}
-    text: dict[str, Any] = {
-        "hidden_size": model.width,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head,
-        "intermediate_size": model.mlp,
-        "vocab_size": model.vocabulary,
-        "tie_word_embeddings": model.tied,
-    }
-    if not model.is_qwen3:
-        sections = [model.head // 8, 3 * model.head // 16, 3 * model.head // 16]
-        text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
-    else:
-        indexes = list(range(1, 1 + see.deepstack))
-        vision |= {"num_position_embeddings": see.positions, "deepstack_visual_indexes": indexes}
-    parts = {"text_config": text, "vision_config": vision, "tie_word_embeddings": model.tied}
-    return AutoConfig.for_model(model.family, **parts, **(more or {}))
-
-
 def segmenter_model(name: str) -> SegmenterModel | None:
     """The segmenter called `name`; None for one of a few megabytes. Raises RecipeError for one that is not known."""
     if name in SEGMENTERS:
