@@ -78,6 +78,7 @@ segmenter: install
 bench: install
 	$(VENV)/bin/python bench/run.py
 	$(VENV)/bin/python bench/update.py
+	$(VENV)/bin/python bench/rollout.py
 	$(VENV)/bin/python bench/cpu.py
 
 # Needs CUDA, and no download.

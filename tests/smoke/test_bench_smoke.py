@@ -23,16 +23,30 @@ def test_a_training_step_in_short(tmp_path):
     assert found["seconds_rollout"] + found["seconds_reward"] + found["seconds_update"] > 0
 
 
-def test_the_update_in_short(tmp_path):
+def test_the_update_in_short_goes_on_after_the_rows_it_has(tmp_path):
     command = [sys.executable, "-W", "ignore", str(BENCH.with_name("update.py")), "--short", "--threads", "1"]
-    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "update.json").read_text())["rows"]
+    command += ["--out", str(tmp_path), "--resume", "--dtypes"]
+    found = []
+    for dtypes in (["float32"], ["float32", "bfloat16"]):
+        done = subprocess.run([*command, *dtypes], capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / "update.json").read_text())["rows"])
+    rows = found[1]
+    assert rows[0] == found[0][0]  # to the last digit: it was not measured again
     assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
     for row in rows:
         assert row["tokens"]["ours"] < row["tokens"]["plain"] / 2
         assert 0 < min(row["seconds"].values()) < 60
     assert rows[0]["difference"] < 1e-5
+
+
+def test_a_rollout_in_short(tmp_path):
+    command = [sys.executable, "-W", "ignore", str(BENCH.with_name("rollout.py")), "--short", "--threads", "1"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "rollout.json").read_text())["rows"]
+    assert 0 < min(row["seconds"].values()) < 60
+    assert row["equal"] == 1
 
 
 def test_the_benchmark_in_short(tmp_path):
