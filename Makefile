@@ -14,7 +14,7 @@ JOBS ?= auto
 SHARED_OUT := -n $(JOBS) --dist loadfile
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart unit test test-long check attack audit proof segmenter bench gpu-check docs clean
+.PHONY: help install quickstart unit test test-long check attack audit proof turns segmenter bench gpu-check docs clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
@@ -24,6 +24,7 @@ help:
 	@echo 'make attack       hostile requests to the servers, with good clients beside'
 	@echo 'make audit        known vulnerabilities of the tested versions; needs a network'
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
+	@echo 'make turns        does a policy that sees its mask correct it? writes docs/turns_proof.md'
 	@echo 'make segmenter    the tiny segmenter from nothing, on DUTS=FOLDER: hours; started again, it goes on'
 	@echo 'make bench        the speed of the mask reward and of the update beside the plain path: writes bench/*.json'
 	@echo 'make gpu-check    what segrl does on this GPU, in at most 8 minutes: writes docs/gpu.md'
@@ -68,6 +69,11 @@ test-long: check
 # Three seeds of reinforcement learning beside their controls; resumes where it was stopped.
 proof: install
 	$(VENV)/bin/python proof/run.py --out runs/proof --page docs/proof.md
+
+# The cold start of turns, then GRPO over turns beside one turn, three seeds; resumes where it was stopped.
+turns: install
+	$(VENV)/bin/segrl train recipes/tiny_turns.yaml --out runs/tiny_turns
+	$(VENV)/bin/python proof/turns.py --cold runs/tiny_turns/model --out runs/turns_proof --page docs/turns_proof.md
 
 # Trains the segmenter that ships, on DUTS-TR, and puts its weights into the package; resumes where it was stopped.
 segmenter: install

@@ -3,11 +3,13 @@
     segrl train recipes/tiny_turns.yaml --out runs/tiny_turns                       (the cold start of turns)
     python proof/turns.py --cold runs/tiny_turns/model --out runs/turns --page docs/turns_proof.md
     … --seeds 0 --minutes 1 --n 20                                                  (a short form)
+    … --untrained                                                                   (what needs no training)
 
 Arms, from the same cold start and for the same minutes of training: one turn, at most two, at most three; and one turn
 for as many tokens as the three-turn run wrote. Each is measured on the same held-out scenes with as many turns as it
-was trained for, and with three; then with the pictures of other scenes in place of its own. What is measured already in
---out is not done again.
+was trained for, and with three; then with the pictures of other scenes in place of its own. Beside them stands the
+shipped tiny policy, which knows single answers only and is asked to correct them by the text alone. What is measured
+already in --out is not done again.
 """
 
 from __future__ import annotations
@@ -76,9 +78,12 @@ class Proof:
             given += [f"turns.max={turns}", f"trainer.max_completion_length={104 * turns + 164 * (turns - 1)}"]
         return load_recipe(HERE / "turns.yaml", given)
 
-    def run(self) -> None:
-        """All arms."""
+    def run(self, untrained: bool = False) -> None:
+        """All arms, or those that need no training."""
+        self.measure("single-turn policy", "tiny")
         self.measure("cold", self.cold)
+        if untrained:
+            return
         for seed in self.seeds:
             for turns in TURNS:
                 self.trained(Arm(f"{turns}-turns-{seed}", turns, seed))
@@ -98,12 +103,12 @@ class Proof:
             write_atomically(place / "facts.json", json.dumps(facts) + "\n")
         self.measure(arm.name, place / "model")
 
-    def measure(self, name: str, model: Path) -> None:
+    def measure(self, name: str, model: Path | str) -> None:
         """Three turns, and three with other pictures."""
         self._evaluation(name, lambda: self._loaded(model))
         self._evaluation(f"{name}-other", lambda: other_pictures(self._loaded(model)))
 
-    def _loaded(self, model: Path) -> Loaded:
+    def _loaded(self, model: Path | str) -> Loaded:
         settings = eval_settings(self.recipe(3, 0), str(model))
         return load(settings)
 
@@ -158,7 +163,11 @@ def tokens(records: Sequence[EvalRecord], k: int) -> float:
 
 def write_page(proof: Proof, path: Path) -> None:
     """The page: every number is computed here from the records."""
-    names = ["cold", *(n for s in proof.seeds for n in (*(f"{t}-turns-{s}" for t in TURNS), f"1-turns-tokens-{s}"))]
+    names = [
+        "single-turn policy",
+        "cold",
+        *(n for s in proof.seeds for n in (*(f"{t}-turns-{s}" for t in TURNS), f"1-turns-tokens-{s}")),
+    ]
     measured = [name for name in names if proof.records(name)]
     parts = [_head(proof, [name for name in names if name not in measured]), _turns(proof, measured)]
     parts += [_control(proof, measured), _stopping(proof, measured)]
@@ -232,9 +241,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=7)
     parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--untrained", action="store_true")
     given = parser.parse_args()
     proof = Proof(given.cold.resolve(), given.out, given.seeds, given.minutes, given.n)
-    proof.run()
+    proof.run(given.untrained)
     write_page(proof, given.page)
     print(f"wrote {given.page}")
 

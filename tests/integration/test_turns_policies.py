@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +17,7 @@ from small import save_policy
 from segrl import answers, load, policies, segmenters
 from segrl.answers import Move
 from segrl.errors import SegrlError
+from segrl.folder_job import Plan, find_jobs, segment_photos
 from segrl.pipeline import Pipeline
 from segrl.policies import Chat, Completion, Exchange
 from segrl.text_to_masks import TextToMasks
@@ -121,3 +126,38 @@ def test_the_tiny_policy_takes_turns():
     assert len(result.turns) in (1, 2)
     assert result.masks.dtype == bool
     assert torch.is_tensor(model.text_to_masks.segmenter.encode([photo()])[0].tensors["bgr"])
+
+
+def test_nothing_is_kept_of_pictures_that_were_answered():
+    """Memory stays flat however many pictures there are."""
+    model = pipeline(Conversing(BOX, POINT, DONE), segmenters.load("grabcut"))
+    alive: list[weakref.ref[Image.Image]] = []
+
+    def pairs():
+        for seed in range(12):
+            image = photo(seed)
+            alive.append(weakref.ref(image))
+            yield image, "it"
+
+    model.policy.chats = _Forgetful()
+    for result in model.segment_many(pairs(), batch_size=2, turns=3):
+        assert len(result.turns) == 3
+    del result
+    gc.collect()
+    assert sum(one() is not None for one in alive) <= 2
+
+
+class _Forgetful(list):
+    def append(self, item):
+        """Keeps nothing."""
+
+
+def test_a_folder_takes_turns_and_goes_on_as_it_began(tmp_path):
+    """An image is finished with its line in the journal; a folder of one turn is not gone on with three."""
+    photo().save(tmp_path / "a.png")
+    plan = Plan(tmp_path / "out", ("png",), {"policy": "tiny", "segmenter": "grabcut"}, 1, turns=2)
+    jobs = find_jobs([str(tmp_path / "a.png")], ["it"]).jobs
+    assert segment_photos(jobs, plan).new == 1
+    assert segment_photos(jobs, plan).skipped == 1
+    with pytest.raises(SegrlError, match="turns"):
+        segment_photos(jobs, dataclasses.replace(plan, turns=1))

@@ -68,6 +68,17 @@ def test_multipart_and_json_give_the_same(client):
     assert form.json() == ask(client, [QUERY, "none"]).json()
 
 
+def test_turns_come_with_what_stood_after_each(client):
+    (result,) = ask(client, turns=3).json()["results"]
+    assert [turn["move"] for turn in result["turns"]] == ["answer", "done"]
+    assert [turn["masks"] for turn in result["turns"]] == [result["masks"]] * 2
+    assert ask(client).json()["results"][0]["turns"] == []
+    assert ask(client, turns=9).status_code == 422
+    fields = {"query": [QUERY], "turns": "3"}
+    form = client.post("/v1/segment", files={"image": ("a.png", png(), "image/png")}, data=fields)
+    assert form.json()["results"] == [result]
+
+
 def test_nothing_there_and_unreadable_are_told_apart(client):
     nothing, unread = ask(client, ["none", "what"]).json()["results"]
     assert (nothing["status"], nothing["masks"], nothing["detail"]) == ("no_target", [], "")

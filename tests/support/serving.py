@@ -54,6 +54,12 @@ class EchoPolicy:
         time.sleep(self.seconds_per_batch)
         return [[Completion(self._answer(image, prompt))] for image, prompt in zip(images, prompts, strict=True)]
 
+    def reply(self, chats, **options):
+        """After its first answer it is done."""
+        first = self.generate([chat.image for chat in chats], [chat.prompt for chat in chats])
+        done = [Completion("<think>it fits</think> <answer>done</answer>")]
+        return [done if chat.exchanges else one for chat, one in zip(chats, first, strict=True)]
+
     def _answer(self, image: Image.Image, prompt: str) -> str:
         if "fail" in prompt:
             raise RuntimeError("broken in /srv/secret/weights.safetensors")

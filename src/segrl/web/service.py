@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segrl.batch_queue import BatchQueue
 from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline
+from segrl.policies.turns import check_turns
 from segrl.result import Result
 from segrl.types import Answer, MaskPrompt, Status
 from segrl.web.errors import CLIENT_CLOSED_REQUEST, Refused, invalid
@@ -169,6 +170,10 @@ class Service:
             raise Refused(422, "too_many_queries", detail)
         if any(len(query) > self.limits.max_query_chars for query in queries):
             raise invalid(f"query: longer than {self.limits.max_query_chars} characters")
+        try:
+            check_turns(self.pipeline.policy, turns)
+        except SegrlError as error:
+            raise invalid(f"turns: {error}") from error
         found = await self._queries.do([(image, query.strip(), turns) for query in queries])
         for one in found:
             self.metrics.answers.labels(one.result.status.value).inc()
