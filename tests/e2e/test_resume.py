@@ -125,6 +125,13 @@ def result(out: Path) -> tuple[list, list, bytes]:
     return steps, read_rows(out / "rollouts.jsonl"), (out / "model" / "model.safetensors").read_bytes()
 
 
+def whole_files(out: Path) -> dict[str, bytes]:
+    """The policy, the rollouts' pictures and the held-out metrics, byte for byte."""
+    kept = ("model/*", "pictures/*", "evaluation/held_out/*/metrics.json")
+    paths = sorted(path for pattern in kept for path in out.glob(pattern))
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths if path.name != "training_args.bin"}
+
+
 def assert_equal(broken: Path, whole: Path) -> None:
     steps, rollouts, weights = result(broken)
     true_steps, true_rollouts, true_weights = result(whole)
@@ -133,6 +140,7 @@ def assert_equal(broken: Path, whole: Path) -> None:
         assert row == true
     assert rollouts == true_rollouts
     assert weights == true_weights
+    assert whole_files(broken) == whole_files(whole)
 
 
 @pytest.fixture(scope="module")
