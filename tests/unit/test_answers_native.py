@@ -58,6 +58,7 @@ def test_native_answers_are_read(name: str, text: str, prompts: list[MaskPrompt]
         ("internvl", "<box>[[10,20,110]]</box>", Status.BAD_VALUES),
         ("internvl", "<box>[[10,20,110,220]]", Status.BAD_SYNTAX),
         ("molmo", "There are none.", Status.NO_TARGET),
+        ("molmo", " This isn't in the image.", Status.NO_TARGET),
         ("molmo", '<point x="10.5" alt="dog">dog</point>', Status.BAD_VALUES),
         ("molmo", "<point x=10.5 y=20.1>dog</point>", Status.BAD_SYNTAX),
         ("molmo", "I see a dog.", Status.NO_ANSWER),
@@ -68,6 +69,19 @@ def test_native_answers_are_read(name: str, text: str, prompts: list[MaskPrompt]
 )
 def test_native_statuses(name: str, text: str, status: Status) -> None:
     assert answers.parse(text, name).status is status
+
+
+def test_the_requests_are_those_that_the_families_know() -> None:
+    """Each as its source has it; see the formats."""
+    asked = {name: answers.get(name).prompt(" the red car ") for name in ("qwen-json", "qwen2-vl", "molmo", "internvl")}
+    assert asked == {
+        "qwen-json": 'Locate every object that matches the description "the red car" in the image. '
+        "Report bbox coordinates in JSON format.",
+        "qwen2-vl": "Detect the bounding box of the red car.",
+        "molmo": "Point to the red car\nPlease say 'This isn't in the image.' if it is not in the image.",
+        "internvl": "Please provide the bounding box coordinate of the region this sentence describes: "
+        "<ref>the red car</ref>",
+    }
 
 
 def test_gemini_is_read_y_first_leniently_too() -> None:

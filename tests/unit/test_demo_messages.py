@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,6 +48,18 @@ def test_what_is_said_of_an_answer(result, kind, said):
     assert said in told
     assert "<b>" not in told
     assert "<is>" not in told
+
+
+def test_what_was_repaired_is_listed():
+    result = found(0, 5)
+    assert "<details" not in of_result(result)
+    repaired = replace(result, answer=replace(result.answer, repairs=tuple(f"left out: <{i}>" for i in range(30))))
+    told = of_result(repaired)
+    assert "1 object for" in told
+    assert told.count("<li>") == 21
+    assert "<li>left out: &lt;0&gt;</li>" in told
+    assert "<li>and 10 more</li>" in told
+    assert "<details" not in of_result(repaired, edited=True)
 
 
 @pytest.mark.parametrize(

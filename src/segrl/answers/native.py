@@ -42,7 +42,8 @@ _BOX_TOKEN = re.compile(r"<\|box_(start|end)\|>")
 _BOX_TAG = tag_pattern("box")
 _POINT_TAG = re.compile(r'<(points?)((?:\s++[A-Za-z]\w*+="[^"<>]*+")++)\s*+>')
 _COORDINATE = re.compile(r'\s([xy])([0-9]*+)="\s*+(-?+[0-9]++(?:\.[0-9]*+)?+)\s*+"')
-_THERE_ARE_NONE = re.compile(r"\s*+There are none\.?+\s*+(?:<\|\w++\|>\s*+)?+\Z")
+_NOT_THERE = "This isn't in the image."
+_NOTHING = re.compile(r"\s*+(?:There are none|This isn't in the image)\.?+\s*+(?:<\|\w++\|>\s*+)?+\Z")
 
 
 class QwenJson(JsonList):
@@ -54,9 +55,10 @@ class QwenJson(JsonList):
     """Places of the written numbers among those of a box or point."""
 
     def prompt(self, query: str) -> str:
-        """The request of Qwen's grounding examples."""
+        """The request with which the Qwen3-VL report evaluates referring expressions, in its appendix."""
         return (
-            f'Locate every instance that fits "{query.strip()}" in the image. Report bbox coordinates in JSON format.'
+            f'Locate every object that matches the description "{query.strip()}" in the image. '
+            "Report bbox coordinates in JSON format."
         )
 
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
@@ -90,11 +92,11 @@ class Gemini(QwenJson):
     scans = (y_first(scan_fields), scan_tags, y_first(scan_rows))
 
     def prompt(self, query: str) -> str:
-        """The request of Gemini's detection examples."""
+        """The request of the examples in Gemini's documentation ("Image understanding")."""
         return (
-            f'Detect every object that fits "{query.strip()}" in the image. Output a JSON list where each entry '
-            'contains the 2D bounding box in the key "box_2d" as [ymin, xmin, ymax, xmax] normalized to 0-1000, and a '
-            'text label in the key "label".'
+            f'Detect every object that fits "{query.strip()}" in the image. The box_2d should be [ymin, xmin, ymax, '
+            "xmax] normalized to 0-1000. Output a JSON list where each entry contains the 2D bounding box in the key "
+            '"box_2d" and the text label in the key "label".'
         )
 
 
@@ -106,8 +108,8 @@ class QwenTokens(AnswerFormat):
     scans = BY_TAGS
 
     def prompt(self, query: str) -> str:
-        """Qwen2-VL's request for a box."""
-        return f'Detect the bounding box of "{query.strip()}".'
+        """As examples of fine-tuning ask Qwen2-VL; its authors publish no request of their own."""
+        return f"Detect the bounding box of {query.strip().rstrip('.')}."
 
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
         """The box of each prompt. Raises ValueError for a prompt without one."""
@@ -147,7 +149,7 @@ class Molmo(AnswerFormat):
     """The format named `molmo`: points as percentages, each on an object of its own.
 
     Read and written in thousandths of the sides, so that the policy's frame is `relative_1000`.
-    "There are none." says that nothing is there.
+    "This isn't in the image." says that nothing is there, and so does "There are none.".
     """
 
     name = "molmo"
@@ -155,8 +157,8 @@ class Molmo(AnswerFormat):
     scans = (scan_percent_points, *BY_TAGS)
 
     def prompt(self, query: str) -> str:
-        """Molmo's request for points."""
-        return f"Point to {query.strip()}."
+        """The first of the requests for points that Molmo was trained on."""
+        return f"Point to {query.strip()}\nPlease say '{_NOT_THERE}' if it is not in the image."
 
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
         """The first foreground point of each prompt. Raises ValueError for a prompt without one."""
@@ -165,7 +167,7 @@ class Molmo(AnswerFormat):
             raise ValueError("molmo cannot say a prompt without a foreground point")
         said = [(_percent(point[0]), _percent(point[1])) for point in points if point is not None]
         if not said:
-            return f"{_thought(reasoning)}There are none."
+            return f"{_thought(reasoning)}{_NOT_THERE}"
         numbers = [str(i) for i in range(1, len(said) + 1)] if len(said) > 1 else [""]
         tag = "points" if len(said) > 1 else "point"
         places = " ".join(f'x{n}="{x}" y{n}="{y}"' for n, (x, y) in zip(numbers, said, strict=True))
@@ -175,7 +177,7 @@ class Molmo(AnswerFormat):
         """See AnswerFormat."""
         found = Found()
         tags = list(_POINT_TAG.finditer(body))
-        if _THERE_ARE_NONE.match(body):
+        if _NOTHING.match(body):
             found.is_complete = True
             found.parts.add("points")
         elif not tags:

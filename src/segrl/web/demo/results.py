@@ -31,6 +31,9 @@ ABOUT = {
 }
 """What a visitor must know of a policy before believing its answers."""
 
+SHOWN_REPAIRS = 20
+"""Lines that are shown of what was repaired."""
+
 SAME = 0.8
 """IoU from which masks are called alike."""
 
@@ -41,7 +44,24 @@ def line(kind: str, text: str) -> str:
 
 
 def of_result(result: Result, *, edited: bool = False) -> str:
-    """The line about a result; after an edit it speaks of the hand-made prompts."""
+    """The line about a result, and what the lenient reading repaired; after an edit it speaks of the hand-made
+    prompts."""
+    return _told(result, edited) + ("" if edited else _repairs(result.repairs))
+
+
+def _repairs(repairs: Sequence[str]) -> str:
+    """What was repaired or dropped, folded up; empty for nothing."""
+    if not repairs:
+        return ""
+    rows = [f"<li>{escape(one)}</li>" for one in repairs[:SHOWN_REPAIRS]]
+    rows += [f"<li>and {len(repairs) - len(rows)} more</li>"] if len(rows) < len(repairs) else []
+    return (
+        '<details class="segrl-repairs"><summary>The answer was not well-formed: what was repaired or left out'
+        f"</summary><ul>{''.join(rows)}</ul></details>"
+    )
+
+
+def _told(result: Result, edited: bool) -> str:
     query = f"“{escape(result.query)}”"
     if edited and not result.mask.any():
         return line("none", "Edited by hand: nothing is marked.")
