@@ -20,8 +20,8 @@ import yaml
 
 from segrl.datasets.image_masks import LAYOUTS
 from segrl.errors import DataError, SegrlError
-from segrl.evaluation.inference import PLAIN
 from segrl.files import write_atomically
+from segrl.inference import PLAIN
 
 HERE = Path(__file__).parent
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segrl.api import Evaluation, evaluate, report, train
+    from segrl.inference import Decoding, VoteRule
     from segrl.loading import load
     from segrl.pipeline import Pipeline, Stream
     from segrl.result import Result
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Decoding",
     "Evaluation",
     "MaskPrompt",
     "Pipeline",
     "Result",
     "Status",
     "Stream",
+    "VoteRule",
     "__version__",
     "evaluate",
     "load",
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {"Evaluation": "api", "evaluate": "api", "report": "api", "train": "api", "load": "loading"}
+_HOMES |= {"Decoding": "inference", "VoteRule": "inference"}
 _HOMES |= {"Pipeline": "pipeline", "Stream": "pipeline", "Result": "result", "MaskPrompt": "types", "Status": "types"}
 _SUBMODULES = frozenset({
     "answers", "coordinates", "datasets", "errors", "evaluation", "exports", "masks", "policies", "rewards", "scoring",

@@ -8,7 +8,7 @@ image, and `x_to = x_from · width_to / width_from`. Nothing here rounds; the on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -40,10 +40,21 @@ def convert(prompt: MaskPrompt, to: Frame, image_wh: tuple[int, int]) -> MaskPro
     w_from, h_from = frame_size_wh(prompt.frame, image_wh)
     w_to, h_to = frame_size_wh(to, image_wh)
     sx, sy = w_to / w_from, h_to / h_from
-    box = prompt.box_xyxy
-    scaled = None if box is None else (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy)
-    points = tuple((x * sx, y * sy) for x, y in prompt.points_xy)
-    return replace(prompt, box_xyxy=scaled, points_xy=points, frame=to)
+    return replace(mapped(prompt, lambda x, y: (x * sx, y * sy)), frame=to)
+
+
+def mapped(prompt: MaskPrompt, move: Callable[[float, float], Point]) -> MaskPrompt:
+    """The prompt with every point and every corner of a box where `move` puts it."""
+
+    def moved(box: Box) -> Box:
+        return (*move(box[0], box[1]), *move(box[2], box[3]))
+
+    return replace(
+        prompt,
+        box_xyxy=None if prompt.box_xyxy is None else moved(prompt.box_xyxy),
+        points_xy=tuple(move(x, y) for x, y in prompt.points_xy),
+        exemplars_xyxy=tuple(map(moved, prompt.exemplars_xyxy)),
+    )
 
 
 def clip_box(box: Box, image_wh: tuple[int, int]) -> Box | None:
@@ -78,6 +89,8 @@ def frame_hint(answer: Answer | None, image_wh: tuple[int, int]) -> str:
     prompts = [prompt for prompt in answer.prompts if prompt.frame == answer.prompts[0].frame]
     frame_wh = frame_size_wh(prompts[0].frame, image_wh)
     places = [place for prompt in prompts for place in _places(prompt)]
+    if not places:
+        return ""
     largest = max(value for place in places for value in place)
     named = f"{frame_wh[0]:g}×{frame_wh[1]:g}"
     if are_shares(prompts, image_wh):
@@ -101,9 +114,8 @@ def are_shares(prompts: Sequence[MaskPrompt], image_wh: tuple[int, int]) -> bool
 
 
 def _places(prompt: MaskPrompt) -> list[Point]:
-    """The corners of the box and the points."""
-    corners = [] if prompt.box_xyxy is None else [prompt.box_xyxy[:2], prompt.box_xyxy[2:]]
-    return [*corners, *prompt.points_xy]
+    """The corners of the boxes and the points."""
+    return [*(corner for box in prompt.boxes for corner in (box[:2], box[2:])), *prompt.points_xy]
 
 
 def box_iou(one: Box, other: Box) -> float:
@@ -161,16 +173,28 @@ def without_outside(answer: Answer, image_wh: tuple[int, int]) -> Answer:
 
 
 def _to_pixels(prompt: MaskPrompt, image_wh: tuple[int, int]) -> MaskPrompt | None:
-    """`prompt` in original pixels, clipped to the image; None if its box is empty then."""
+    """`prompt` in original pixels, clipped to the image; None if one of its boxes is empty then."""
     pixel = _convert_finite(prompt, image_wh)
-    box = None if pixel is None or pixel.box_xyxy is None else clip_box(pixel.box_xyxy, image_wh)
-    if pixel is None or (prompt.box_xyxy is not None and box is None):
+    boxes = [] if pixel is None else [clip_box(box, image_wh) for box in pixel.boxes]
+    if pixel is None or None in boxes:
         return None
-    return replace(pixel, box_xyxy=box, points_xy=tuple(clip_point(point, image_wh) for point in pixel.points_xy))
+    inside = [box for box in boxes if box is not None]
+    return replace(
+        pixel,
+        box_xyxy=inside.pop(0) if pixel.box_xyxy is not None else None,
+        points_xy=tuple(clip_point(point, image_wh) for point in pixel.points_xy),
+        exemplars_xyxy=tuple(inside),
+    )
 
 
 def _is_outside(prompt: MaskPrompt, image_wh: tuple[int, int]) -> str:
-    return f"the box {_show(prompt.box_xyxy)} holds no pixel of the image ({image_wh[0]}×{image_wh[1]})"
+    box = next((box for box in prompt.boxes if _misses(replace(prompt, box_xyxy=box), image_wh)), prompt.box_xyxy)
+    return f"the box {_show(box)} holds no pixel of the image ({image_wh[0]}×{image_wh[1]})"
+
+
+def _misses(prompt: MaskPrompt, image_wh: tuple[int, int]) -> bool:
+    pixel = _convert_finite(prompt, image_wh)
+    return pixel is None or pixel.box_xyxy is None or clip_box(pixel.box_xyxy, image_wh) is None
 
 
 def _convert_finite(prompt: MaskPrompt, image_wh: tuple[int, int]) -> MaskPrompt | None:

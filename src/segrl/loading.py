@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl import answers, policies
+from segrl.inference import Decoding
 from segrl.pipeline import Pipeline
 from segrl.policies import MAX_NEW_TOKENS
 from segrl.tiny import POLICIES
@@ -22,7 +24,10 @@ logger = logging.getLogger(__name__)
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
 """The frozen segmenter of both papers' families; the tiny policy goes with GrabCut, which needs no weights."""
 
-WEIGHTLESS = ("grabcut", "box")
+WORD_SEGMENTER = "concept:facebook/sam3"
+"""The segmenter of answers in words."""
+
+WEIGHTLESS = ("grabcut", "box", "shapes")
 """Segmenters that run on the CPU whatever the policy runs on."""
 
 
@@ -37,9 +42,11 @@ def make_text_to_masks(
     return TextToMasks(chosen, policy.frame_for, segmenter, reading)
 
 
-def fitting_segmenter(policy: str) -> str:
-    """The segmenter that `load` takes for a policy: GrabCut for our own, that of a published one, the one that a
-    policy was trained with (its segrl.json says which), or SAM 2.1 large."""
+def fitting_segmenter(policy: str, answer_format: str | None = None) -> str:
+    """The segmenter that `load` takes for a policy: SAM 3 for answers in words, GrabCut for our own, that of a
+    published one, the one that a policy was trained with (its segrl.json says which), or SAM 2.1 large."""
+    if policy == policies.WORDS or (answer_format is not None and answers.get(answer_format).needs):
+        return WORD_SEGMENTER
     row = policies.published(policy)
     if policy in POLICIES or row is not None:
         return row.segmenter if row is not None else "grabcut"
@@ -71,7 +78,7 @@ def fitting_max_new_tokens(policy: str) -> int:
 
 def takes_device(name: str) -> bool:
     """Whether a policy or segmenter is put on a device here: not one behind a server, nor one without weights."""
-    return name not in WEIGHTLESS and not policies.is_served(name)
+    return name not in (*WEIGHTLESS, policies.WORDS) and not policies.is_served(name)
 
 
 def load(
@@ -82,6 +89,7 @@ def load(
     max_new_tokens: int | None = None,
     device: str | None = None,
     reading: Reading = "lenient",
+    decoding: Decoding | Mapping[str, Any] | None = None,
     **policy_options: Any,
 ) -> Pipeline:
     """A pipeline by names: a policy (`tiny`, a directory, a name on the hub) and a segmenter that fits it.
@@ -91,21 +99,25 @@ def load(
     segmenter: a name for `segmenters.load`; without it `fitting_segmenter`. max_new_tokens: without it
     `fitting_max_new_tokens`. device: of policy and segmenter, of each that runs here (`takes_device`).
     reading: how answers are parsed; "strict" as in training and in the evaluation protocol.
+    decoding: how every question is answered, as `segrl.Decoding` or in plain values (`{"samples": 8}`).
     policy_options: for instance `frame`, `input_wh`, `system`, `prompt_template`, `dtype` (`policies.loading.load`).
     Where the policy's authors take the best of SAM's three masks (`Published.best_of_three`), so does the segmenter.
     Raises SegrlError for anything that cannot be loaded.
     """
     from segrl import segmenters
 
+    chosen = decoding if isinstance(decoding, Decoding) else Decoding.of(decoding or {})
     if answer_format is not None:
         answers.get(answer_format)  # a wrong name is told before minutes of loading
     loaded = policies.load(policy, answer_format=answer_format, **_placed(policy, device), **policy_options)
     if assumed := getattr(loaded, "assumed", ""):
         logger.warning(assumed)
-    name = segmenter or fitting_segmenter(policy)
+    name = segmenter or fitting_segmenter(policy, answer_format)
     found = segmenters.load(name, **fitting_options(policy, name), **_placed(name, device))
     text_to_masks = make_text_to_masks(loaded, found, reading=reading)
-    return Pipeline(loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy))
+    return Pipeline(
+        loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy), decoding=chosen
+    )
 
 
 def _placed(name: str, device: str | None) -> dict[str, str]:

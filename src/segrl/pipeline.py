@@ -14,6 +14,7 @@ from PIL import Image
 from segrl import policies
 from segrl.errors import DataError, SegrlError, ServerError
 from segrl.images import AS_IT_IS, PictureOptions, as_image, content_id
+from segrl.inference import PLAINLY, Decoding, answer
 from segrl.policies import MAX_NEW_TOKENS
 from segrl.policies.turns import check_turns, talk, view_of
 from segrl.result import Result
@@ -35,6 +36,10 @@ EMPTY_QUERY = DataError("the query is empty: say what to find")
 
 OPEN_PIXELS = 2**27
 """Limit on the pixels of all images of a batch (400 MB)."""
+
+
+MOST_TOGETHER = 32
+"""Samples of one question that are generated together at most, fewer once the device has run out of memory."""
 
 
 class Batch:
@@ -131,30 +136,46 @@ class Pipeline:
     """Images and queries in, masks out. text_to_masks: any that reads this policy's texts (`make_text_to_masks`).
 
     An image is a path, the bytes of an image file, a PIL image, or an array `(H, W)` or `(H, W, 3)` of
-    uint8 in RGB order; URLs are never opened. Decoding is greedy, so the same call gives the same result.
+    uint8 in RGB order; URLs are never opened. decoding: how answers are generated, unless a call says otherwise;
+    greedy by default, so that the same call gives the same result.
     """
 
-    def __init__(self, policy: Policy, text_to_masks: TextToMasks, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        text_to_masks: TextToMasks,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        decoding: Decoding = PLAINLY,
+    ) -> None:
         self.policy, self.text_to_masks, self.max_new_tokens = policy, text_to_masks, max_new_tokens
-        self._auto = AutoBatch()
+        self.decoding = decoding
+        self._auto, self._samples_together = AutoBatch(), MOST_TOGETHER
 
-    def segment(self, image: ImageLike, query: str, *, turns: int = 1) -> Result:
+    def segment(
+        self, image: ImageLike, query: str, *, turns: int | None = None, decoding: Decoding | None = None
+    ) -> Result:
         """The answer to one query about one image. Raises DataError for an image that cannot be read.
 
         turns: at most so many answers of the policy; after each it is shown its mask (`segrl.turns`), and
-        `result.turns` has the state after each.
+        `result.turns` has the state after each. decoding: in place of the pipeline's own.
         """
-        return next(self.segment_many([(image, query)], turns=turns))
+        return next(self.segment_many([(image, query)], turns=turns, decoding=decoding))
 
     def segment_many(
-        self, pairs: Iterable[tuple[ImageLike, str]], *, batch_size: BatchSize = 1, turns: int = 1
+        self,
+        pairs: Iterable[tuple[ImageLike, str]],
+        *,
+        batch_size: BatchSize = 1,
+        turns: int | None = None,
+        decoding: Decoding | None = None,
     ) -> Iterator[Result]:
         """A result for each (image, query), lazily and in order, `batch_size` pairs at a time.
 
         turns: as in `segment`. "auto" searches for the fastest batch size that fits (`AutoBatch`). Raises the errors
         that `try_many` yields.
         """
-        for result in self.try_many(pairs, batch_size=batch_size, turns=turns):
+        for result in self.try_many(pairs, batch_size=batch_size, turns=turns, decoding=decoding):
             if isinstance(result, SegrlError):
                 raise result
             yield result
@@ -165,7 +186,8 @@ class Pipeline:
         *,
         batch_size: BatchSize = 1,
         pictures: PictureOptions = AS_IT_IS,
-        turns: int = 1,
+        turns: int | None = None,
+        decoding: Decoding | None = None,
     ) -> Iterator[Result | SegrlError]:
         """As `segment_many`, but yields an error in place of the result of an image that cannot be used.
 
@@ -174,16 +196,18 @@ class Pipeline:
         DataError: the image cannot be read. ModelError: a batch of this image alone does not fit in the device's
         memory. Raises a ServerError that concerns every image: no connection, or a refused key.
         """
-        check_turns(self.policy, turns)
+        chosen = decoding or self.decoding
+        chosen = chosen if turns is None else replace(chosen, turns=turns)
+        check_turns(self.policy, chosen.turns)
         batch = self._auto if batch_size == "auto" else Batch(batch_size)
         for window in windows(opened(pairs, pictures), batch):
             usable = [(image, query) for image, query in window if isinstance(image, Image.Image)]
-            results = iter(self._try(usable, batch, turns))
+            results = iter(self._try(usable, batch, chosen))
             yield from (image if isinstance(image, SegrlError) else next(results) for image, _ in window)
 
-    def stream(self, image: ImageLike, query: str) -> Stream:
-        """As `segment`, with the text while it is generated."""
-        return Stream(self, as_image(image), checked_query(query))
+    def stream(self, image: ImageLike, query: str, *, decoding: Decoding | None = None) -> Stream:
+        """As `segment`, with the text while it is generated; with a vote or a second look, at the end."""
+        return Stream(self, as_image(image), checked_query(query), decoding or self.decoding)
 
     def masks(self, image: ImageLike, prompts: Sequence[MaskPrompt], query: str = "") -> Result:
         """The masks of given boxes and points, without the policy.
@@ -194,10 +218,10 @@ class Pipeline:
         """
         opened_image = as_image(image)
         in_pixels = _in_pixels(prompts)
-        answer = Answer(Status.OK if in_pixels else Status.NO_TARGET, in_pixels)
-        return Result.of(opened_image, query, "", self.text_to_masks.masks([answer], [opened_image])[0])
+        given = Answer(Status.OK if in_pixels else Status.NO_TARGET, in_pixels)
+        return Result.of(opened_image, query, "", self.text_to_masks.masks([given], [opened_image])[0])
 
-    def _try(self, pairs: Sequence[Pair], batch: Batch, turns: int) -> list[Result | SegrlError]:
+    def _try(self, pairs: Sequence[Pair], batch: Batch, decoding: Decoding) -> list[Result | SegrlError]:
         """Results in order. A batch that fails or does not fit is halved until the failing pair is alone."""
         import torch
 
@@ -205,7 +229,7 @@ class Pipeline:
             return []
         begun = time.perf_counter()
         try:
-            results = self._answer(pairs) if turns == 1 else self._talk(pairs, turns)
+            results = self._answer(pairs, decoding)
             batch.took(len(pairs), time.perf_counter() - begun)
             return [*results]
         except SegrlError as error:
@@ -214,30 +238,30 @@ class Pipeline:
             if len(pairs) == 1:
                 return [error]
         except torch.OutOfMemoryError:
-            if len(pairs) == 1:
+            if len(pairs) == 1 and (decoding.samples == 1 or self._samples_together == 1):
                 return [_does_not_fit(pairs[0][0])]
+            if len(pairs) == 1:
+                self._samples_together = max(1, min(decoding.samples, self._samples_together) // 2)
+                return self._try(pairs, batch, decoding)
             batch.shrink(len(pairs))
         half = len(pairs) // 2
-        return self._try(pairs[:half], batch, turns) + self._try(pairs[half:], batch, turns)
+        return self._try(pairs[:half], batch, decoding) + self._try(pairs[half:], batch, decoding)
 
-    def _answer(self, pairs: Sequence[Pair]) -> list[Result]:
-        images = [image for image, _ in pairs]
-        prompts = [self.text_to_masks.answer_format.prompt(query) for _, query in pairs]
-        groups = self.policy.generate(images, prompts, max_new_tokens=self.max_new_tokens, batch_size=len(pairs))
-        return self._read(pairs, [group[0] for group in groups])
-
-    def _talk(self, pairs: Sequence[Pair], turns: int) -> list[Result]:
-        conversations = talk(
-            self.policy,
-            self.text_to_masks,
-            [Conversation(image, query) for image, query in pairs],
-            turns=turns,
-            view=view_of(self.policy),
-            max_new_tokens=self.max_new_tokens,
-            image_ids=[content_id(image) for image, _ in pairs],
-            batch_size=len(pairs),
+    def _answer(self, pairs: Sequence[Pair], decoding: Decoding) -> list[Result]:
+        images, together = [image for image, _ in pairs], min(decoding.samples, self._samples_together)
+        fitted = replace(
+            decoding,
+            batch_size=len(pairs) * together,
+            max_new_tokens=decoding.max_new_tokens or self.max_new_tokens,
         )
-        return [Result.of_turns(conversation) for conversation in conversations]
+        ids = [content_id(image) for image in images]
+        replies = answer(self.policy, self.text_to_masks, images, [query for _, query in pairs], ids, fitted)
+        return [
+            Result.of_turns(Conversation(image, query, one.turns))
+            if one.turns
+            else Result.of(image, query, one.completion.text, one.segmentation, one.samples)
+            for (image, query), one in zip(pairs, replies, strict=True)
+        ]
 
     def go_on(self, image: ImageLike, query: str, said: Sequence[str | Sequence[MaskPrompt]]) -> Result:
         """One further turn after those in `said`, as `segment(turns=…)` would take it.
@@ -251,8 +275,8 @@ class Pipeline:
             if isinstance(one, str):
                 (conversation,) = take(self.text_to_masks, [conversation], [one], continues=view.continues)
             else:
-                answer = Answer(Status.OK if one else Status.NO_TARGET, _in_pixels(one))
-                conversation = person(conversation, self.text_to_masks.masks([answer], [picture])[0])
+                drawn = Answer(Status.OK if one else Status.NO_TARGET, _in_pixels(one))
+                conversation = person(conversation, self.text_to_masks.masks([drawn], [picture])[0])
         (conversation,) = talk(
             self.policy,
             self.text_to_masks,
@@ -287,8 +311,8 @@ class Stream(Iterator[str]):
     text: the text so far. `close` (or deleting the stream) stops the generation.
     """
 
-    def __init__(self, pipeline: Pipeline, image: Image.Image, query: str) -> None:
-        self._pipeline, self._pair, self.text = pipeline, (image, query), ""
+    def __init__(self, pipeline: Pipeline, image: Image.Image, query: str, decoding: Decoding) -> None:
+        self._pipeline, self._pair, self._decoding, self.text = pipeline, (image, query), decoding, ""
         self._result: Result | None = None
         self._pieces = self._run()
 
@@ -310,8 +334,15 @@ class Stream(Iterator[str]):
 
     def _run(self) -> Generator[str, None, None]:
         pipeline, (image, query) = self._pipeline, self._pair
+        if not self._decoding.is_plain:
+            self._result = pipeline.segment(image, query, decoding=self._decoding)
+            self.text = self._result.text
+            yield self.text
+            return
         prompt = pipeline.text_to_masks.answer_format.prompt(query)
-        pieces = policies.stream(pipeline.policy, image, prompt, max_new_tokens=pipeline.max_new_tokens)
+        pieces = policies.stream(
+            pipeline.policy, image, prompt, max_new_tokens=self._decoding.max_new_tokens or pipeline.max_new_tokens
+        )
         completion = yield from self._kept(pieces)
         (self._result,) = pipeline._read([self._pair], [completion])
 

@@ -15,7 +15,7 @@ from segrl import exports, overlay
 from segrl.answers import Move
 from segrl.coordinates import frame_hint
 from segrl.masks import mask_to_box
-from segrl.types import Answer, MaskPrompt, Status
+from segrl.types import Answer, MaskPrompt, Status, Votes
 
 if TYPE_CHECKING:
     import supervision
@@ -33,7 +33,8 @@ class Result:
     answer: status, reasoning and mask prompts in original pixels. text: what the policy wrote.
     scores: `(N,)` float32, the IoU that the segmenter predicts for each mask (about 0 to 1, not
     calibrated, and not whether it is the right object); None from a segmenter that predicts none
-    (GrabCut). hint: a warning if the numbers seem to be in another frame (`coordinates.frame_hint`), else "".
+    (GrabCut). votes: how far several samples agree, None without a vote; samples: their texts.
+    hint: a warning if the numbers seem to be in another frame (`coordinates.frame_hint`), else "".
     turns: where it was asked for several turns, a result for each, with that turn's text and the answer and masks that
     stood after it; this result's own are those of the last that could be read. move: what such a turn did (an answer,
     further points, done, broken). n_tokens: tokens written, of all turns; 0 where nobody counted.
@@ -49,13 +50,17 @@ class Result:
     turns: tuple[Result, ...] = ()
     move: Move = Move.ANSWER
     n_tokens: int = 0
+    votes: Votes | None = None
+    samples: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, image: Image.Image, query: str, text: str, one: Segmentation) -> Result:
+    def of(cls, image: Image.Image, query: str, text: str, one: Segmentation, samples: tuple[str, ...] = ()) -> Result:
         """A text that was read, with its masks."""
         scores = None if one.scores is None else one.scores.cpu().numpy()
         hint = frame_hint(one.written, image.size)
-        return cls(image, query, text, one.answer, one.masks.cpu().numpy(), scores, hint)
+        return cls(
+            image, query, text, one.answer, one.masks.cpu().numpy(), scores, hint, votes=one.votes, samples=samples
+        )
 
     @classmethod
     def of_turns(cls, conversation: Conversation) -> Result:
@@ -90,6 +95,29 @@ class Result:
         return self.answer.prompts
 
     @property
+    def confidence(self) -> np.ndarray | None:
+        """`(N,)` float32 of each mask: the share of the samples that hold it, of a vote; else the segmenter's score.
+
+        None where there is neither.
+        """
+        return self.scores if self.votes is None else np.array(self.votes.agreement, dtype=np.float32)
+
+    def surer(self, min_confidence: float) -> Result:
+        """The result without the masks whose `confidence` is lower; as it is where none is known."""
+        sure = self.confidence
+        if sure is None or (sure >= min_confidence).all():
+            return self
+        kept = np.flatnonzero(sure >= min_confidence)
+        votes = self.votes
+        if votes is not None:
+            votes = replace(votes, agreement=tuple(votes.agreement[i] for i in kept))
+        prompts = tuple(self.prompts[i] for i in kept)
+        status = Status.OK if len(kept) else Status.NO_TARGET
+        scores = None if self.scores is None else self.scores[kept]
+        answer = replace(self.answer, status=status, prompts=prompts)
+        return replace(self, answer=answer, masks=self.masks[kept], scores=scores, votes=votes)
+
+    @property
     def mask(self) -> np.ndarray:
         """`(H, W)` bool: all masks as one."""
         return np.asarray(self.masks.any(axis=0))
@@ -109,7 +137,7 @@ class Result:
         return overlay.cutout(self.image, self.mask)
 
     def to_detections(self) -> supervision.Detections:
-        """The masks as supervision's Detections: `xyxy` around each mask, `confidence` from the scores, class 0.
+        """The masks as supervision's Detections: `xyxy` around each mask, `confidence`, class 0.
 
         An empty mask has the box (0, 0, 0, 0). `data["class_name"]` is the query.
         """
@@ -122,7 +150,7 @@ class Result:
         return supervision.Detections(
             xyxy=np.array(boxes, dtype=np.float32),
             mask=self.masks,
-            confidence=self.scores,
+            confidence=self.confidence,
             class_id=np.zeros(count, dtype=int),
             data={"class_name": np.array([self.query] * count)},
         )

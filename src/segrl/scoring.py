@@ -30,6 +30,21 @@ def iou(pred: torch.Tensor, gt: torch.Tensor, ignore: torch.Tensor | None = None
     return torch.where(union > 0, intersection / union.clamp(min=1), 1.0).double()
 
 
+def pair_ious(pred: torch.Tensor, targets: np.ndarray, ignore: np.ndarray | None = None) -> np.ndarray:
+    """IoU of each of M masks with each of N targets, `(M, N)` float64, as `iou`.
+
+    pred: `(M, H, W)` bool. targets: `(N, H, W)` bool. ignore: `(H, W)` bool.
+    """
+    import numpy as np
+    import torch
+
+    if len(pred) == 0 or len(targets) == 0:
+        return np.zeros((len(pred), len(targets)))
+    left_out = None if ignore is None else torch.from_numpy(ignore)
+    columns = [iou(pred, torch.from_numpy(target), left_out).cpu().numpy() for target in targets]
+    return np.stack(columns, axis=1)
+
+
 def intersection_and_union(
     pred: torch.Tensor, gt: torch.Tensor, ignore: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:

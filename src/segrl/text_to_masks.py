@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from segrl.answers import Move, follow
 from segrl.coordinates import to_original, without_outside
-from segrl.segmenters import Segmenter, segment
+from segrl.segmenters import Segmenter, check_takes, segment
 from segrl.types import Answer, Frame, Reading, Segmentation, Status
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ class TextToMasks:
     answer_format: reads the text. frame_for: the frame of the policy's numbers for an image of
     `(width, height)`. segmenter: turns mask prompts into masks. reading: how texts are read; training pays for
     the strict reading, who wants masks takes the lenient one, under which a box outside the image is left out
-    and the other objects stay. max_mask_pixels: an answer whose masks hold more pixels together is BAD_VALUES;
-    None: any number.
+    and the other objects stay. max_mask_pixels: an answer whose masks hold more pixels together is BAD_VALUES, and of
+    the instances of a phrase the surest are kept; None: any number.
+    Raises ModelError where the answer format needs words and the segmenter takes none.
     """
 
     answer_format: AnswerFormat
@@ -36,6 +37,9 @@ class TextToMasks:
     segmenter: Segmenter
     reading: Reading = "strict"
     max_mask_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        check_takes(self.segmenter, self.answer_format.needs, f"the answer format {self.answer_format.name} needs")
 
     def read(
         self,
@@ -66,12 +70,19 @@ class TextToMasks:
             triples = zip(answers, images, earlier, strict=True)
             answers = [_after(to_original(answer, image.size), before, continues) for answer, image, before in triples]
         answers = [self._bounded(answer, image.size) for answer, image in zip(answers, images, strict=True)]
-        found = segment(self.segmenter, images, answers, image_ids=image_ids, keeps_logits=earlier is not None)
+        found = segment(
+            self.segmenter,
+            images,
+            answers,
+            image_ids=image_ids,
+            keeps_logits=earlier is not None,
+            max_mask_pixels=self.max_mask_pixels,
+        )
         return [replace(one, written=answer) for one, answer in zip(found, written, strict=True)]
 
     def masks(self, answers: Sequence[Answer], images: Sequence[Image.Image]) -> list[Segmentation]:
         """One Segmentation per answer that somebody drew or edited, as `segmenters.segment` makes it."""
-        return segment(self.segmenter, images, answers)
+        return segment(self.segmenter, images, answers, max_mask_pixels=self.max_mask_pixels)
 
     def _bounded(self, answer: Answer, image_wh: tuple[int, int]) -> Answer:
         n_pixels = len(answer.prompts) * image_wh[0] * image_wh[1]

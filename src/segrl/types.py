@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+MAX_PHRASE = 200
+"""Characters of a mask prompt's phrase."""
+
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
@@ -86,13 +89,17 @@ UNKNOWN_FRAME = Frame(FrameKind.UNKNOWN)
 
 @dataclass(frozen=True)
 class MaskPrompt:
-    """The input of a segmenter: at most one box, and points with labels.
+    """The input of a segmenter: at most one box, points with labels, and words with example boxes.
 
     box_xyxy: `(x1, y1, x2, y2)` in `frame`, exclusive maximum, x1 < x2 and y1 < y2; or None.
     points_xy: `(x, y)` each, in `frame`. labels: 1 (foreground) or 0 (background), one per point.
     prior_logits: mask logits of an earlier turn, at the segmenter's low resolution, or None.
+    phrase: a short noun phrase ("striped cat"), "" for none. exemplars_xyxy: boxes in `frame` around examples of what
+    is meant (exemplar_labels 1) or not meant (0), as SAM 3 takes them.
+    A phrase or examples alone ask for every instance; with a box or points they ask for the one that these mark.
+    `segmenters.takes` says which of these a segmenter takes.
     Raises ValueError for values that are not finite, inverted boxes, other labels, counts that
-    differ, and a prompt with neither box nor points.
+    differ, a phrase of more than MAX_PHRASE characters, and a prompt that asks for nothing.
     """
 
     box_xyxy: Box | None = None
@@ -100,14 +107,19 @@ class MaskPrompt:
     labels: tuple[int, ...] = ()
     frame: Frame = UNKNOWN_FRAME
     prior_logits: torch.Tensor | None = field(default=None, compare=False, repr=False)
+    phrase: str = ""
+    exemplars_xyxy: tuple[Box, ...] = ()
+    exemplar_labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.box_xyxy is None and not self.points_xy:
-            raise ValueError("a mask prompt needs a box or a point")
+        if self.phrase:
+            object.__setattr__(self, "phrase", self.phrase.strip())
+        if self.box_xyxy is None and not self.points_xy and not self.phrase and 1 not in self.exemplar_labels:
+            raise ValueError("a mask prompt needs a box, a point, a phrase or an example of what is meant")
+        if len(self.phrase) > MAX_PHRASE:
+            raise ValueError(f"a phrase of {len(self.phrase)} characters: at most {MAX_PHRASE}")
         if self.box_xyxy is not None:
-            x1, y1, x2, y2 = self.box_xyxy
-            if not all(map(math.isfinite, self.box_xyxy)) or x2 <= x1 or y2 <= y1:
-                raise ValueError(f"not a box: {self.box_xyxy}")
+            _check_box(self.box_xyxy)
         if len(self.points_xy) != len(self.labels):
             raise ValueError(f"{len(self.points_xy)} points but {len(self.labels)} labels")
         for label in self.labels:
@@ -116,10 +128,38 @@ class MaskPrompt:
         for point in self.points_xy:
             if not all(map(math.isfinite, point)):
                 raise ValueError("points must be finite")
+        if self.exemplars_xyxy or self.exemplar_labels:
+            self._check_exemplars()
+
+    def _check_exemplars(self) -> None:
+        if len(self.exemplars_xyxy) != len(self.exemplar_labels):
+            raise ValueError(f"{len(self.exemplars_xyxy)} example boxes but {len(self.exemplar_labels)} labels")
+        if any(type(label) is not int or label not in (0, 1) for label in self.exemplar_labels):
+            raise ValueError(f"labels are 0 or 1: {self.exemplar_labels}")
+        for box in self.exemplars_xyxy:
+            _check_box(box)
+
+    @property
+    def marks_one(self) -> bool:
+        """Whether a box or points say which one is meant: one mask then, else as many as are found."""
+        return self.box_xyxy is not None or bool(self.points_xy)
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The box, if there is one, and the example boxes."""
+        return (*(() if self.box_xyxy is None else (self.box_xyxy,)), *self.exemplars_xyxy)
 
     def to_json(self) -> dict[str, Any]:
-        """The prompt as JSON holds it, `{"box_xyxy": …, "points_xy": …, "labels": …}`; the frame is not written."""
-        return {"box_xyxy": self.box_xyxy, "points_xy": self.points_xy, "labels": self.labels}
+        """The prompt as JSON holds it, `{"box_xyxy": …, "points_xy": …, "labels": …}`; the frame is not written.
+
+        `phrase`, `exemplars_xyxy` and `exemplar_labels` stand there where the prompt has them.
+        """
+        found: dict[str, Any] = {"box_xyxy": self.box_xyxy, "points_xy": self.points_xy, "labels": self.labels}
+        if self.phrase:
+            found["phrase"] = self.phrase
+        if self.exemplars_xyxy:
+            found |= {"exemplars_xyxy": self.exemplars_xyxy, "exemplar_labels": self.exemplar_labels}
+        return found
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], frame: Frame) -> MaskPrompt:
@@ -127,11 +167,28 @@ class MaskPrompt:
 
         Raises KeyError, TypeError or ValueError for what is no mask prompt.
         """
-        box, points = row["box_xyxy"], tuple((float(x), float(y)) for x, y in row["points_xy"])
-        if box is not None:
-            x1, y1, x2, y2 = map(float, box)
-            box = (x1, y1, x2, y2)
-        return cls(box, points, tuple(row["labels"]), frame)
+        points = tuple((float(x), float(y)) for x, y in row["points_xy"])
+        box = None if row["box_xyxy"] is None else _box(row["box_xyxy"])
+        return cls(
+            box,
+            points,
+            tuple(row["labels"]),
+            frame,
+            phrase=str(row.get("phrase", "")),
+            exemplars_xyxy=tuple(map(_box, row.get("exemplars_xyxy", ()))),
+            exemplar_labels=tuple(row.get("exemplar_labels", ())),
+        )
+
+
+def _check_box(box: Box) -> None:
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, box)) or x2 <= x1 or y2 <= y1:
+        raise ValueError(f"not a box: {box}")
+
+
+def _box(numbers: Any) -> Box:
+    x1, y1, x2, y2 = map(float, numbers)
+    return (x1, y1, x2, y2)
 
 
 @dataclass(frozen=True)
@@ -194,6 +251,37 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Votes:
+    """How far several answers to one question agree.
+
+    samples: how many there are. readable: those that could be read. nothing: those that say that nothing is there.
+    agreement: for each mask of the chosen answer the share of the readable ones that hold it, above 0 to 1.
+    """
+
+    samples: int
+    readable: int
+    nothing: int
+    agreement: tuple[float, ...] = ()
+
+    @property
+    def confidence(self) -> float:
+        """Agreement on the answer as a whole: the lowest of its masks', or the share that says "nothing there"."""
+        if self.agreement:
+            return min(self.agreement)
+        return self.nothing / self.readable if self.readable else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**vars(self), "agreement": list(self.agreement)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Votes:
+        """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is none."""
+        counts = (int(row["samples"]), int(row["readable"]), int(row["nothing"]))
+        return cls(*counts, tuple(map(float, row["agreement"])))
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """An answer and its masks: `(N, H, W)` bool at the original size, one per prompt; N = 0 without prompts.
 
@@ -203,6 +291,8 @@ class Segmentation:
     written: the answer as it was parsed, in the policy's frame; None if nothing was parsed.
     logits: `(N, h, w)` float32, the `prior_logits` of a later turn; None if they were not requested,
     and from a segmenter that takes none.
+    A phrase may find several instances: the answer then has a prompt for each, with its box; one that finds
+    nothing has none. votes: how far several samples agree, None without a vote.
     """
 
     answer: Answer
@@ -210,6 +300,7 @@ class Segmentation:
     scores: torch.Tensor | None = None
     written: Answer | None = None
     logits: torch.Tensor | None = None
+    votes: Votes | None = None
 
     @property
     def union(self) -> torch.Tensor:

@@ -56,7 +56,7 @@ def randomise(model: Any, generator: torch.Generator) -> None:
             else:
                 parameter += torch.randn(parameter.shape, generator=generator) * 0.02
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    if norms:
+    if norms and hasattr(model, "get_image_embeddings"):  # those of a text encoder keep the statistics they start with
         _settle(model, norms, generator)
 
 
@@ -205,6 +205,23 @@ def _sam3() -> tuple[Any, Any]:
     return Sam3Model(Sam3Config(**_tiny_sam3_detector())), _sam3_processor()
 
 
+def _sam3_lite_text() -> tuple[Any, Any]:
+    """SAM 3 with the small text encoder."""
+    from transformers import Sam3LiteTextConfig, Sam3LiteTextModel
+
+    detector = _tiny_sam3_detector()
+    text = {
+        "vocab_size": len(CLIP_VOCABULARY),
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "projection_dim": 16,
+    }
+    return Sam3LiteTextModel(Sam3LiteTextConfig(**{**detector, "text_config": text})), _sam3_processor()
+
+
 def _sam3_video() -> tuple[Any, Any]:
     """As the hub has SAM 3: detector and tracker in one checkpoint of the video class."""
     from transformers import Sam3VideoConfig, Sam3VideoModel
@@ -325,6 +342,7 @@ KINDS: Mapping[str, Callable[[], tuple[Any, Any]]] = {
     "sam3_tracker": _sam3_tracker,
     "sam3_video": _sam3_video,
     "sam3": _sam3,
+    "sam3_lite_text": _sam3_lite_text,
     "edgetam": _edgetam,
     "hiera_tiny": _hiera_tiny,
     "hiera_large": _hiera_large,

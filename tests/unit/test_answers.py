@@ -262,7 +262,7 @@ def test_bad_syntax(name: str, text: str) -> None:
     assert len(answer.detail) < 200
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "words"])  # to which every text is a phrase
 @pytest.mark.parametrize("text", ["", "I see nothing.", "<think>t</think>", "<think>", "</think>", "<bbox", "\ud800"])
 def test_no_answer(name: str, text: str) -> None:
     assert answers.parse(text, name).status is Status.NO_ANSWER

@@ -148,20 +148,21 @@ def test_the_summary_says_how_it_was_measured(finished):
     assert summary["metrics"]["tokens"] == {"value": 0.0, "ci95": [0.0, 0.0]}
 
 
-def test_a_majority_of_masks_decides(tmp_path):
+def test_a_vote_decides_by_object(tmp_path):
     settings = write_examples(tmp_path, 4, votes=[[TEXTS["right"], TEXTS["right"], TEXTS["wide"]]] * 4, samples=3)
     assert run(settings, tmp_path / "run", share=Share())
     records = read_jsonl(tmp_path / "run" / "records.jsonl")
     assert all(record.samples == (TEXTS["right"], TEXTS["right"], TEXTS["wide"]) for record in records)
     assert [record.iou for record in records if record.target_area] == [1.0] * sum(r.target_area > 0 for r in records)
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["decoding"]["test_time"].startswith("majority vote")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["decoding"]["test_time"].startswith("vote of 3")
 
 
 @pytest.mark.parametrize(
     ("texts", "status"),
     [
         (["right", "nothing", "nothing"], Status.NO_TARGET),
-        (["right", "nothing", "broken"], Status.OK),
+        (["right", "nothing", "broken"], Status.NO_TARGET),  # half of those that can be read
+        (["right", "right", "nothing"], Status.OK),
         (["broken", "broken", "right"], Status.OK),
         (["broken", "none", "broken"], Status.BAD_SYNTAX),
     ],

@@ -25,7 +25,7 @@ LAYERS = (
     {"answers", "segmenters", "scoring"},
     {"text_to_masks", "turns", "tiny"},
     {"policies", "rewards", "datasets"},
-    {"batch_queue", "exports"},
+    {"batch_queue", "exports", "inference"},
     {"result"},
     {"pipeline"},
     {"loading"},

@@ -10,11 +10,11 @@ from PIL import Image
 
 from segrl import segmenters
 from segrl.evaluation import EvalRecord, Overlap
-from segrl.evaluation.inference import Decoding
 from segrl.evaluation.overlap import overlap, read_overlap, words, write_overlap
 from segrl.evaluation.replay import oracle
 from segrl.evaluation.run import evaluate_window
 from segrl.images import content_id
+from segrl.inference import Decoding
 from segrl.loading import make_text_to_masks
 from segrl.types import Example
 

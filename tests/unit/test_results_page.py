@@ -14,7 +14,7 @@ from dataset_files import save_image, save_json
 from segrl.datasets import NAMES
 from segrl.errors import DataError
 from segrl.evaluation import CATALOGUE, EvalSettings, Share, run
-from segrl.evaluation.inference import PLAIN
+from segrl.inference import PLAIN
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -12,6 +12,8 @@ from segrl.types import RELATIVE_1000, Answer, Frame, MaskPrompt, Status
 class FullBox:
     """Reads any text as a box over the whole 0–1000 frame; a truncated one as truncated."""
 
+    name, needs = "full box", frozenset()
+
     def parse(self, text: str, *, truncated: bool, frame: Frame, reading: str) -> Answer:
         assert reading == "strict"
         if truncated:

@@ -55,7 +55,7 @@ def test_frame_refuses(kind: FrameKind, size_wh: tuple[int, int] | None) -> None
 @pytest.mark.parametrize(
     ("box", "points", "labels", "message"),
     [
-        (None, (), (), "needs a box or a point"),
+        (None, (), (), "needs a box, a point"),
         ((3.0, 2.0, 1.0, 4.0), (), (), "not a box"),
         ((1.0, 2.0, 1.0, 4.0), (), (), "not a box"),
         ((1.0, 4.0, 3.0, 2.0), (), (), "not a box"),

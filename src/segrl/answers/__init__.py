@@ -7,6 +7,7 @@ any text, takes time linear in its length, never rounds, and yields numbers in t
 from __future__ import annotations
 
 from segrl.answers.base import AnswerFormat, own_format
+from segrl.answers.concept import Concept, Words
 from segrl.answers.json_formats import JsonList, SamR1, SegZero, Think2Seg
 from segrl.answers.mask_prompts import own_points
 from segrl.answers.native import NATIVE_FORMATS, Gemini, InternVL, Molmo, QwenJson, QwenTokens
@@ -33,7 +34,8 @@ __all__ = [
 
 _PAPERS = (SegR1(), SamR1(), PointsOnly(), JsonList(), SegZero(), Think2Seg())
 _NATIVE = (QwenTokens(), QwenJson(), InternVL(), Molmo(), Gemini())
-_FORMATS: dict[str, AnswerFormat] = {form.name: form for form in (*_PAPERS, *_NATIVE)}
+_WORDS = (Concept(), Words())
+_FORMATS: dict[str, AnswerFormat] = {form.name: form for form in (*_PAPERS, *_NATIVE, *_WORDS)}
 
 
 def names() -> tuple[str, ...]:

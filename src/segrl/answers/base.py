@@ -26,13 +26,15 @@ class AnswerFormat(ABC):
     name: its name in recipes. required_parts: the `Answer.parts` that the all-or-nothing `format`
     reward requires. system: the instruction for real models as system prompt; empty if the
     text prompt is complete. scans: what the lenient reading looks for, in this order; empty for a
-    format that is only read strictly.
+    format that is only read strictly. needs: what its mask prompts may hold beside boxes and points, as
+    `segmenters.takes` names it.
     """
 
     name: ClassVar[str]
     required_parts: ClassVar[frozenset[str]]
     system: ClassVar[str] = ""
     scans: ClassVar[tuple[Scan, ...]] = ()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def prompt(self, query: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from segrl.answers.mask_prompts import MAX_BOXES, MAX_POINTS, group
 from segrl.answers.reading import split_reasoning
 from segrl.answers.scan import Item, Row, Scan, groups
-from segrl.types import RELATIVE_1000, Answer, Box, Frame, MaskPrompt, Point, Status
+from segrl.types import MAX_PHRASE, RELATIVE_1000, Answer, Box, Frame, MaskPrompt, Point, Status
 
 _WIDE = {ord(wide): plain for wide, plain in zip("【】〔〕「」“”„‘’、。", '[][][]"""\'\',.', strict=True)}
 _WIDE |= {0xFF01 + i: chr(0x21 + i) for i in range(94)}
@@ -120,7 +120,7 @@ def _last_answer(items: Sequence[Item], strict: Answer, frame: Frame, *, may_be_
         if prompts:
             notes += _joined(items, chosen)
             return replace(strict, status=Status.OK, prompts=prompts, detail="", repairs=tuple(notes))
-        if may_be_nothing and not any(item.rows or item.is_open for item in chosen):
+        if may_be_nothing and not any(item.rows or item.phrase or item.is_open for item in chosen):
             return _nothing(strict)
     return None
 
@@ -155,7 +155,7 @@ def _to_prompts(items: Sequence[Item], frame: Frame, notes: list[str]) -> tuple[
         if n_boxes > MAX_BOXES or n_points > MAX_POINTS:
             said.append(f"all beyond {MAX_BOXES} boxes or {MAX_POINTS} points")
             boxes, points, labels = [], [], []
-        prompts += _in_frame(item, boxes, points, labels, frame, said)
+        prompts += _named(item, _in_frame(item, boxes, points, labels, frame, said), frame, said)
         for fault in said:
             faults[fault] = faults.get(fault, 0) + 1
     notes += [f"left out{f' ({count} times)' if count > 1 else ''}: {fault}" for fault, count in faults.items()]
@@ -174,6 +174,21 @@ def _in_frame(
         return ()
     tenfold = [(10 * x1, 10 * y1, 10 * x2, 10 * y2) for x1, y1, x2, y2 in boxes]
     return group(tenfold, [(10 * x, 10 * y) for x, y in points], labels, RELATIVE_1000)
+
+
+def _named(item: Item, prompts: tuple[MaskPrompt, ...], frame: Frame, said: list[str]) -> tuple[MaskPrompt, ...]:
+    """The item's mask prompts with its phrase and what it excludes; the phrase alone where it marks nothing."""
+    if not item.phrase:
+        return prompts
+    if len(item.phrase) > MAX_PHRASE:
+        said.append(f"a phrase of more than {MAX_PHRASE} characters")
+        return prompts
+    unlike = tuple(_boxes(item.unlike, said))
+    words = MaskPrompt(frame=frame, phrase=item.phrase, exemplars_xyxy=unlike, exemplar_labels=(0,) * len(unlike))
+    return tuple(
+        replace(words, box_xyxy=one.box_xyxy, points_xy=one.points_xy, labels=one.labels, frame=one.frame)
+        for one in prompts
+    ) or (words,)
 
 
 def _boxes(rows: Sequence[Row], said: list[str]) -> list[Box]:

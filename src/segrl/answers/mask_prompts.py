@@ -162,11 +162,17 @@ def round_prompt(prompt: MaskPrompt) -> MaskPrompt:
 
     A box that rounding would empty keeps the unit that holds its middle along that side.
     """
-    points = tuple((to_lattice(x), to_lattice(y)) for x, y in prompt.points_xy)
-    if prompt.box_xyxy is None:
-        return replace(prompt, points_xy=points)
-    (x1, x2), (y1, y2) = (_round_side(*prompt.box_xyxy[i::2]) for i in (0, 1))
-    return replace(prompt, box_xyxy=(x1, y1, x2, y2), points_xy=points)
+    return replace(
+        prompt,
+        box_xyxy=None if prompt.box_xyxy is None else _round_box(prompt.box_xyxy),
+        points_xy=tuple((to_lattice(x), to_lattice(y)) for x, y in prompt.points_xy),
+        exemplars_xyxy=tuple(map(_round_box, prompt.exemplars_xyxy)),
+    )
+
+
+def _round_box(box: Box) -> Box:
+    (x1, x2), (y1, y2) = (_round_side(*box[i::2]) for i in (0, 1))
+    return (x1, y1, x2, y2)
 
 
 def _round_side(low: float, high: float) -> tuple[int, int]:

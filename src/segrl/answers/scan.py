@@ -66,6 +66,7 @@ class Item:
 
     group: items of one list, or of one run of objects without a list. is_bare: in no list. end: behind its
     last character. is_open: the text ended within it. is_unnamed: no tag and no name of a field told what it is.
+    phrase: words that name it. unlike: boxes around what is not meant.
     """
 
     group: int
@@ -77,6 +78,8 @@ class Item:
     end: int = 0
     is_open: bool = False
     is_unnamed: bool = False
+    phrase: str = ""
+    unlike: list[Row] = field(default_factory=list)
 
     @property
     def is_stray_point(self) -> bool:

@@ -1,4 +1,4 @@
-"""What commands share: how one ends when something is wrong, options as KEY=VALUE, how far an evaluation is."""
+"""What commands share: how one ends, options as KEY=VALUE, how far an evaluation is, and how answers are drawn."""
 
 from __future__ import annotations
 
@@ -25,6 +25,33 @@ Base = Annotated[
 
 WRONG_USE = 2
 INTERRUPTED = 130
+
+
+Samples = Annotated[int, typer.Option(min=1, metavar="N", help="Sampled answers to a query, which vote by object.")]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="Of the samples [default: 1 for a vote, else 0, the likeliest token].")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of the samples.")]
+Turns = Annotated[int, typer.Option(min=1, metavar="N", help="Answers at most; the policy sees its mask after each.")]
+SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about a crop of the region found.")]
+VoteRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vote",
+        metavar="KEY=VALUE",
+        help="same_object=0.85 (IoU), least_votes=0.2, nothing=0.5 (shares), mask=best|consensus.",
+    ),
+]
+
+
+def decoding_values(
+    samples: int, temperature: float | None, seed: int, second_look: bool, vote: list[str] | None, turns: int = 1
+) -> dict[str, Any]:
+    """What differs from plain decoding, as `segrl.Decoding.of` takes it."""
+    given = {"samples": samples, "temperature": temperature, "seed": seed, "second_look": second_look, "turns": turns}
+    plain = {"samples": 1, "temperature": None, "seed": 0, "second_look": False, "turns": 1}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value != plain[name]}
+    return values | ({"vote": key_values(vote)} if vote else {})
 
 
 def exits_cleanly(command: Callable[P, None]) -> Callable[P, None]:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segrl.cli.common import key_values, watch_evaluation
+from segrl.cli.common import (
+    Samples,
+    SecondLook,
+    Seed,
+    Temperature,
+    Turns,
+    VoteRules,
+    decoding_values,
+    key_values,
+    watch_evaluation,
+)
 
 if TYPE_CHECKING:
     from segrl.evaluation import EvalSettings
@@ -23,11 +33,15 @@ PolicyName = Annotated[
     typer.Option(
         metavar="P",
         help="tiny, a checkpoint's directory, a name on the hub, openai:MODEL@ADDRESS; "
-        "oracle answers from the ground truth, scripted replays --texts.",
+        "words sends the query to the segmenter as it is, oracle answers from the ground truth, scripted replays "
+        "--texts.",
     ),
 ]
 SegmenterName = Annotated[
-    str | None, typer.Option(metavar="S", help="grabcut, tiny, box, or a model of the SAM family [default: by policy]")
+    str | None,
+    typer.Option(
+        metavar="S", help="grabcut, tiny, box, shapes, a model of the SAM family, concept:MODEL [default: by policy]"
+    ),
 ]
 Root = Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set.")]
 Out = Annotated[
@@ -52,11 +66,10 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at once; above 1 
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Answers that vote over the mask.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the samples.")]
-SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about a crop of the region found.")]
-Turns = Annotated[int, typer.Option(min=1, help="Answers at most; after each the policy is shown its mask.")]
+Baseline = Annotated[
+    bool,
+    typer.Option(help="Also measure the query sent to the segmenter as it is, where that takes words."),
+]
 Saliency = Annotated[
     bool | None, typer.Option(help="E, F and weighted F measures and MAE [default: for the sets of that field]")
 ]
@@ -77,10 +90,12 @@ def evaluate(
     batch_size: BatchSize = 1,
     max_new_tokens: MaxNewTokens = None,
     samples: Samples = 1,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = None,
     seed: Seed = 0,
     second_look: SecondLook = False,
     turns: Turns = 1,
+    vote: VoteRules = None,
+    baseline: Baseline = True,
     saliency: Saliency = None,
     threads: Threads = 1,
 ) -> None:
@@ -98,13 +113,16 @@ def evaluate(
         segmenter_options=of_segmenter,
         texts=None if texts is None else str(texts),
         answer_format=answer_format,
-        decoding=Decoding(max_new_tokens, batch_size, samples, temperature, seed, second_look, turns),
+        decoding=Decoding.of(
+            decoding_values(samples, temperature, seed, second_look, vote, turns)
+            | {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        ),
         saliency=saliency,
         threads=threads,
     )
     out = out or _default_out(settings)
     check_policy(out, policy, evaluated=False)
-    _measure(settings, out, processes, ray)
+    _measure(settings, out, processes, ray, baseline)
 
 
 def _sorted_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -121,17 +139,19 @@ def _default_out(settings: EvalSettings) -> Path:
     return Path("runs/eval") / "-".join(re.sub(r"[^\w.+]+", "_", name) for name in names)
 
 
-def _measure(settings: EvalSettings, out: Path, processes: int, ray: str | None) -> None:
-    """Runs the evaluation and shows what came of it."""
+def _measure(settings: EvalSettings, out: Path, processes: int, ray: str | None, baseline: bool) -> None:
+    """Runs the evaluation and its baseline, and shows what came of it."""
     from rich.console import Console
 
     from segrl.errors import quieten
     from segrl.evaluation import EvalDir, Share, run, run_on
-    from segrl.evaluation.result import summary_of
+    from segrl.evaluation.result import with_baseline
     from segrl.jobs.cluster import executor
 
     quieten()
     share, watch = Share.of_environment(), watch_evaluation(Console(), "evaluated")
+    if baseline and settings.baseline is not None and share.world == 1:
+        run(settings.baseline, EvalDir(out).baseline.path, share=Share())
     if ray is not None or (processes > 1 and share.world == 1):
         finished = run_on(settings, out, executor(processes, ray), watch)
     else:
@@ -142,7 +162,7 @@ def _measure(settings: EvalSettings, out: Path, processes: int, ray: str | None)
     directory = EvalDir(out)
     if not directory.has_page:
         _write_page(settings, out)
-    _show(summary_of(directory), f"metrics {directory.metrics}\nreport  {directory.report}")
+    _show(with_baseline(directory), f"metrics {directory.metrics}\nreport  {directory.report}")
 
 
 def _write_page(settings: EvalSettings, out: Path) -> None:

@@ -21,21 +21,37 @@ _STYLES = {True: "green", False: "red", None: "dim"}
 
 
 def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
-    """The measures with their intervals and what they say, then gIoU by parts."""
-    table = _table(facts(summary))
+    """The measures with their intervals and what they say, beside those of the baseline; then gIoU by parts."""
+    table, baseline = _table(facts(summary)), summary.get("baseline")
     table.add_column("measure", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
+    if baseline:
+        table.add_column("as asked", justify="right", no_wrap=True)
     table.add_column("what it says")
     left_out = LEFT_OUT if summary["metrics"]["n_acc"]["value"] is not None else LEFT_OUT | {"t_acc"}
     for metric in CATALOGUE:
         found = summary["metrics"].get(metric.name)
         if found and found["value"] is not None and metric.name not in left_out:
             arrow = " (lower is better)" if metric.lower_is_better else ""
-            table.add_row(metric.title, number(found["value"]), interval(found["ci95"]), metric.meaning + arrow)
+            asked = [number(baseline.get(metric.name, {}).get("value"))] if baseline else []
+            table.add_row(metric.title, number(found["value"]), interval(found["ci95"]), *asked, metric.meaning + arrow)
     yield table
+    if summary.get("calibration"):
+        yield _calibration(summary["calibration"])
     if summary["slices"]:
         yield _parts(summary["slices"])
+
+
+def _calibration(found: Mapping[str, Any]) -> Table:
+    auroc = "" if found["auroc"] is None else f", AUROC {found['auroc']:.3f}"
+    table = _table(f"{found['n']} voted objects by agreement: does it say which are right (IoU ≥ 0.5){auroc}")
+    for column in ("agreement", "n", "right", "95% interval", "mean IoU"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in found["bins"]:
+        row = [f"{one['above']:g}–{one['to']:g}", str(one["n"]), number(one["right"]["value"])]
+        table.add_row(*row, interval(one["right"]["ci95"]), number(one["iou"]["value"]))
+    return table
 
 
 def _parts(slices: Mapping[str, Mapping[str, Any]]) -> Table:

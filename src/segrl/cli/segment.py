@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segrl.cli.common import Base
+from segrl.cli.common import Base, Samples, SecondLook, Seed, Temperature, Turns, VoteRules, decoding_values
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from segrl.exports import Style
     from segrl.folder_job import Inputs, Plan
-    from segrl.images import PictureOptions
     from segrl.pipeline import BatchSize
     from segrl.result import Result
 
@@ -66,9 +66,15 @@ Strict = Annotated[
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
 ]
-Turns = Annotated[int, typer.Option(min=1, metavar="N", help="Answers at most; the policy sees its mask after each.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures.")]
 MinArea = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out objects of fewer pixels than that.")]
+MinConfidence = Annotated[
+    float, typer.Option(min=0, max=1, metavar="C", help="Leave out objects that are less sure (agreement or score).")
+]
+ByDoubt = Annotated[bool, typer.Option("--by-doubt", help="The least sure images first in the exports.")]
+Review = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Also write the N most doubtful images to DIR/review for an annotator.")
+]
 ExactPolygons = Annotated[
     bool, typer.Option("--exact-polygons", help="Every corner in LabelMe and Label Studio, not polygons to be edited.")
 ]
@@ -104,8 +110,16 @@ def segment(
     strict: Strict = False,
     max_new_tokens: MaxNewTokens = None,
     turns: Turns = 1,
+    samples: Samples = 1,
+    temperature: Temperature = None,
+    seed: Seed = 0,
+    second_look: SecondLook = False,
+    vote: VoteRules = None,
     limit: Limit = None,
     min_area: MinArea = 0,
+    min_confidence: MinConfidence = 0.0,
+    by_doubt: ByDoubt = False,
+    review: Review = 0,
     exact_polygons: ExactPolygons = False,
     page: Page = None,
     max_megapixels: MaxMegapixels = 179,
@@ -119,48 +133,53 @@ def segment(
 
     Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
     """
-    from segrl.images import PictureOptions
+    from segrl.folder_job import Plan, fingerprint, is_sharded
 
-    options = {"policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens, "base": base}
-    model = _model(segmenter, None if prompts is not None else options, strict)
-    pictures = PictureOptions(page=page, max_megapixels=max_megapixels)
+    drawn = decoding_values(samples, temperature, seed, second_look, vote, turns)
+    model = _fitted(prompts is None, segmenter, {
+        "policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens, "base": base,
+        "reading": "strict" if strict else "lenient", "decoding": drawn,
+    })  # fmt: skip
+    style = _style(exact_polygons, page, max_megapixels)
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
-        return _pipe((query or [""])[0], chosen, {**model, "device": device}, min_area, pictures, turns)
-    if out is None:
-        raise _wrong("say where masks go: --out DIR")
-    from segrl.exports import Style
-    from segrl.folder_job import Plan, fingerprint, is_sharded
-
-    in_shards = ray is not None or any(map(is_sharded, photos))
-    inputs = None if in_shards else _inputs(photos, query or [], out, limit, prompts)
+        return _pipe((query or [""])[0], chosen, {**model, "device": device}, (min_area, min_confidence), style)
+    place, in_shards = _place(out), ray is not None or any(map(is_sharded, photos))
+    inputs = None if in_shards else _inputs(photos, query or [], place, limit, prompts)
     plan = Plan(
-        out,
-        tuple(chosen if formats else ["coco", "png", *chosen]),
-        {**model, "device": device},
-        _batch_size(batch_size),
-        style=Style(exact_polygons, pictures),
-        min_area=min_area,
-        prompts=None if prompts is None else fingerprint(prompts),
-        turns=turns,
-        queries=tuple(query or ()),
-    )
+        place, tuple(chosen if formats else ["coco", "png", *chosen]), {**model, "device": device},
+        _batch_size(batch_size), tuple(query or ()), style, min_area, None if prompts is None else fingerprint(prompts),
+        min_confidence, by_doubt, review,
+    )  # fmt: skip
     if inputs is not None:
         return _segment(inputs, plan, model, _processes(processes), prune)
     _check_shards({"--format": formats, "--prompts": prompts, "--prune": prune, "--overlay": overlay})
     _segment_shards(photos, plan, limit, _processes(processes), ray)
 
 
-def _model(segmenter: str | None, policy: Mapping[str, Any] | None, strict: bool) -> dict[str, Any]:
-    """Options of `loading.load`. policy: its own, None where boxes and points are given."""
+def _style(exact_polygons: bool, page: int | None, max_megapixels: float) -> Style:
+    from segrl.exports import Style
+    from segrl.images import PictureOptions
+
+    return Style(exact_polygons, PictureOptions(page=page, max_megapixels=max_megapixels))
+
+
+def _fitted(asks: bool, segmenter: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `loading.load` as a folder keeps them: those that were given and mean something."""
     from segrl.loading import fitting_segmenter
 
-    if policy is None:
+    if not asks:
         return {"segmenter": segmenter or "tiny"}
-    own = {key: value for key, value in policy.items() if key != "base" or value is not None}
-    reading = "strict" if strict else "lenient"
-    return {"segmenter": segmenter or fitting_segmenter(policy["policy"]), **own, "reading": reading}
+    fitting = segmenter or fitting_segmenter(given["policy"], given["answer_format"])
+    left_out = {name for name in ("base", "decoding") if not given[name]}
+    return {"segmenter": fitting} | {name: value for name, value in given.items() if name not in left_out}
+
+
+def _place(out: Path | None) -> Path:
+    if out is None:
+        raise _wrong("say where masks go: --out DIR")
+    return out
 
 
 def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: int, prunes: bool) -> None:
@@ -185,6 +204,8 @@ def _check_shards(others: Mapping[str, Any]) -> None:
 
 def _segment_shards(photos: Sequence[str], plan: Plan, limit: int | None, processes: int, ray: str | None) -> None:
     """Of parquet files, WebDataset's and the hub's, and on a cluster of pictures, too."""
+    if plan.by_doubt or plan.review:
+        raise _wrong("--by-doubt and --review do not go with shards, which are parquet files with all of an answer")
     import dataclasses
 
     from segrl.cli.segment_view import View
@@ -224,9 +245,16 @@ def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str,
 
 
 def _pipe(
-    query: str, formats: Sequence[str], model: Mapping[str, Any], min_area: int, pictures: PictureOptions, turns: int
+    query: str,
+    formats: Sequence[str],
+    model: Mapping[str, Any],
+    least: tuple[int, float],
+    style: Style,
 ) -> None:
-    """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1."""
+    """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1.
+
+    least: area and confidence of what is kept.
+    """
     from segrl import loading
     from segrl.errors import SegrlError, quieten
     from segrl.images import as_image
@@ -237,10 +265,12 @@ def _pipe(
     if not data:
         raise SegrlError("there is no picture on standard input")
     quieten()
-    result = loading.load(**model).segment(as_image(data, pictures), query, turns=turns)
+    result = loading.load(**model).segment(as_image(data, style.pictures), query)
     if result.status.is_failure:
         raise SegrlError(f"the answer could not be read ({result.status.value}): {result.answer.detail or result.text}")
-    kept = [mask for mask in result.masks if mask.sum() >= min_area]
+    sure = [1.0] * len(result.masks) if result.confidence is None else result.confidence.tolist()
+    pairs = zip(result.masks, sure, strict=True)
+    kept = [mask for mask, confidence in pairs if mask.sum() >= least[0] and confidence >= least[1]]
     if not kept:
         typer.echo("segrl: nothing was found", err=True)
     sys.stdout.buffer.write(_file(result, kept, formats[0] if formats else "png"))

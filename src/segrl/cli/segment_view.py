@@ -33,6 +33,7 @@ WHAT_IT_IS = {
     "cutout": "what was found, on a transparent ground",
     "overlay": "what was found, drawn over the pictures",
     "shards": "parquet files, a row for each picture and query, masks as COCO's run lengths",
+    "review": "the most doubtful images, to correct in Label Studio or LabelMe",
 }
 
 

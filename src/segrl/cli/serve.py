@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from segrl.cli.common import Base
+from segrl.cli.common import Base, Samples, SecondLook, Seed, Temperature, VoteRules, decoding_values
 from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
@@ -40,10 +40,14 @@ MaxMb = Annotated[float, typer.Option(min=0.01, help="Largest body of a request,
 MaxMemoryMb = Annotated[float, typer.Option(min=1, help="Memory for bodies and images of all open requests.")]
 MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Largest image.")]
 MaxMaskMegapixels = Annotated[float, typer.Option(min=0.001, help="All masks of one answer together.")]
+MaxSamples = Annotated[int, typer.Option(min=1, help="Samples that one request may ask for.")]
 MaxPrompts = Annotated[int, typer.Option(min=1, help="Boxes and point sets of one request.")]
 MaxItems = Annotated[int, typer.Option(min=100, help="Values in the lists and objects of a JSON body.")]
 MaxDepth = Annotated[int, typer.Option(min=4, help="Brackets within each other in a JSON body.")]
 MaxDigits = Annotated[int, typer.Option(min=20, help="Digits of a number in a JSON body.")]
+LabelStudioKey = Annotated[
+    str | None, typer.Option(envvar="LABEL_STUDIO_API_KEY", help="Personal access token of that Label Studio.")
+]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take, and the end after SIGTERM.")]
 
 
@@ -55,6 +59,12 @@ def serve(
     reading: Reading = "lenient",
     device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of the policy.")] = None,
+    samples: Samples = 1,
+    temperature: Temperature = None,
+    seed: Seed = 0,
+    second_look: SecondLook = False,
+    vote: VoteRules = None,
+    max_samples: MaxSamples = 16,
     host: Annotated[str, typer.Option(help="0.0.0.0 serves every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     token: Token = None,
@@ -74,9 +84,7 @@ def serve(
     timeout: Timeout = 120,
     allow_origin: Annotated[list[str] | None, typer.Option(help="A web page's origin that may ask.")] = None,
     label_studio_url: Annotated[str | None, typer.Option(help="The one host that images are fetched from.")] = None,
-    label_studio_key: Annotated[
-        str | None, typer.Option(envvar="LABEL_STUDIO_API_KEY", help="Personal access token of that Label Studio.")
-    ] = None,
+    label_studio_key: LabelStudioKey = None,
     polygon_tolerance: Annotated[
         float, typer.Option(min=0, help="Pixels that Label Studio's polygons may be off the mask; 0: exact.")
     ] = 1.25,
@@ -92,13 +100,13 @@ def serve(
         label_studio_key=label_studio_key, polygon_tolerance_px=polygon_tolerance,
         allow_origins=tuple(allow_origin or ()),
     )  # fmt: skip
-    options = {"segmenter": segmenter, "answer_format": answer_format, "device": device, "base": base}
-
-    def make_app() -> FastAPI:
-        return create_app(segrl.load(policy, reading=reading, max_new_tokens=max_new_tokens, **options), settings)
-
+    options: dict[str, Any] = {
+        "segmenter": segmenter, "answer_format": answer_format, "device": device, "reading": reading, "base": base,
+        "max_new_tokens": max_new_tokens, "decoding": decoding_values(samples, temperature, seed, second_look, vote),
+    }  # fmt: skip
     run_server(
-        host, port, seconds=timeout, warn=token is None, make_app=make_app,
+        host, port, seconds=timeout, warn=token is None,
+        make_app=lambda: create_app(segrl.load(policy, **options), settings),
         says=lambda url: f"serving {policy} on {url}  (API: /docs; Ctrl-C stops)",
     )  # fmt: skip
 
@@ -156,6 +164,12 @@ def demo(
     reading: Reading = "lenient",
     device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of a policy.")] = None,
+    samples: Samples = 1,
+    temperature: Temperature = None,
+    seed: Seed = 0,
+    second_look: SecondLook = False,
+    vote: VoteRules = None,
+    max_samples: MaxSamples = 16,
     host: Annotated[str, typer.Option(help="0.0.0.0 serves every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
     places: Places = 64,
@@ -181,16 +195,16 @@ def demo(
     from segrl.web.demo.app import create_app
 
     names = list(dict.fromkeys(policy or ["tiny"]))
-    options = {"segmenter": segmenter, "answer_format": answer_format, "device": device}
+    options: dict[str, Any] = {
+        "segmenter": segmenter, "answer_format": answer_format, "device": device, "reading": reading,
+        "max_new_tokens": max_new_tokens, "decoding": decoding_values(samples, temperature, seed, second_look, vote),
+    }  # fmt: skip
 
     def base_for(name: str) -> str | None:
         return base if len(names) == 1 or is_adapter(name) else None  # beside an adapter stands, often, its own base
 
     def make_app() -> FastAPI:
-        models = {
-            name: segrl.load(name, reading=reading, max_new_tokens=max_new_tokens, base=base_for(name), **options)
-            for name in names
-        }
+        models = {name: segrl.load(name, base=base_for(name), **options) for name in names}
         kept, disk = round(max_kept_mb * 2**20), round(max_disk_mb * 2**20)
         return create_app(models, limits=limits, max_kept=kept, max_disk=disk)
 

@@ -12,13 +12,13 @@ pointing                  records → statistics of the boxes and points
 from segrl.evaluation.bootstrap import bootstrap_ci, paired_bootstrap
 from segrl.evaluation.catalogue import CATALOGUE
 from segrl.evaluation.compare import best_of_checkpoints, compare_runs
-from segrl.evaluation.inference import Decoding
 from segrl.evaluation.measures import pointing
 from segrl.evaluation.overlap import Overlap
 from segrl.evaluation.records import EvalRecord, read_jsonl, write_jsonl
 from segrl.evaluation.run import OnWindow, Share, evaluate, run, run_on, write_evaluation
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
+from segrl.inference import Decoding
 
 __all__ = [
     "CATALOGUE",

@@ -43,6 +43,8 @@ MEASURED = (
     "named_iou",
     "beyond",
     "fractions",
+    "objects",
+    "found",
 )
 """Numbers that `segrl.evaluation.measures` adds where they were asked for and apply."""
 
@@ -172,6 +174,11 @@ def _of_turn(k: int) -> tuple[Metric, Metric]:
     )
 
 
+def _known(values: np.ndarray) -> np.ndarray:
+    """0 where a sample has no number: records of before it was measured."""
+    return np.nan_to_num(values)
+
+
 SALIENCY = ("pixels", "weighted_f")
 """Columns that say that the measures of camouflage and saliency were asked for."""
 
@@ -192,6 +199,10 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric("f_adaptive", "F-measure, adaptive", "at twice the mean", _mean(_adaptive(_f_measure)), SALIENCY),
     Metric("f_max", "F-measure, max", "at the best threshold", _largest(_f_measure), SALIENCY),
     Metric("mae", "MAE", "share of wrong pixels", _mean(_mae), SALIENCY, lower_is_better=True),
+    Metric("instances_found", "instances found", "targets with a mask of their own (IoU of 0.5 or more)",
+           lambda c: [(_known(c["found"]), np.where(np.isnan(c["found"]), 0.0, c["targets"]))], ("found",)),
+    Metric("instances_right", "instances right", "masks that are of a target, one to one",
+           lambda c: [(_known(c["found"]), _known(c["objects"]))], ("found",)),
     Metric("n_acc", "N-acc", "of requests for nothing, those answered so",
            _share(lambda c: c["said_none"] == 1, _nothing_there)),
     Metric("t_acc", "T-acc", "of requests for something, those answered with a mask",

@@ -31,7 +31,8 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
     an OK one: `box_iou`, IoU of the answer's box with the true one, and `boundary_iou`. With `saliency`
     `weighted_f`, 0 also where nothing is there. `named_iou`: where the
     data set can tell which objects a reasoning names (`meta["named"]`, reasoning → `(H, W)` bool mask or
-    None), IoU of the answer's mask with those.
+    None), IoU of the answer's mask with those. `objects`: masks with a pixel, `found`: targets that one of them fits
+    with IoU of 0.5 or more, one to one.
     """
     keep = None if example.ignore is None else ~example.ignore
     truth = example.truth if keep is None else example.truth & keep
@@ -39,6 +40,7 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
         "pixels": float(truth.size if keep is None else keep.sum()),
         "targets": float(len(example.targets)),
     }
+    found |= _instances(example, segmentation)
     found |= _frame_signs(segmentation, example.image.size)
     if isinstance(example.meta.get("ref_id"), int):
         found["ref_id"] = float(example.meta["ref_id"])
@@ -51,6 +53,33 @@ def measures(example: Example, segmentation: Segmentation, *, saliency: bool = F
     if saliency:
         found.setdefault("weighted_f", 0.0)
     return found | _agreement(example, segmentation)
+
+
+SAME_INSTANCE = 0.5
+"""IoU from which a mask is of a target, as detection counts it."""
+
+
+def _instances(example: Example, segmentation: Segmentation) -> dict[str, float]:
+    from scipy.optimize import linear_sum_assignment
+
+    pairs = _pairs(example, segmentation)
+    fits = pairs >= SAME_INSTANCE
+    rows, columns = linear_sum_assignment(fits, maximize=True)
+    objects = int(segmentation.masks.flatten(1).any(dim=1).sum()) if len(segmentation.masks) else 0
+    return {"objects": float(objects), "found": float(fits[rows, columns].sum())}
+
+
+def _pairs(example: Example, segmentation: Segmentation) -> np.ndarray:
+    """IoU of each mask with each target, `(M, N)`."""
+    from segrl.scoring import pair_ious
+
+    return pair_ious(segmentation.masks, example.targets, example.ignore)
+
+
+def object_ious(example: Example, segmentation: Segmentation) -> tuple[float, ...]:
+    """Of each mask the IoU with the target that it fits best; 0 where there is no target."""
+    pairs = _pairs(example, segmentation)
+    return tuple(pairs.max(axis=1, initial=0.0).tolist())
 
 
 def _frame_signs(segmentation: Segmentation, image_wh: tuple[int, int]) -> dict[str, float]:

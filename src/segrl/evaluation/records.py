@@ -7,7 +7,7 @@
  "intersection": 900, "union": 1111, "target_area": 1000, "predicted_area": 1011,
  "tokens": 48, "seconds": 0.21, "truncated": false,
  "measures": {"pixels": 12544, "targets": 1, "boundary_iou": 0.7, "box_iou": 0.8}, "samples": [],
- "says_none": false, "lenient": {}, "turns": []}
+ "says_none": false, "lenient": {}, "turns": [], "votes": null, "object_ious": []}
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from segrl.errors import DataError
 from segrl.files import json_line, write_atomically
 from segrl.masks import Rle
-from segrl.types import ORIGINAL, MaskPrompt, Score, Status
+from segrl.types import ORIGINAL, MaskPrompt, Score, Status, Votes
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class EvalRecord:
     answer was voted from several or looked at twice. says_none: a failure whose text says in words that nothing is
     there. lenient: what the lenient reading of the text gives, where that is something else (status, the numbers of a
     Score and `repairs`); {} where it is the same, None where nobody read it so. turns: of a conversation, as
-    `segrl.turns.to_row` has them.
+    `segrl.turns.to_row` has them. votes: of an answer that was voted from several; object_ious: of each of its masks
+    the IoU with the target that it fits best, 0 without a target.
     """
 
     id: str
@@ -64,6 +65,8 @@ class EvalRecord:
     says_none: bool = False
     lenient: Mapping[str, Any] | None = None
     turns: tuple[Mapping[str, Any], ...] = ()
+    votes: Votes | None = None
+    object_ious: tuple[float, ...] = ()
 
     @property
     def kind(self) -> str | None:
@@ -83,6 +86,7 @@ class EvalRecord:
             "status": self.status.value,
             "prompts": [prompt.to_json() for prompt in self.prompts],
             "measures": dict(self.measures),
+            "votes": None if self.votes is None else self.votes.to_json(),
         }
         return plain | own
 
@@ -91,15 +95,9 @@ class EvalRecord:
         """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for a row that is no record."""
         prompts = tuple(MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"])
         status = Status(row["status"])
-        return cls(
-            **{
-                **row,
-                "status": status,
-                "prompts": prompts,
-                "samples": tuple(row.get("samples", ())),
-                "turns": tuple(row.get("turns", ())),
-            }
-        )
+        votes = None if row.get("votes") is None else Votes.from_json(row["votes"])
+        lists = {name: tuple(row.get(name, ())) for name in ("samples", "turns", "object_ious")}
+        return cls(**{**row, **lists, "status": status, "prompts": prompts, "votes": votes})
 
 
 def write_jsonl(records: Iterable[EvalRecord], path: Path) -> None:

@@ -7,12 +7,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from segrl.evaluation.bootstrap import measure
 from segrl.evaluation.catalogue import CATALOGUE, LENIENT, Columns, Metric, applicable
+from segrl.evaluation.measures import SAME_INSTANCE
 from segrl.evaluation.run_dir import EvalDir
 from segrl.evaluation.table import ORDER, TITLES, Table, read_table
 from segrl.files import read_rows, write_atomically
@@ -27,7 +29,7 @@ def write_result(directory: EvalDir) -> dict[str, Any]:
 
     metrics.json depends on the records alone: `n`, `images`, `metrics` (name → value and ci95),
     `statuses`, `failures` (count by kind), `slices` (dimension → part → n, images, metrics, statuses),
-    `variants` (name → the same under another published rule), `none_in_words`, `lenient`, `hints` and
+    `variants` (name → the same under another published rule), `none_in_words`, `lenient`, `calibration`, `hints` and
     `examples_sha256`. summary.json adds `run` (what run.json says) and `speed`. The summary is written last: where
     it is, all is.
     """
@@ -48,6 +50,7 @@ def result(table: Table) -> dict[str, Any]:
         "failures": {name: count for name, count in whole["statuses"].items() if Status(name).is_failure},
         "none_in_words": _none_in_words(table.columns),
         "lenient": _lenient(table.columns),
+        "calibration": calibration(table),
         "hints": hints(table.columns),
         "slices": _slices(table, metrics),
         "variants": _variants(table),
@@ -139,6 +142,45 @@ def _lenient(columns: Columns) -> dict[str, int] | None:
     return {"changed": int(changed.sum()), "failures_read": int(read.sum())}
 
 
+BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Agreement by which voted objects are put together: above each number, up to the next."""
+
+
+def calibration(table: Table) -> dict[str, Any] | None:
+    """Whether the agreement of a vote says how good an object's mask is; None without a vote.
+
+    `n`, `right` (the share with IoU of 0.5 or more), `auroc` (the chance that agreement is higher for a right object
+    than for a wrong one, ties half; null where there are none of either), and `bins`: the objects by agreement, each
+    with `n`, the mean `agreement`, and `iou` and `right` with 95% intervals over images.
+    """
+    places, agreement, ious = table.objects.T
+    if not len(places):
+        return None
+    right = ious >= SAME_INSTANCE
+    images = [table.images[int(place)] for place in places]
+    ratios = [
+        Metric("iou", "", "", lambda c: [(c["iou"], np.ones(len(c["iou"])))]),
+        Metric("right", "", "", lambda c: [(c["right"], np.ones(len(c["right"])))]),
+    ]
+    columns, bins = {"iou": ious, "right": right.astype(float)}, []
+    for low, high in pairwise(BINS):
+        rows = (agreement > low) & (agreement <= high)
+        if rows.any():
+            own = [image for image, is_in in zip(images, rows, strict=True) if is_in]
+            found = measure(chosen(columns, rows), own, ratios)
+            bins.append({"above": low, "to": high, "n": int(rows.sum()), "agreement": agreement[rows].mean(), **found})
+    return {"n": len(places), "right": float(right.mean()), "auroc": _auroc(agreement, right), "bins": bins}
+
+
+def _auroc(values: np.ndarray, right: np.ndarray) -> float | None:
+    from scipy.stats import rankdata
+
+    hits, misses = int(right.sum()), int((~right).sum())
+    if not hits or not misses:
+        return None
+    return float((rankdata(values)[right].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
 SIGNS, ANSWERS = 0.2, 3
 """A hint needs this share of the answers with numbers, and so many of them."""
 
@@ -217,3 +259,9 @@ def summary_of(directory: EvalDir) -> Mapping[str, Any]:
     if not directory.summary.exists():
         return write_result(directory)
     return dict(json.loads(directory.summary.read_text(encoding="utf-8")))
+
+
+def with_baseline(directory: EvalDir) -> Mapping[str, Any]:
+    """What summary.json says, with the metrics of the query sent as it is under `baseline` where that was measured."""
+    summary, plain = summary_of(directory), directory.baseline
+    return {**summary, "baseline": summary_of(plain)["metrics"]} if plain.is_finished else summary

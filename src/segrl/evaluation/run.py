@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.devices import peak_memory_mib
 from segrl.errors import SegrlError
-from segrl.evaluation.inference import Decoding, Look, look, read_leniently, window_size
-from segrl.evaluation.measures import measures
+from segrl.evaluation.lenient import read_leniently
+from segrl.evaluation.measures import measures, object_ious
 from segrl.evaluation.records import EvalRecord, write_jsonl
 from segrl.evaluation.result import write_result
 from segrl.evaluation.run_dir import LONG_PATIENCE_S, EvalDir, merge_journal, open_journal, remove_journal
-from segrl.evaluation.settings import EvalSettings, Loaded, describe, load
+from segrl.evaluation.settings import EvalSettings, Loaded, describe, load, window_size
 from segrl.files import append_rows
+from segrl.inference import Decoding, Reply, answer
 from segrl.jobs import Executor, InProcess, Journal, WorkerDied, WorkerInfo, locked
 from segrl.jobs.workers import Work
 from segrl.masks import to_rle
@@ -243,27 +244,27 @@ def evaluate_window(
     from segrl import scoring
 
     images, queries = [example.image for example in window], [example.query for example in window]
-    looks = look(policy, text_to_masks, images, queries, [example.image_id for example in window], decoding)
-    segmentations = [one.segmentation for one in looks]
+    replies = answer(policy, text_to_masks, images, queries, [example.image_id for example in window], decoding)
+    segmentations = [one.segmentation for one in replies]
     truths = [example.truth for example in window]
     scores = scoring.score(segmentations, truths, [example.ignore for example in window])
-    turns = _scored_turns(looks, window)
-    lenient = read_leniently(text_to_masks, looks, window, decoding)
-    rows = zip(window, looks, scores, lenient, turns, strict=True)
+    turns = _scored_turns(replies, window)
+    lenient = read_leniently(text_to_masks, replies, window, decoding)
+    rows = zip(window, replies, scores, lenient, turns, strict=True)
     return [_record(*row, decoding.turns, saliency) for row in rows]
 
 
 Scored = Sequence[tuple[Turn, Score]]
 
 
-def _scored_turns(looks: Sequence[Look], window: Sequence[Example]) -> list[Scored]:
+def _scored_turns(replies: Sequence[Reply], window: Sequence[Example]) -> list[Scored]:
     """The turns of each conversation with the score of what stood after them; () for single answers."""
     from segrl import scoring
 
-    flat = [(turn, example) for one, example in zip(looks, window, strict=True) for turn in one.turns]
+    flat = [(turn, example) for one, example in zip(replies, window, strict=True) for turn in one.turns]
     stands = [turn.stands for turn, _ in flat]
     scores = iter(scoring.score(stands, [one.truth for _, one in flat], [one.ignore for _, one in flat]))
-    return [[(turn, next(scores)) for turn in one.turns] for one in looks]
+    return [[(turn, next(scores)) for turn in one.turns] for one in replies]
 
 
 def _turn_measures(turns: Scored, asked: int) -> dict[str, float]:
@@ -277,23 +278,23 @@ def _turn_measures(turns: Scored, asked: int) -> dict[str, float]:
 
 def _record(
     example: Example,
-    seen: Look,
+    seen: Reply,
     score: Score,
     lenient: Mapping[str, Any] | None,
     turns: Scored,
     asked: int,
     saliency: bool,
 ) -> EvalRecord:
-    answer, completion = seen.segmentation.answer, seen.completion
+    said, completion = seen.segmentation.answer, seen.completion
     return EvalRecord(
         id=example.id,
         image_id=example.image_id,
         tags=dict(example.tags),
         query=example.query,
         text=completion.text,
-        reasoning=answer.reasoning,
-        detail=answer.detail,
-        prompts=answer.prompts,
+        reasoning=said.reasoning,
+        detail=said.detail,
+        prompts=said.prompts,
         mask=to_rle(seen.segmentation.union.cpu().numpy()),
         truth=to_rle(example.truth),
         tokens=completion.n_tokens,
@@ -301,9 +302,11 @@ def _record(
         truncated=completion.truncated,
         measures={**measures(example, seen.segmentation, saliency=saliency), **_turn_measures(turns, asked)},
         samples=seen.samples,
-        says_none=answer.says_none,
+        says_none=said.says_none,
         lenient=lenient,
         turns=tuple(to_row(turn, one.iou) for turn, one in turns),
+        votes=seen.segmentation.votes,
+        object_ious=object_ious(example, seen.segmentation) if seen.segmentation.votes else (),
         **dataclasses.asdict(score),
     )
 

@@ -98,6 +98,11 @@ class EvalDir:
     report, lock = Below("report.html"), Below(".lock")
 
     @property
+    def baseline(self) -> EvalDir:
+        """The evaluation of the query sent as it is, where there is one."""
+        return EvalDir(self.path / "baseline")
+
+    @property
     def is_finished(self) -> bool:
         """Whether all its examples have been answered."""
         return self.run.exists() and self.records.exists()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from segrl import answers, datasets, policies
 from segrl.devices import device_name, installed_version
 from segrl.errors import DataError, SegrlError
-from segrl.evaluation.inference import PLAIN, Decoding, window_size
 from segrl.evaluation.replay import REPLAYED, PolicyFor, Script, oracle, scripted
+from segrl.inference import PLAIN, Decoding
 from segrl.loading import (
     WEIGHTLESS,
     fitting_max_new_tokens,
@@ -25,8 +25,8 @@ from segrl.loading import (
 )
 from segrl.masks import to_rle
 from segrl.policies.checkpoint import base_of
+from segrl.segmenters.loading import checkpoint_of
 from segrl.tiny import resolve_policy
-from segrl.turns import MAX_TURNS
 from segrl.types import Example
 
 if TYPE_CHECKING:
@@ -100,6 +100,14 @@ PROTOCOL = 1
 """Raised when a rule of docs/protocol.md changes, so that results of two protocols are never taken for one."""
 
 
+_WINDOW = 8  # batches handed to the policy at once, so that it can put equal lengths together
+
+
+def window_size(batch_size: int) -> int:
+    """Examples that are open, and answered, together."""
+    return 1 if batch_size == 1 else batch_size * _WINDOW
+
+
 @dataclass(frozen=True)
 class EvalSettings:
     """A whole evaluation, in plain values that can be sent to another process.
@@ -127,23 +135,37 @@ class EvalSettings:
     def __post_init__(self) -> None:
         if (self.policy == "scripted") != (self.texts is not None):
             raise SegrlError("the policy scripted replays a file: give --texts FILE, and only with it")
-        if self.decoding.samples > 1 and self.decoding.second_look:
-            raise SegrlError("a vote and a second look are two options: choose one")
-        if self.decoding.samples > 1 and self.decoding.temperature <= 0 and self.policy not in REPLAYED:
+        if self.decoding.samples > 1 and self.decoding.heat == 0 and self.policy not in REPLAYED:
             raise SegrlError("samples of a greedy policy are all alike: a vote needs --temperature above 0")
-        if self.decoding.turns > 1 and (self.decoding.samples > 1 or self.decoding.second_look):
-            raise SegrlError("turns go with neither a vote nor a second look: choose one")
-        if not 1 <= self.decoding.turns <= MAX_TURNS:
-            raise SegrlError(f"turns is a whole number from 1 to {MAX_TURNS}, not {self.decoding.turns}")
-        if self.decoding.turns > 1 and self.policy in REPLAYED:
+        if self.decoding.turns > 1 and self.policy in (*REPLAYED, policies.WORDS):
             raise SegrlError(f"the policy {self.policy} sees no image: it cannot look at its mask")
-        if self.decoding.second_look and self.policy in REPLAYED:
+        if self.decoding.second_look and self.policy in (*REPLAYED, policies.WORDS):
             raise SegrlError(f"the policy {self.policy} sees no image: it cannot look a second time")
+
+    @property
+    def baseline(self) -> EvalSettings | None:
+        """The same examples and segmenter with the query sent as it is; None where the segmenter takes no words."""
+        from segrl.segmenters.loading import takes_words
+
+        if self.policy == policies.WORDS or not takes_words(self.segmenter_name):
+            return None
+        plain = Decoding(self.decoding.max_new_tokens, self.decoding.batch_size)
+        return replace(
+            self,
+            policy=policies.WORDS,
+            policy_options={},
+            texts=None,
+            answer_format=None,
+            segmenter=self.segmenter_name,
+            decoding=plain,
+        )
 
     @property
     def segmenter_name(self) -> str:
         """The segmenter, or the usual one: GrabCut for policies that see no image, `fitting_segmenter` for the rest."""
-        return self.segmenter or ("grabcut" if self.policy in REPLAYED else fitting_segmenter(self.policy))
+        return self.segmenter or (
+            "grabcut" if self.policy in REPLAYED else fitting_segmenter(self.policy, self.answer_format)
+        )
 
     @property
     def fitted_segmenter_options(self) -> dict[str, Any]:
@@ -210,6 +232,8 @@ def load(
     if processor is not None:
         options["processor"] = processor
     policy = policies.load(settings.policy, **options)
+    if settings.policy == policies.WORDS:
+        return Loaded(settings, examples, lambda window: policy, _text_to_masks(policy, segmenter, settings), {})
     facts = _policy_facts(policy) | {"weights": weights_fingerprint(settings.policy)} | _base_facts(settings)
     return Loaded(settings, examples, lambda window: policy, _text_to_masks(policy, segmenter, settings), facts)
 
@@ -263,9 +287,11 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         "segmenter": {
             "name": settings.segmenter_name,
             "options": settings.fitted_segmenter_options,
-            "weights": None if settings.segmenter_name in WEIGHTLESS else weights_fingerprint(settings.segmenter_name),
+            "weights": None
+            if settings.segmenter_name in WEIGHTLESS
+            else weights_fingerprint(checkpoint_of(settings.segmenter_name)),
         },
-        "decoding": {**vars(settings.fitted_decoding), "test_time": settings.decoding.title or PLAIN},
+        "decoding": {**settings.fitted_decoding.to_json(), "test_time": settings.decoding.title or PLAIN},
         "measures": {"saliency": settings.wants_saliency},
         "device": device_name(settings.threads),
         "versions": versions(),

@@ -98,7 +98,8 @@ class Table:
 
     keys: what makes each example this one (id, image, query, truth). ids: their names. images: image ids. statuses.
     texts: a hash of each answer's text, masks: of its mask. slices: dimension → value of each record.
-    columns: `segrl.evaluation.catalogue.Columns`.
+    columns: `segrl.evaluation.catalogue.Columns`. objects: of every mask that was voted the place of its record,
+    the agreement on it and its IoU with the target that it fits best, `(K, 3)` float64.
     """
 
     keys: tuple[str, ...]
@@ -109,6 +110,7 @@ class Table:
     masks: tuple[int, ...]
     slices: Mapping[str, tuple[str, ...]]
     columns: Columns
+    objects: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,7 +123,11 @@ def read_table(path: Path) -> Table:
 
 def tabulate(records: Iterable[EvalRecord]) -> Table:
     """The numbers of records, in their order."""
-    rows = [_row(record) for record in records]
+    rows, objects = [], list[tuple[float, float, float]]()
+    for place, record in enumerate(records):
+        rows.append(_row(record))
+        agreement = () if record.votes is None else record.votes.agreement
+        objects += [(float(place), *pair) for pair in zip(agreement, record.object_ious, strict=True)]
     dimensions = list(dict.fromkeys(name for row in rows for name in row.slices))
     return Table(
         keys=tuple(row.key for row in rows),
@@ -132,6 +138,7 @@ def tabulate(records: Iterable[EvalRecord]) -> Table:
         masks=tuple(row.mask for row in rows),
         slices={name: tuple(row.slices.get(name, "") for row in rows) for name in dimensions},
         columns=_columns([row.numbers for row in rows]),
+        objects=np.array(objects).reshape(-1, 3),
     )
 
 

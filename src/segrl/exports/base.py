@@ -11,6 +11,7 @@ A record is a line of a JSON Lines file:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from segrl.images import AS_IT_IS, PictureOptions
 from segrl.masks import Rle, to_rle
-from segrl.types import ORIGINAL, MaskPrompt, Status
+from segrl.types import ORIGINAL, MaskPrompt, Status, Votes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +47,8 @@ class Result(Protocol):
     def masks(self) -> np.ndarray: ...
     @property
     def scores(self) -> np.ndarray | None: ...
+    @property
+    def votes(self) -> Votes | None: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Found:
     """The answer to one query. masks: one per object, at the image's size; prompts in original pixels.
 
     repairs: what a lenient reading mended or left out. scores: the IoU that the segmenter expects of each mask;
-    None from one that expects nothing.
+    None from one that expects nothing. votes: how far several samples agree, where there were several.
     """
 
     query: str
@@ -65,6 +68,7 @@ class Found:
     masks: tuple[Rle, ...]
     scores: tuple[float, ...] | None = None
     repairs: tuple[str, ...] = ()
+    votes: Votes | None = None
 
     @classmethod
     def from_result(cls, result: Result) -> Found:
@@ -73,11 +77,38 @@ class Found:
         masks = tuple(to_rle(mask) for mask in result.masks)
         scores = None if result.scores is None else tuple(round(float(score), 4) for score in result.scores)
         texts = (result.text, answer.reasoning, answer.detail)
-        return cls(result.query, answer.status, *texts, answer.prompts, masks, scores, answer.repairs)
+        return cls(result.query, answer.status, *texts, answer.prompts, masks, scores, answer.repairs, result.votes)
+
+    @property
+    def confidences(self) -> tuple[float, ...] | None:
+        """Of each mask: the share of a vote's samples that hold it, else the segmenter's score; None for neither."""
+        return self.scores if self.votes is None else tuple(round(one, 4) for one in self.votes.agreement)
+
+    @property
+    def confidence(self) -> float | None:
+        """Of the answer as a whole: 0 for a failure, else the lowest of its masks, or the share that says "nothing
+        there"; None where nothing is known."""
+        if self.status.is_failure:
+            return 0.0
+        return self.votes.confidence if self.votes is not None else min(self.scores or (), default=None)
 
     def objects(self) -> Iterator[tuple[Rle, float | None]]:
-        """Each mask with its score."""
-        yield from zip(self.masks, self.scores or [None] * len(self.masks), strict=True)
+        """Each mask with its confidence."""
+        yield from zip(self.masks, self.confidences or [None] * len(self.masks), strict=True)
+
+    def only(self, kept: Sequence[int], said: str) -> Found:
+        """The answer with the masks of these places alone. said: why, for `repairs`."""
+        votes = self.votes
+        if votes is not None:
+            votes = dataclasses.replace(votes, agreement=tuple(votes.agreement[i] for i in kept))
+        return dataclasses.replace(
+            self,
+            masks=tuple(self.masks[i] for i in kept),
+            prompts=tuple(self.prompts[i] for i in kept),
+            scores=None if self.scores is None else tuple(self.scores[i] for i in kept),
+            repairs=(*self.repairs, said),
+            votes=votes,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The answer as a record's line holds it."""
@@ -91,6 +122,7 @@ class Found:
             "prompts": [prompt.to_json() for prompt in self.prompts],
             "masks": list(self.masks),
             **({} if self.scores is None else {"scores": list(self.scores)}),
+            **({} if self.votes is None else {"votes": self.votes.to_json()}),
         }
 
     @classmethod
@@ -100,7 +132,8 @@ class Found:
         texts = (row["text"], row["reasoning"], row["detail"])
         scores = None if row.get("scores") is None else tuple(map(float, row["scores"]))
         masks, repairs = tuple(row["masks"]), tuple(row.get("repairs", ()))
-        return cls(row["query"], Status(row["status"]), *texts, prompts, masks, scores, repairs)
+        votes = None if row.get("votes") is None else Votes.from_json(row["votes"])
+        return cls(row["query"], Status(row["status"]), *texts, prompts, masks, scores, repairs, votes)
 
 
 @dataclass(frozen=True)
@@ -156,6 +189,11 @@ class ImageRecord:
     def queries(self) -> tuple[str, ...]:
         """What was asked about it."""
         return tuple(found.query for found in self.answers)
+
+    @property
+    def confidence(self) -> float | None:
+        """The lowest of its answers'; None where none is known."""
+        return min((one for found in self.answers if (one := found.confidence) is not None), default=None)
 
     def to_json(self) -> dict[str, Any]:
         """The record as its line holds it."""

@@ -5,9 +5,10 @@
     {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 197.0,
      "bbox": [263.0, 216.0, 21.0, 15.0], "segmentation": [[267.0, 229.0, 265.0, 226.0, …]], "score": 0.91}
 
-pycocotools makes the very same mask of the polygons. `score` is the IoU that the segmenter expects of its mask,
-where it gives one. An image where nothing was found stands in `images` without annotations. `licenses` is there and
-empty because datumaro's reader of large files asks for it. Nothing is held in memory but one record.
+pycocotools makes the very same mask of the polygons. `score` is how sure the mask is: of a vote the share of the
+samples that hold it, else the IoU that the segmenter expects, where it gives one. An image where nothing was found
+stands in `images` without annotations. `licenses` is there and empty because datumaro's reader of large files asks
+for it. Nothing is held in memory but one record.
 
 `rle`: a line for each answer that could be read, which `datasets.load("jsonl")` reads.
 
@@ -108,7 +109,7 @@ class RleLines(Export):
                 "query": found.query,
                 "masks": list(found.masks),
                 "tags": {"status": found.status.value},
-                **({} if found.scores is None else {"scores": list(found.scores)}),
+                **({} if found.confidences is None else {"scores": list(found.confidences)}),
             }
             for record in records
             for found in record.answers

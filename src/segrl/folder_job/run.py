@@ -17,6 +17,7 @@ from segrl.exports import Export, FileState, Found, ImageRecord
 from segrl.files import make_directory
 from segrl.folder_job.inputs import Job
 from segrl.folder_job.records import LOCK, Records
+from segrl.folder_job.review import REVIEW, ByDoubt, write_review
 from segrl.folder_job.worker import Plan, Task, about, answered, write
 from segrl.jobs import Executor, InProcess, Processes, WorkerDied, locked
 from segrl.jobs.workers import Work
@@ -198,7 +199,11 @@ def _segment(jobs: Sequence[Job], plan: Plan, executor: Executor, on_image: OnIm
     for number, (task, outcome) in enumerate(_answered(tasks, plan, executor, begin), len(incomplete) + 1):
         _note(task, outcome, records, writers, summary)
         on_image(number, total)
-    summary.files = {writer.name: writer.finish(records) for writer in writers}
+    order = ByDoubt(records) if plan.by_doubt or plan.review else None
+    exported = records if order is None or not plan.by_doubt else order
+    summary.files = {writer.name: writer.finish(exported) for writer in writers}
+    if order is not None and plan.review:
+        summary.files[REVIEW] = write_review(order, plan, plan.review)
     summary.tallies = count(records)
     return summary
 

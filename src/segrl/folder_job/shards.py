@@ -30,7 +30,7 @@ from segrl.exports import Found
 from segrl.files import make_directory, write_atomically, write_bytes
 from segrl.folder_job.inputs import find_jobs
 from segrl.folder_job.run import OnImage, Summary, Tally
-from segrl.folder_job.worker import Plan, large
+from segrl.folder_job.worker import Plan, large, sure
 from segrl.images import IMAGE_SUFFIXES
 from segrl.jobs import Executor, InProcess, Journal, WorkerDied, WorkerInfo, check_settings, locked
 from segrl.jobs.journal import read_settings
@@ -208,8 +208,7 @@ def answered(shards: Iterable[Shard], worker: WorkerInfo, plan: Plan) -> Iterato
                 names.append(name)
                 yield from ((source, query) for query in plan.queries)
 
-        chosen: dict[str, Any] = {"batch_size": plan.batch_size, "pictures": plan.style.pictures, "turns": plan.turns}
-        results = model.try_many(pairs(), **chosen)
+        results = model.try_many(pairs(), batch_size=plan.batch_size, pictures=plan.style.pictures)
         yield _written(shard, names, results, plan)
 
 
@@ -222,7 +221,7 @@ def _written(shard: Shard, names: list[str], results: Iterable[Result | SegrlErr
         if isinstance(result, SegrlError):
             broken.setdefault(name, f"{shard.name}, {name}: {result}")
             continue
-        found = large(Found.from_result(result), plan.min_area)
+        found = sure(large(Found.from_result(result), plan.min_area), plan.min_confidence)
         tallies[query].add(found)
         rows.append(_row(name, result.image.size, found))
     write_bytes(plan.out / "shards" / f"{shard.name}.parquet", _parquet(rows), mark=str(id(rows)))

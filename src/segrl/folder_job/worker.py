@@ -25,9 +25,10 @@ class Plan:
     """What all images have in common, in plain values that can be sent to another process.
 
     policy: options of `loading.load`; where the tasks bring their own prompts only segmenter and device count.
-    formats: of `exports`. queries: every query, by class. min_area: objects of fewer pixels are left out. prompts:
-    what tells the file of the tasks' own prompts from others; None where a policy is asked. turns: see
-    `Pipeline.segment`.
+    formats: of `exports`. queries: every query, by class. min_area: objects of fewer pixels are left out, and
+    min_confidence: those that are less sure (`Found.confidences`; who has none stays). prompts: what tells the file of
+    the tasks' own prompts from others; None where a policy is asked. by_doubt: exports hold the least sure images
+    first. review: so many of them are written for an annotator as well (`segrl.folder_job.review`).
     """
 
     out: Path
@@ -38,7 +39,9 @@ class Plan:
     style: Style = field(default_factory=Style)
     min_area: int = 0
     prompts: str | None = None
-    turns: int = 1
+    min_confidence: float = 0.0
+    by_doubt: bool = False
+    review: int = 0
 
     def writers(self) -> list[Export]:
         """One export per format. Raises SegrlError for a format that there is not."""
@@ -50,8 +53,8 @@ class Plan:
         if self.prompts is None:
             model = {"reading": "lenient"} | model  # as `pipeline.load` reads answers unless it is told
         page = self.style.pictures.page
-        turns = self.turns if self.turns > 1 else None
-        chosen = {"min_area": self.min_area or None, "prompts": self.prompts, "page": page, "turns": turns}
+        chosen: dict[str, Any] = {"min_area": self.min_area or None, "prompts": self.prompts, "page": page}
+        chosen |= {"min_confidence": self.min_confidence or None}
         return model | {key: value for key, value in chosen.items() if value is not None}
 
 
@@ -100,7 +103,7 @@ def _asked(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Re
 
     model = loading.load(**{**plan.policy, "device": device})
     pairs = ((task.image, query) for task in tasks for query in task.queries)
-    yield from model.try_many(pairs, batch_size=plan.batch_size, pictures=plan.style.pictures, turns=plan.turns)
+    yield from model.try_many(pairs, batch_size=plan.batch_size, pictures=plan.style.pictures)
 
 
 def _segmented(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Result | SegrlError]:
@@ -139,7 +142,8 @@ def _written(
     if len(found) < len(results):
         return about(task.image, str(next(error for error in results if isinstance(error, SegrlError))))
     record = exports.record(str(task.image), found, file_name=task.file_name, name=task.name, file=state)
-    record = dataclasses.replace(record, answers=tuple(large(one, plan.min_area) for one in record.answers))
+    sized = (large(one, plan.min_area) for one in record.answers)
+    record = dataclasses.replace(record, answers=tuple(sure(one, plan.min_confidence) for one in sized))
     old = task.old
     if old is not None:
         record = dataclasses.replace(record, answers=old.answers + record.answers)
@@ -153,13 +157,17 @@ def large(found: Found, min_area: int) -> Found:
     if len(kept) == len(found.masks):
         return found
     said = f"{len(found.masks) - len(kept)} of {len(found.masks)} objects have fewer than {min_area} pixels: left out"
-    return dataclasses.replace(
-        found,
-        masks=tuple(found.masks[i] for i in kept),
-        prompts=tuple(found.prompts[i] for i in kept),
-        scores=None if found.scores is None else tuple(found.scores[i] for i in kept),
-        repairs=(*found.repairs, said),
-    )
+    return found.only(kept, said)
+
+
+def sure(found: Found, min_confidence: float) -> Found:
+    """The answer without objects that are less sure than that."""
+    told = found.confidences or ()
+    kept = [i for i, confidence in enumerate(told) if confidence >= min_confidence]
+    if len(kept) == len(told):
+        return found
+    said = f"{len(told) - len(kept)} of {len(told)} objects have a confidence below {min_confidence:g}: left out"
+    return found.only(kept, said)
 
 
 def write(

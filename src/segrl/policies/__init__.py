@@ -27,12 +27,15 @@ from segrl.policies.settings import (
     read_settings,
     write_settings,
 )
+from segrl.policies.words import NAME as WORDS
+from segrl.policies.words import WordsPolicy
 
 __all__ = [
     "FAMILY_FRAMES",
     "FRAME_NAMES",
     "MAX_NEW_TOKENS",
     "PUBLISHED",
+    "WORDS",
     "Chat",
     "Completion",
     "ConversingPolicy",
@@ -41,6 +44,7 @@ __all__ = [
     "PolicySettings",
     "Published",
     "StreamingPolicy",
+    "WordsPolicy",
     "end_token_ids",
     "frame_rule",
     "is_served",
@@ -62,8 +66,8 @@ __all__ = [
 
 
 def load(name_or_path: str | PathLike[str], **options: Any) -> Policy:
-    """A policy by name: `tiny` (shipped with segrl), a directory, a model's name on the hub, or
-    `openai:MODEL@http://host:port/v1` for a model behind a server.
+    """A policy by name: `tiny` (shipped with segrl), a directory, a model's name on the hub,
+    `openai:MODEL@http://host:port/v1` for a model behind a server, or `words` (`WordsPolicy`).
 
     A directory may hold a whole checkpoint or a PEFT adapter. options: see `segrl.policies.loading.load`
     and `segrl.policies.openai_policy.load`. Raises ModelError with one line that says what to do.
@@ -71,6 +75,8 @@ def load(name_or_path: str | PathLike[str], **options: Any) -> Policy:
     name = str(name_or_path)
     if is_served(name):
         return _load_served(name, options)
+    if name == WORDS:
+        return _load_words(options)
     from segrl.policies.loading import load as load_transformers
     from segrl.text import check_options
     from segrl.tiny import resolve_policy
@@ -88,3 +94,13 @@ def _load_served(name: str, options: dict[str, Any]) -> Policy:
         if options.pop(option, None):
             raise ModelError(f"{name}: {option} is chosen where the server is started")
     return load_openai(name, **options)
+
+
+def _load_words(options: dict[str, Any]) -> Policy:
+    """The policy that is no model: of the options only its own answer format means anything."""
+    from segrl.errors import ModelError
+
+    given = {key for key, value in options.items() if value is not None and value != WORDS} - {"device"}
+    if given:
+        raise ModelError(f"the policy words is no model: it takes no {', '.join(sorted(given))}")
+    return WordsPolicy()

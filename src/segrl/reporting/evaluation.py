@@ -12,7 +12,7 @@ import numpy as np
 from segrl.evaluation import CATALOGUE, EvalDir, EvalRecord
 from segrl.evaluation.general import read_general
 from segrl.evaluation.records import iter_records
-from segrl.evaluation.result import summary_of
+from segrl.evaluation.result import summary_of, with_baseline
 from segrl.evaluation.table import TITLES, Table, read_table
 from segrl.files import write_atomically
 from segrl.reporting.pages import environment, page_file
@@ -138,6 +138,7 @@ def _render(
             title=f"{run['dataset']['name']}: {run['policy']['name']}",
             under=facts(summary),
             summary=summary,
+            baseline=with_baseline(directory).get("baseline"),
             catalogue=[m for m in CATALOGUE if summary["metrics"].get(m.name, {}).get("value") is not None],
             headline=[metric for metric in CATALOGUE if metric.name in ("giou", "ciou", "s_measure", "parse_rate")],
             titles=TITLES,

@@ -24,7 +24,7 @@ from segrl.rewards.rollout import Rollout
 from segrl.types import Box, MaskPrompt, Status
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 Tiers = Sequence[Sequence[float]]
@@ -316,14 +316,9 @@ def _targets(rollout: Rollout) -> np.ndarray:
 
 def _mask_ious(rollout: Rollout) -> np.ndarray:
     """IoU of every mask with every target, `(M, N)` float64."""
-    import torch
+    from segrl.scoring import pair_ious
 
-    from segrl.scoring import iou
-
-    masks: torch.Tensor = rollout.segmentation.masks
-    ignore = None if rollout.ignore is None else torch.from_numpy(rollout.ignore)
-    columns = [iou(masks, torch.from_numpy(target), ignore).cpu().numpy() for target in _targets(rollout)]
-    return np.stack(columns, axis=1)
+    return pair_ious(rollout.segmentation.masks, _targets(rollout), rollout.ignore)
 
 
 def _boxes(rollout: Rollout) -> np.ndarray:

@@ -3,11 +3,10 @@
     encode(images) ──► embeddings ──► decode(embeddings, prompts) ──► bool masks
 
 `segment` is the one function that turns answers into masks; `load` builds a segmenter by name.
-`load_concept` builds one that takes words instead of mask prompts.
+`takes` says what its mask prompts may hold: boxes and points, and of some words and examples.
 """
 
-from segrl.segmenters.concept import load_concept
 from segrl.segmenters.loading import load
-from segrl.segmenters.protocol import Embedding, Segmenter, segment
+from segrl.segmenters.protocol import Embedding, Segmenter, check_takes, held, segment, takes
 
-__all__ = ["Embedding", "Segmenter", "load", "load_concept", "segment"]
+__all__ = ["Embedding", "Segmenter", "check_takes", "held", "load", "segment", "takes"]

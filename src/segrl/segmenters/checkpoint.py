@@ -146,7 +146,8 @@ def read_checkpoint(name_or_path: str, device: torch.device, dtype: torch.dtype)
     family = FAMILIES.get(kind := model_type(name_or_path))
     if family is None:
         known = ", ".join(FAMILIES)
-        raise ModelError(f"{name_or_path} is a {kind}, no promptable segmenter; these are: {known}")
+        hint = f"; it takes words: concept:{name_or_path}" if kind.startswith("sam3") else f"; these are: {known}"
+        raise ModelError(f"{name_or_path} is a {kind}, no segmenter that takes boxes and points{hint}")
     model = read_model(transformers.AutoModelForMaskGeneration, name_or_path, device, dtype)
     _keep_geometry_exact(model)
     return Checkpoint(model, read_processor(family.processor, name_or_path), family)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -14,6 +15,9 @@ from segrl.tiny.queries import UNDERSTOOD, Query
 from segrl.tiny.shapes import SIDE, Thing
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 
+SAYS = ("boxes", "words", "words_and_boxes")
+"""What a gold answer's mask prompts hold: boxes and points, the objects' names alone, or both."""
+
 LOOSE = (0.0, 0.45)
 """How far an annotator's box reaches beyond the object on each side, as a share of the side: one for an answer."""
 JITTER = 0.05
@@ -23,18 +27,36 @@ UNEVEN = (-0.10, 0.45)
 
 
 def answer(
-    kind: str, things: Sequence[Thing], masks: np.ndarray, query: Query, gold: str, rng: np.random.Generator
+    kind: str,
+    things: Sequence[Thing],
+    masks: np.ndarray,
+    query: Query,
+    gold: str,
+    rng: np.random.Generator,
+    says: str = "boxes",
 ) -> dict[str, Any]:
-    """`meta` of an example: `prompts` and `reasoning`, or the raw texts of the counting skill."""
+    """`meta` of an example: `prompts` and `reasoning`, or the raw texts of the counting skill. says: of `SAYS`."""
     if kind == "count":
         return {"prompt_text": f"{query.text}?", "completion_text": count_text(things), "count": len(things)}
     if gold == "tight":
-        prompts = own_points([tight_prompt(masks, i) for i in query.targets])
-        return {"prompts": prompts, "reasoning": reasoning(things, query.targets)}
+        tight = own_points([tight_prompt(masks, i) for i in query.targets])
+        return {"prompts": _said(tight, things, query.targets, says), "reasoning": reasoning(things, query.targets)}
     named = query.targets if kind in UNDERSTOOD else _guess(kind, len(things), rng)
     margin = None if gold == "uneven" else float(rng.uniform(*LOOSE))
     prompts = tuple(loose_prompt(masks[i], margin, rng) for i in named)
-    return {"prompts": prompts, "reasoning": reasoning(things, named)}
+    return {"prompts": _said(prompts, things, named, says), "reasoning": reasoning(things, named)}
+
+
+def _said(
+    prompts: Sequence[MaskPrompt], things: Sequence[Thing], named: Sequence[int], says: str
+) -> tuple[MaskPrompt, ...]:
+    """The prompts as they are, or with the objects' names, or the names alone."""
+    if says == "boxes":
+        return tuple(prompts)
+    names = [things[i].name for i in named]
+    if says == "words":
+        return tuple(MaskPrompt(frame=ORIGINAL, phrase=name) for name in names)
+    return tuple(replace(prompt, phrase=name) for prompt, name in zip(prompts, names, strict=True))
 
 
 def _guess(kind: str, n: int, rng: np.random.Generator) -> tuple[int, ...]:

@@ -117,9 +117,11 @@ def _layout_for(kind: str, rng: np.random.Generator) -> tuple[Layout, queries.Qu
 class TinyScenes(Sequence[Example]):
     """`n` examples, made on access.
 
-    kinds: names of `queries.KINDS`, drawn in equal shares; gold: whose answers `meta` holds, see above.
+    kinds: names of `queries.KINDS`, drawn in equal shares; gold: whose answers `meta` holds, see above. says: what
+    their mask prompts hold, of `gold.SAYS`; words are for segmenters that take them.
     seed: scenes of different seeds differ; the held-out sets of segrl use seeds from 9,000 on.
-    Raises DataError for a kind or a gold that there is not, and for an n or a seed that is no whole number from 0.
+    Raises DataError for a kind, a gold or a says that there is not, and for an n or a seed that is no whole number
+    from 0.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class TinyScenes(Sequence[Example]):
         seed: int,
         kinds: Sequence[str] = ("colour_shape",),
         gold: Literal["loose", "uneven", "tight"] = "loose",
+        says: Literal["boxes", "words", "words_and_boxes"] = "boxes",
     ) -> None:
         queries.check_kinds(kinds)
         for option, value in (("n", n), ("seed", seed)):
@@ -135,7 +138,9 @@ class TinyScenes(Sequence[Example]):
                 raise DataError(f"{option} is a whole number from 0 on, not {value!r}")
         if gold not in GOLDS:
             raise DataError(f"gold is {', '.join(GOLDS[:-1])} or {GOLDS[-1]}, not {gold!r}")
-        self.n, self.seed, self.kinds, self.gold = n, seed, tuple(kinds), gold
+        if says not in golden.SAYS:
+            raise DataError(f"says is {', '.join(golden.SAYS[:-1])} or {golden.SAYS[-1]}, not {says!r}")
+        self.n, self.seed, self.kinds, self.gold, self.says = n, seed, tuple(kinds), gold, says
 
     def __len__(self) -> int:
         return self.n
@@ -162,7 +167,7 @@ class TinyScenes(Sequence[Example]):
             query=asked.text,
             targets=layout.masks[list(asked.targets)],
             tags={"kind": kind},
-            meta=golden.answer(kind, layout.things, layout.masks, asked, self.gold, rng)
+            meta=golden.answer(kind, layout.things, layout.masks, asked, self.gold, rng, self.says)
             | {"named": Named(layout.things, layout.masks)},
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,9 +14,11 @@ from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
 from segrl import __version__
+from segrl.errors import SegrlError
+from segrl.inference import Decoding
 from segrl.pipeline import Pipeline
 from segrl.web import errors, label_studio, parsing, schemas
-from segrl.web.errors import Refused
+from segrl.web.errors import Refused, invalid
 from segrl.web.limits import ServerSettings, Take, check_token, guarded, while_client_waits
 from segrl.web.schemas import (
     ERRORS,
@@ -123,13 +126,24 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 async def _segment(request: Request, service: Service, take: Take) -> bytes:
     asked, data = await parsing.read(request, SegmentRequest, service.limits, take, service.in_thread)
     assert data is not None  # a SegmentRequest always has an image
+    decoding = _decoding(asked, service)
 
     async def answer() -> bytes:
         image_id, image = await service.open_image(data, take)
-        results = await service.segment(image, asked.queries, asked.turns)
-        return await service.in_thread(lambda: segment_body(image_id, image, results, asked.mask_format))
+        results = await service.segment(image, asked.queries, decoding)
+        return await service.in_thread(lambda: segment_body(image_id, image, results, asked))
 
     return await while_client_waits(request, answer())
+
+
+def _decoding(asked: SegmentRequest, service: Service) -> Decoding:
+    """How the answer is to be generated. Raises Refused."""
+    own = service.pipeline.decoding
+    try:
+        chosen = own if asked.decoding is None else asked.decoding.over(own)
+        return chosen if asked.turns == 1 else replace(chosen, turns=asked.turns)
+    except SegrlError as error:
+        raise invalid(f"decoding: {error}") from error
 
 
 async def _masks(request: Request, service: Service, take: Take) -> bytes:

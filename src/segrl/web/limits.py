@@ -29,11 +29,12 @@ class Limits:
 
     max_bytes: of a request's body. max_items, max_depth, max_digits: of JSON, counted before it is parsed.
     max_pixels: of an image, checked before it is decoded. max_queries: of one request. max_query_chars: of one
-    query. max_prompts: mask prompts of one request. max_mask_pixels: of all masks of one query or one request
-    for masks together. max_rows, max_text_chars: of the reward's server, completions of a request and characters
-    of each. seconds: from a request's first byte to its answer, and from SIGTERM to the end. places: requests
-    open at once, for each kind of work. places_per_client: how many of them one address may hold; None: three
-    quarters. max_memory: bytes that the bodies and images of all open requests may take together.
+    query. max_prompts: mask prompts of one request. max_samples: of a vote that a request asks for.
+    max_mask_pixels: of all masks of one query or one request for masks together. max_rows, max_text_chars: of the
+    reward's server, completions of a request and characters of each. seconds: from a request's first byte to its
+    answer, and from SIGTERM to the end. places: requests open at once, for each kind of work. places_per_client:
+    how many of them one address may hold; None: three quarters. max_memory: bytes that the bodies and images of all
+    open requests may take together.
     """
 
     max_bytes: int = 32 * 2**20
@@ -45,6 +46,7 @@ class Limits:
     max_query_chars: int = 1000
     max_prompts: int = 64
     max_mask_pixels: int = 400_000_000
+    max_samples: int = 16
     max_rows: int = 4096
     max_text_chars: int = 100_000
     seconds: float = 120.0

@@ -114,7 +114,7 @@ class InThread(Protocol):
     async def __call__(self, work: Callable[[], T]) -> T: ...
 
 
-FIELDS = 4
+FIELDS = 6
 """Fields of a form beside its queries."""
 SENT = "<sent as a file>"
 """What stands in the place of an image that came as a multipart file."""
@@ -186,11 +186,11 @@ def _from_form(parts: Sequence[Part], model: type[Asked], limits: Limits) -> tup
 
 
 def _parsed(name: str, text: str, limits: Limits) -> Any:
-    """A field's value; `prompts` is JSON inside the form."""
-    if name != "prompts":
+    """A field's value; `prompts` and `decoding` are JSON inside the form."""
+    if name not in ("prompts", "decoding"):
         return text
-    check_json(text.encode(), limits, name="prompts")
+    check_json(text.encode(), limits, name=name)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise invalid("prompts: not valid JSON") from error
+        raise invalid(f"{name}: not valid JSON") from error

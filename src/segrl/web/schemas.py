@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,9 +15,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic.json_schema import models_json_schema
 
+from segrl.inference import Decoding, VoteRule
 from segrl.masks import mask_to_box, mask_to_polygons, png_bytes, to_rle
-from segrl.types import ORIGINAL, MaskPrompt
-from segrl.web.images import PackedMasks
+from segrl.types import MAX_PHRASE, ORIGINAL, MaskPrompt
 from segrl.web.service import Answered, Cut
 
 MaskFormat = Literal["rle", "polygon", "png"]
@@ -38,8 +39,43 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+BoxXyxy = tuple[Number, Number, Number, Number]
+
+
+class Vote(_Strict):
+    """The rule by which several samples vote (docs/words_and_votes.md)."""
+
+    same_object: Share = Field(0.85, description="IoU from which masks of two samples are one object")
+    least_votes: Share = Field(0.2, description="share of the samples that found something which an object needs")
+    nothing: Share = Field(0.5, description='share of the readable samples that must say "nothing there"')
+    mask: Literal["best", "consensus"] = Field("best", description="of an object: the best-scored mask, or by pixel")
+
+
+class DecodingBody(_Strict):
+    """How the answer is generated; what is left out is as the server was started."""
+
+    samples: Annotated[int, Field(ge=1)] | None = Field(None, description="sampled answers that vote by object")
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    second_look: bool | None = Field(None, description="ask again about a crop of the region found")
+    vote: Vote | None = None
+
+    def over(self, own: Decoding) -> Decoding:
+        """The server's decoding with what was asked for in its place. Raises SegrlError."""
+        given = {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
+        if self.vote is not None:
+            given["vote"] = VoteRule(**self.vote.model_dump())
+        if given.get("second_look") and "samples" not in given:
+            given["samples"] = 1
+        if given.get("samples", 1) > 1 and "second_look" not in given:
+            given["second_look"] = False
+        return replace(own, **given)
+
+
 class Prompt(_Strict):
-    """A mask prompt in pixels of the image: a box, points, or both."""
+    """A mask prompt in pixels of the image: a box, points, or both; for a segmenter that takes words also a phrase
+    and example boxes."""
 
     box_xyxy: tuple[Number, Number, Number, Number] | None = Field(
         None, description="[x1, y1, x2, y2], exclusive maximum", examples=[[4, 4, 20, 20]]
@@ -47,6 +83,13 @@ class Prompt(_Strict):
     points_xy: Annotated[list[tuple[Number, Number]], FailFast()] = Field([], max_length=MAX_POINTS)
     labels: Annotated[list[Literal[0, 1]], FailFast()] = Field(
         [], max_length=MAX_POINTS, description="one a point: 1 on the object, 0 off it"
+    )
+    phrase: str = Field(
+        "", max_length=MAX_PHRASE, description="a short noun phrase: every instance, or that in the box"
+    )
+    exemplars_xyxy: Annotated[list[BoxXyxy], FailFast()] = Field([], max_length=MAX_POINTS)
+    exemplar_labels: Annotated[list[Literal[0, 1]], FailFast()] = Field(
+        [], max_length=MAX_POINTS, description="one an example box: 1 such are meant, 0 not meant"
     )
 
     @model_validator(mode="after")
@@ -56,7 +99,15 @@ class Prompt(_Strict):
 
     def to_mask_prompt(self) -> MaskPrompt:
         """The same, as the segmenter takes it. Raises ValueError."""
-        return MaskPrompt(self.box_xyxy, tuple(self.points_xy), tuple(self.labels), ORIGINAL)
+        return MaskPrompt(
+            self.box_xyxy,
+            tuple(self.points_xy),
+            tuple(self.labels),
+            ORIGINAL,
+            phrase=self.phrase,
+            exemplars_xyxy=tuple(self.exemplars_xyxy),
+            exemplar_labels=tuple(self.exemplar_labels),
+        )
 
 
 class SegmentRequest(_Strict):
@@ -66,6 +117,8 @@ class SegmentRequest(_Strict):
     query: Query | Annotated[list[Query], Field(min_length=1)] = Field(examples=["the red ring"])
     mask_format: MaskFormat = "rle"
     turns: int = Field(1, ge=1, le=MAX_TURNS, description="Answers at most; the policy sees its mask after each.")
+    decoding: DecodingBody | None = None
+    min_confidence: float = Field(0, ge=0, le=1, description="objects that are less sure are left out")
 
     @property
     def queries(self) -> list[str]:
@@ -101,6 +154,9 @@ class Mask(BaseModel):
     area: int = Field(description="pixels")
     box_xyxy: tuple[float, float, float, float] | None = Field(description="of the mask; null for an empty one")
     score: float | None = Field(description="IoU that the segmenter expects; null from one that gives none")
+    confidence: float | None = Field(
+        None, description="share of a vote's samples that hold the object; without a vote the score"
+    )
     rle: RleBody | None = None
     polygons: list[list[float]] | None = Field(None, description="COCO polygons: [x1, y1, x2, y2, …] each")
     png: str | None = Field(None, description="base64 of a grey PNG, 0 outside and 255 inside")
@@ -117,6 +173,15 @@ class TurnBody(BaseModel):
     masks: list[Mask]
 
 
+class VotesBody(BaseModel):
+    """How far several samples agree."""
+
+    samples: int
+    readable: int
+    nothing: int = Field(description='readable ones that say "nothing there"')
+    agreement: list[float] = Field(description="of each mask the share of the readable samples that hold it")
+
+
 class QueryResult(BaseModel):
     """The answer to one query. Without masks `status` says why: `no_target` is the answer "nothing there"."""
 
@@ -126,6 +191,7 @@ class QueryResult(BaseModel):
     repairs: list[str] = Field(description="what the lenient reading mended or left out, one line each")
     reasoning: str | None
     text: str = Field(description="what the policy wrote")
+    votes: VotesBody | None = Field(None, description="how far several samples agree; null without a vote")
     prompts: list[Prompt]
     masks: list[Mask]
     turns: list[TurnBody] = Field([], description="of a request with `turns` above 1, in their order")
@@ -141,11 +207,12 @@ class SegmentResponse(BaseModel):
 
 
 class MasksResponse(BaseModel):
-    """A mask for each prompt, in their order."""
+    """A mask for each prompt, in their order; of a phrase alone one for each instance, with its box in `prompts`."""
 
     image_id: str
     width: int
     height: int
+    prompts: list[Prompt] = Field([], description="what each mask is of")
     masks: list[Mask]
 
 
@@ -156,9 +223,9 @@ class ErrorBody(BaseModel):
     detail: str
 
 
-def _mask_body(mask: np.ndarray, score: float | None, mask_format: MaskFormat) -> dict[str, Any]:
+def _mask_body(mask: np.ndarray, score: float | None, sure: float | None, mask_format: MaskFormat) -> dict[str, Any]:
     """A `(H, W)` bool mask as a Mask."""
-    body: dict[str, Any] = {"area": int(mask.sum()), "box_xyxy": mask_to_box(mask), "score": score}
+    body: dict[str, Any] = {"area": int(mask.sum()), "box_xyxy": mask_to_box(mask), "score": score, "confidence": sure}
     if mask_format == "rle":
         body["rle"] = to_rle(mask)
     elif mask_format == "polygon":
@@ -168,45 +235,51 @@ def _mask_body(mask: np.ndarray, score: float | None, mask_format: MaskFormat) -
     return body
 
 
-def _mask_bodies(masks: PackedMasks, scores: np.ndarray | None, mask_format: MaskFormat) -> list[dict[str, Any]]:
-    told = [None] * len(masks) if scores is None else scores.tolist()
-    return [_mask_body(mask, score, mask_format) for mask, score in zip(masks, told, strict=True)]
+def _told(values: np.ndarray | None, count: int) -> list[float | None]:
+    return [None] * count if values is None else values.tolist()
 
 
-def _turn_body(turn: Answered, mask_format: MaskFormat) -> dict[str, Any]:
-    return {
-        "move": turn.result.move.value,
-        "text": turn.result.text,
-        "status": turn.result.status.value,
-        "detail": turn.result.answer.detail,
-        "prompts": [prompt.to_json() for prompt in turn.result.prompts],
-        "masks": _mask_bodies(turn.masks, turn.result.scores, mask_format),
-    }
+def _turn_body(turn: Answered, asked: SegmentRequest) -> dict[str, Any]:
+    whole = _query_result(turn, asked)
+    kept = {name: whole[name] for name in ("text", "status", "detail", "prompts", "masks")}
+    return {"move": turn.result.move.value, **kept}
 
 
-def segment_body(image_id: str, image: Image.Image, answers: Sequence[Answered], mask_format: MaskFormat) -> bytes:
+def segment_body(image_id: str, image: Image.Image, answers: Sequence[Answered], asked: SegmentRequest) -> bytes:
     """The JSON of a SegmentResponse."""
-    results = [
-        {
-            "query": one.result.query,
-            "status": one.result.status.value,
-            "detail": one.result.answer.detail,
-            "repairs": list(one.result.repairs),
-            "reasoning": one.result.reasoning,
-            "text": one.result.text,
-            "prompts": [prompt.to_json() for prompt in one.result.prompts],
-            "masks": _mask_bodies(one.masks, one.result.scores, mask_format),
-            "turns": [_turn_body(turn, mask_format) for turn in one.turns],
-        }
-        for one in answers
-    ]
+    results = [_query_result(one, asked) for one in answers]
     return _json({"image_id": image_id, "width": image.width, "height": image.height, "results": results})
+
+
+def _query_result(one: Answered, asked: SegmentRequest) -> dict[str, Any]:
+    result, count = one.result, len(one.masks)
+    scores, sure = _told(result.scores, count), _told(result.confidence, count)
+    rows = [
+        (prompt, _mask_body(mask, score, confidence, asked.mask_format))
+        for prompt, mask, score, confidence in zip(result.prompts, one.masks, scores, sure, strict=True)
+        if confidence is None or confidence >= asked.min_confidence
+    ]
+    return {
+        "query": result.query,
+        "status": result.status.value,
+        "detail": result.answer.detail,
+        "repairs": list(result.repairs),
+        "reasoning": result.reasoning,
+        "text": result.text,
+        "votes": None if result.votes is None else result.votes.to_json(),
+        "prompts": [prompt.to_json() for prompt, _ in rows],
+        "masks": [body for _, body in rows],
+        "turns": [_turn_body(turn, asked) for turn in one.turns],
+    }
 
 
 def masks_body(image_id: str, image: Image.Image, found: Cut, mask_format: MaskFormat) -> bytes:
     """The JSON of a MasksResponse."""
-    bodies = _mask_bodies(found.masks, found.scores, mask_format)
-    return _json({"image_id": image_id, "width": image.width, "height": image.height, "masks": bodies})
+    scores = _told(found.scores, len(found.masks))
+    bodies = [_mask_body(mask, score, score, mask_format) for mask, score in zip(found.masks, scores, strict=True)]
+    prompts = [prompt.to_json() for prompt in found.answer.prompts]
+    size = {"width": image.width, "height": image.height}
+    return _json({"image_id": image_id, **size, "prompts": prompts, "masks": bodies})
 
 
 def _json(body: dict[str, Any]) -> bytes:
@@ -250,7 +323,11 @@ def _body(
 SEGMENT_BODY = _body(
     "SegmentRequest",
     {"query": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}},
-    {"turns": {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": 1}},
+    {
+        "turns": {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": 1},
+        "decoding": {"type": "string", "description": "JSON: a DecodingBody."},
+        "min_confidence": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+    },
     {"query": {"style": "form", "explode": True}},
 )
 MASKS_BODY = _body("MasksRequest", {"prompts": {"type": "string", "description": "JSON: a list of Prompt."}})

@@ -16,10 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segrl.batch_queue import BatchQueue
-from segrl.errors import SegrlError
+from segrl.errors import ModelError, SegrlError
+from segrl.inference import Decoding
 from segrl.pipeline import Pipeline
 from segrl.policies.turns import check_turns
 from segrl.result import Result
+from segrl.segmenters import check_takes, held
 from segrl.types import Answer, MaskPrompt, Status
 from segrl.web.errors import CLIENT_CLOSED_REQUEST, Refused, invalid
 from segrl.web.images import PackedMasks, RecentImages, decode
@@ -96,6 +98,7 @@ def _free(n_bytes: int) -> None:
     """Nobody counts."""
 
 
+Question = tuple[Image.Image, str, Decoding]
 Asked = tuple[Image.Image, tuple[MaskPrompt, ...]]
 
 
@@ -131,9 +134,7 @@ class Service:
         self.metrics = Metrics()
         self.recent = RecentImages(settings.recent_bytes)
         self.memory = Memory(self.limits.max_memory)
-        self._queries: BatchQueue[tuple[Image.Image, str, int], Answered] = self._queue(
-            "segment", self._answer, settings.batch_size
-        )
+        self._queries: BatchQueue[Question, Answered] = self._queue("segment", self._answer, settings.batch_size)
         self._masks: BatchQueue[Asked, Cut] = self._queue("masks", self._decode, MASKS_BATCH)
         self.segment_places, self.masks_places = self._places(self._queries), self._places(self._masks)
         self._codecs = CapacityLimiter(CODEC_THREADS)
@@ -163,18 +164,24 @@ class Service:
         take(3 * image.width * image.height)
         return self.recent.put(image), image
 
-    async def segment(self, image: Image.Image, queries: Sequence[str], turns: int = 1) -> list[Answered]:
-        """The answer to each query, in at most so many turns. Raises Refused."""
+    async def segment(
+        self, image: Image.Image, queries: Sequence[str], decoding: Decoding | None = None
+    ) -> list[Answered]:
+        """The answer to each query. decoding: without it as the server was started. Raises Refused."""
         if len(queries) > self.limits.max_queries:
             detail = f"{len(queries)} queries; this server takes {self.limits.max_queries} at once"
             raise Refused(422, "too_many_queries", detail)
         if any(len(query) > self.limits.max_query_chars for query in queries):
             raise invalid(f"query: longer than {self.limits.max_query_chars} characters")
+        chosen = decoding or self.pipeline.decoding
+        if decoding is not None and decoding.samples > max(self.limits.max_samples, self.pipeline.decoding.samples):
+            detail = f"{decoding.samples} samples; this server draws {self.limits.max_samples} at most"
+            raise Refused(422, "too_many_samples", detail)
         try:
-            check_turns(self.pipeline.policy, turns)
+            check_turns(self.pipeline.policy, chosen.turns)
         except SegrlError as error:
             raise invalid(f"turns: {error}") from error
-        found = await self._queries.do([(image, query.strip(), turns) for query in queries])
+        found = await self._queries.do([(image, query.strip(), chosen) for query in queries])
         for one in found:
             self.metrics.answers.labels(one.result.status.value).inc()
         return [
@@ -189,8 +196,12 @@ class Service:
         if len(prompts) * image.width * image.height > self.limits.max_mask_pixels:
             detail = f"{len(prompts)} masks of {image.width}×{image.height} pixels are more than are made at once"
             raise Refused(413, "too_many_pixels", detail)
+        try:
+            check_takes(self.pipeline.text_to_masks.segmenter, held(prompts), "these mask prompts hold")
+        except ModelError as error:
+            raise invalid(f"prompts: {error}") from error
         (found,) = await self._masks.do([(image, tuple(prompts))])
-        if found.answer.status is not Status.OK:
+        if found.answer.status.is_failure:
             raise invalid(f"prompts: {found.answer.detail}")
         return found
 
@@ -198,16 +209,16 @@ class Service:
         """The outcome of `work`, done beside the event loop."""
         return await run_sync(work, limiter=self._codecs)
 
-    def _answer(self, asked: Sequence[tuple[Image.Image, str, int]]) -> list[Answered | SegrlError]:
-        """Those with as many turns are answered together."""
-        found: dict[int, Answered | SegrlError] = {}
-        for turns in sorted({one[2] for one in asked}):
-            places = [i for i, one in enumerate(asked) if one[2] == turns]
+    def _answer(self, asked: Sequence[Question]) -> list[Answered | SegrlError]:
+        """Questions that are decoded alike are answered together."""
+        answered: dict[int, Answered | SegrlError] = {}
+        for decoding in dict.fromkeys(decoding for _, _, decoding in asked):
+            places = [i for i, question in enumerate(asked) if question[2] == decoding]
             pairs = [asked[i][:2] for i in places]
-            results = self.pipeline.try_many(pairs, batch_size=len(pairs), turns=turns)
-            for i, one in zip(places, results, strict=True):
-                found[i] = one if isinstance(one, SegrlError) else _packed(one)
-        return [found[i] for i in range(len(asked))]
+            found = self.pipeline.try_many(pairs, batch_size=len(pairs), decoding=decoding)
+            told = (one if isinstance(one, SegrlError) else _packed(one) for one in found)
+            answered.update(zip(places, told, strict=True))
+        return [answered[i] for i in range(len(asked))]
 
     def _decode(self, asked: Sequence[Asked]) -> list[Cut]:
         return [cut for group in self._groups(asked) for cut in self._decode_group(group)]

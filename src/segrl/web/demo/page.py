@@ -23,6 +23,7 @@ from segrl.result import Result
 from segrl.types import Answer, Status
 from segrl.web.demo import results, turns
 from segrl.web.demo.guard import uploaded
+from segrl.web.demo.options import UNCHANGED, Options, chosen, controls, decoding_of
 from segrl.web.demo.results import ResultStore
 from segrl.web.demo.turns import MOST, Strip
 from segrl.web.errors import Refused, invalid, one_line
@@ -49,12 +50,14 @@ def asset(name: str) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked. image_id: under which `Kept.pictures` has the image. name: of its file. turns: at most."""
+    """What is asked. image_id: under which `Kept.pictures` has the image. name: of its file. turns: at most. options:
+    how it is answered."""
 
     image_id: str
     name: str
     query: str
     turns: int = 1
+    options: Options = UNCHANGED
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,14 @@ class Kept:
             raise gr.Error(error.detail) from error
         return Asked(self.pictures.put(image), file.name, query)
 
-    def question(self, path: str | None, query: str, turns: float = 1) -> Asked:
-        """What a visitor asks. Raises gr.Error that says what is missing."""
+    def question(self, path: str | None, query: str, turns: float = 1, *values: Any) -> Asked:
+        """What a visitor asks; values: of the controls. Raises gr.Error that says what is missing."""
         if path and not (query and query.strip()):
             raise gr.Error("Say what to look for.")
         if len(query or "") > self.limits.max_query_chars:
             raise gr.Error(f"That is too long: at most {self.limits.max_query_chars} characters.")
-        chosen = int(turns) if 1 <= turns <= MOST else 1
-        return replace(self.opened(path, (query or "").strip()), turns=chosen)
+        asked = self.opened(path, (query or "").strip())
+        return replace(asked, turns=int(turns) if 1 <= turns <= MOST else 1, options=chosen(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +143,10 @@ class Panel:
     def answer(self, asked: Asked) -> Iterator[tuple[Any, ...]]:
         """The model's text as it is written, then the result."""
         image = self.kept.picture(asked)
-        yield results.line("busy", "Looking …"), gr.Textbox("", visible=True), {"busy": True}, None
-        stream = self.model.stream(image, asked.query)
+        decoding = decoding_of(asked.options, self.model.decoding, self.kept.limits)
+        busy = "Looking …" if decoding.samples == 1 else f"Looking {decoding.samples} times …"
+        yield results.line("busy", busy), gr.Textbox("", visible=True), {"busy": True}, None
+        stream = self.model.stream(image, asked.query, decoding=decoding)
         shown = time.monotonic()
         try:
             for _ in stream:
@@ -149,7 +154,7 @@ class Panel:
                     shown = time.monotonic()
                     yield gr.skip(), stream.text, gr.skip(), None
             yield results.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
-            yield self.show(stream.result, asked.name)
+            yield self.show(stream.result.surer(asked.options.min_confidence), asked.name)
         except SegrlError as error:
             yield results.line("unread", escape(one_line(error))), stream.text, gr.skip(), None
         finally:
@@ -263,6 +268,7 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], kept: Kep
             with gr.Column(scale=1, min_width=300):
                 upload, query, ask = _question()
                 number = turns.slider(list(models.values()))
+                how = controls(next(iter(models.values())).decoding, kept.limits).inputs
                 buttons = _examples(examples)
                 past = gr.Radio(
                     [],
@@ -278,10 +284,10 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], kept: Kep
                     panels = [_panel(name, model, kept) for name, model in models.items()]
         shown = _Shown(upload, query, asked, history, past, compared, panels)
         for listen in (ask.click, query.submit):
-            shown.answers(listen(kept.question, [upload, query, number], asked, **_QUIET))
+            shown.answers(listen(kept.question, [upload, query, number, *how], asked, **_QUIET))
         for i, (button, example) in enumerate(zip(buttons, examples, strict=True)):
             taking = _taking(example, f"example-{i + 1}.png", kept)
-            shown.answers(button.click(taking, None, [upload, query, asked], **_QUIET))
+            shown.answers(button.click(taking, how, [upload, query, asked], **_QUIET))
         shown.begins(upload.upload(kept.opened, [upload, query], asked, **_QUIET))
         shown.wire()
     return page
@@ -339,9 +345,9 @@ def _panel(name: str, model: Pipeline, kept: Kept) -> Panel:
     return Panel(name, model, kept, status, text, editor, gr.State(None), strip)
 
 
-def _taking(example: Example, name: str, kept: Kept) -> Callable[[], tuple[Any, ...]]:
+def _taking(example: Example, name: str, kept: Kept) -> Callable[..., tuple[Any, ...]]:
     image, query = example
-    return lambda: (image, query, Asked(kept.pictures.put(image), name, query))
+    return lambda *values: (image, query, Asked(kept.pictures.put(image), name, query, options=chosen(values)))
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,26 @@ def _told(result: Result, edited: bool) -> str:
     if edited:
         return line("found", f"Edited by hand: {_count(result)}, {result.mask.mean():.1%} of the picture.")
     if result.status is Status.OK and result.mask.any():
-        return line("found", f"{_count(result)} for {query}, {result.mask.mean():.1%} of the picture.")
+        return line("found", f"{_count(result)} for {query}, {result.mask.mean():.1%} of the picture.{_votes(result)}")
+    if result.status is Status.OK and not len(result.masks):
+        return line("none", f"Nothing for {query} that is sure enough: choose a lower bound to see it.")
     if result.status is Status.OK:
         return line("unread", f"The model pointed at something for {query}, but the mask came out empty.")
     if result.status is Status.NO_TARGET:
-        return line("none", f"Nothing here: the model says that nothing in this picture fits {query}.")
+        return line("none", f"Nothing here: the model says that nothing in this picture fits {query}.{_votes(result)}")
     why = escape(result.answer.detail) or result.status.value.replace("_", " ")
     return line("unread", f"The model's answer could not be read ({why}). So there is no mask.")
+
+
+def _votes(result: Result) -> str:
+    """How far the samples agree, where there were several."""
+    votes = result.votes
+    if votes is None:
+        return ""
+    if not votes.agreement:
+        return f" {votes.nothing} of {votes.readable} samples say so."
+    told = ", ".join(f"{share:.0%}" for share in votes.agreement)
+    return f" Of {votes.readable} samples agree {told}."
 
 
 def _count(result: Result) -> str:
