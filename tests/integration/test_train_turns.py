@@ -35,7 +35,8 @@ def recipe(policy, **changes):
         "trainer": {
             "max_steps": 2,
             "num_generations": 2,
-            "per_device_train_batch_size": 4,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
             "max_completion_length": 200,
             "save_steps": 1,
             "gradient_checkpointing": False,

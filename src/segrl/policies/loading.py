@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ def load(
     input_wh: tuple[int, int] | None = None,
     system: str | None = None,
     prompt_template: str | None = None,
+    turns: Mapping[str, Any] | None = None,
     merge_adapter: bool = False,
     base: str | None = None,
     trust_remote_code: bool = False,
@@ -52,7 +54,8 @@ def load(
     base: where the model below an adapter is, if it is not where it was in the adapter's training.
     trust_remote_code: import the answer format that the checkpoint's segrl.json names as code; code of
     transformers' own is never taken from a checkpoint. processor: the checkpoint's own, where it is loaded already.
-    prompt_template: the file with the text prompt of its training, `{query}` in it (`read_template`).
+    prompt_template: the file with the text prompt of its training, `{query}` in it (`read_template`). turns: what it
+    is shown after a turn, options of `segrl.turns.TurnView`.
     The others override the checkpoint's segrl.json (`PolicySettings`), and where that is missing
     what the table of published checkpoints says (`published`). Raises ModelError naming the checkpoint if
     it is missing, incomplete, has no processor or is of an unknown family, and for a device that is not here.
@@ -66,6 +69,7 @@ def load(
         input_wh=input_wh,
         system=system,
         prompt_template=read_template(prompt_template),
+        turns=turns,
     )
     where = parse_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     base = base_of(name, base)

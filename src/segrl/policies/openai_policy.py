@@ -229,8 +229,8 @@ _NAME = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://[^?]+)(?:\?(?P<optio
 class ServedOptions:
     """What may follow the address (`?concurrency=32&retries=9`) or be given to `load`.
 
-    answer_format, frame, input_wh, system, prompt_template: as for a local checkpoint. family: `model_type` of the
-    model's configuration, for a model whose name does not say it. min_pixels, max_pixels: the limits
+    answer_format, frame, input_wh, system, prompt_template, turns: as for a local checkpoint. family: `model_type` of
+    the model's configuration, for a model whose name does not say it. min_pixels, max_pixels: the limits
     of the server's own image processor, where they are not the family's (only `smart_resize` needs
     them). concurrency: requests under way at once. timeout_s and retries: see `Server`.
     api_key_env: the environment variable with the key (default: SEGRL_API_KEY, if it is set).
@@ -242,6 +242,7 @@ class ServedOptions:
     input_wh: tuple[int, int] | None = None
     system: str | None = None
     prompt_template: str | None = None
+    turns: Mapping[str, Any] | None = None
     family: str | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
@@ -282,6 +283,7 @@ def load(name: str, **options: Any) -> OpenAIPolicy:
         input_wh=chosen.input_wh,
         system=chosen.system,
         prompt_template=read_template(chosen.prompt_template),
+        turns=chosen.turns,
     )
     return OpenAIPolicy(
         server,

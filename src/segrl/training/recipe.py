@@ -174,11 +174,12 @@ def eval_settings(recipe: Recipe, policy: str) -> EvalSettings:
     if section is None or recipe.segmenter is None:
         raise RecipeError("this recipe measures nothing: give it an evaluation section and a segmenter")
     names = ("frame", "input_wh", "system", "prompt_template", *(["base"] if policy == given.path else ()))
+    options = {name: value for name in names if (value := getattr(given, name)) is not None}
     return EvalSettings(
         policy=policy,
         dataset=section.dataset.name,
         segmenter=recipe.segmenter.name,
-        policy_options={name: value for name in names if (value := getattr(given, name)) is not None},
+        policy_options=options if recipe.turns is None else {**options, "turns": recipe.turns.view},
         dataset_options=section.dataset.options,
         segmenter_options=recipe.segmenter.options,
         answer_format=recipe.answer_format,
