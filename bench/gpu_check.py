@@ -77,7 +77,7 @@ def read_options() -> argparse.Namespace:
 
 
 def parts(short: bool) -> dict[str, Part]:
-    """By the name of their output folder. Together they may take 470 seconds."""
+    """By the name of their output folder. Together they may take 480 seconds."""
     tiny = ("--short",) if short else ()
     slack = 5 if short else 1  # the short form may run beside other work
     on = ("--device", "cpu" if short else "cuda")
@@ -87,7 +87,8 @@ def parts(short: bool) -> dict[str, Part]:
     else:
         learn = ("segrl", "quickstart", "--out", "{out}")
     hiera = () if short else ("--kind", "hiera_large", "--dtype", "bfloat16")
-    sizes = () if short else ("--dtypes", "bfloat16", "--groups", "8", "--sides", "840", "--repeats", "3")
+    one_size = () if short else ("--groups", "8", "--sides", "840", "--repeats", "3")
+    sizes = () if short else ("--dtypes", "bfloat16", *one_size)
     return {
         "quickstart": Part("Quickstart", learn, slack * 150, quickstart_rows),
         "reward": Part("Mask reward", ("bench/run.py", *hiera, *on, *tiny, "--out", "{out}"), slack * 100, reward_rows),
@@ -95,7 +96,10 @@ def parts(short: bool) -> dict[str, Part]:
         "parity": Part(
             "bfloat16 beside float32", ("bench/parity.py", *on, *tiny, "--out", "{out}"), slack * 30, parity_rows
         ),
-        "update": Part("Update", ("bench/update.py", *sizes, *on, *tiny, "--out", "{out}"), slack * 50, update_rows),
+        "update": Part("Update", ("bench/update.py", *sizes, *on, *tiny, "--out", "{out}"), slack * 40, update_rows),
+        "rollout": Part(
+            "Rollout", ("bench/rollout.py", *one_size, *on, *tiny, "--out", "{out}"), slack * 20, rollout_rows
+        ),
     }
 
 
@@ -162,6 +166,16 @@ def update_rows(out: Path) -> Iterator[tuple[str, str]]:
         seconds, megabytes = (row[key]["ours"] / row[key]["plain"] for key in ("seconds", "megabytes"))
         what = f"group of {row['group']}, {row['side']}×{row['side']}, {row['dtype']}: time and memory over plain TRL's"
         yield what, f"{seconds:.2f}, {megabytes:.2f}"
+
+
+def rollout_rows(out: Path) -> Iterator[tuple[str, str]]:
+    """Seconds and memory over those of transformers' generate."""
+    for row in read(out / "rollout.json")["rows"]:
+        ratios = [f"{row[key]['ours'] / row[key]['plain']:.2f}" for key in ("seconds", "first", "megabytes")]
+        what = (
+            f"group of {row['group']}, {row['side']}×{row['side']}: time, time to the first token and memory over TRL's"
+        )
+        yield what, ", ".join(ratios)
 
 
 def read(path: Path) -> Any:

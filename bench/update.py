@@ -37,7 +37,7 @@ from segrl.files import write_atomically
 from segrl.memory_estimate.dimensions import PolicyModel, Vision
 from segrl.policies.model_speedups import project_patches
 from segrl.training import prefix_cost
-from segrl.training.shared_prefix import SharedPrefixTrainer, cost_of
+from segrl.training.shared_prefix import MASKED, SharedPrefixTrainer, cost_of
 from segrl.training.speed import share_images
 
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     prefix_cost.GAIN = math.inf  # also where segrl would not
     machine = {"device": device_name(), "threads": options.threads, "torch": torch.__version__}
-    machine |= {"against": options.against, "short": options.short}
+    machine |= {"against": options.against, "attention": options.attention, "short": options.short}
     rows = finished(options.out, machine) if options.resume else {}
     print(HEAD + "\n" + RULE, flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -139,6 +139,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--repeats", type=int, default=3, help="rounds at the goal's size; one at the others")
     parser.add_argument("--against", choices=("trl", "segrl"), default="trl", help="segrl: with shared_prefix: false")
+    parser.add_argument("--attention", choices=MASKED, default="sdpa", help="ours; flex_attention needs a GPU")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out that this machine has measured")
     parser.add_argument("--threads", type=int, default=core_count())
     parser.add_argument("--out", type=Path, default=HERE)
@@ -190,7 +191,7 @@ def trainer_of(name: str, scratch: Path, options: argparse.Namespace, dtype: str
         num_generations=group,
         max_completion_length=completion,
         report_to=[],
-        model_init_kwargs={"dtype": "float32"},
+        model_init_kwargs={"dtype": "float32", "attn_implementation": options.attention if name == "ours" else "sdpa"},
     )
     question = "Identify and segment the leftmost person on the right of the large red object. " * 2
     row = {"prompt": [{"role": "user", "content": question}], "image": photograph(side, side)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -80,11 +81,15 @@ def start(folder: Path, name: str) -> subprocess.Popen[str]:
 def kill_when_held(process: subprocess.Popen[str], out: Path, patience_s: float = 900) -> None:
     """SIGKILL for all processes once each waits after the second step."""
     give_up = time.monotonic() + patience_s
-    while not all((out / f"held-{rank}").exists() for rank in range(2)):
+    held = [out / f"held-{rank}" for rank in range(2)]
+    while not all(path.exists() and path.read_text() for path in held):
         assert process.poll() is None, (out.parent / f"{out.name}.log").read_text()[-3000:]
         assert time.monotonic() < give_up, "the second step did not come"
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
+    for path in held:  # the launcher's workers are in groups of their own
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
     process.wait()
 
 
@@ -103,6 +108,7 @@ def test_divided_weights_train_as_one_process_does(folder: Path, name: str):
     log = folder / f"{name}.log"
     assert again.wait(timeout=900) == 0, log.read_text()[-3000:]
     assert "going on from step 2 of 3" in log.read_text()
+    assert "each prompt is read once per group" in log.read_text()
     if name == "fsdp":
         assert "switched on by segrl" in log.read_text()
     agree(folder, name)
