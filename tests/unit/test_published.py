@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segrl import answers, policies
 from segrl.errors import ModelError
@@ -14,7 +16,7 @@ from segrl.loading import fitting_max_new_tokens, fitting_options, fitting_segme
 from segrl.policies.prompt_preview import shown_prompt
 from segrl.policies.published import published
 from segrl.policies.settings import read_template
-from segrl.types import Frame, MaskPrompt, Status
+from segrl.types import Example, Frame, MaskPrompt, Status
 
 DOCS = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
 TEMPLATE = 'Where is "{query}"? Answer as {"bbox_2d": [1, 2, 3, 4]}.'
@@ -137,3 +139,12 @@ def test_think2seg_reads_what_its_checkpoints_write():
 )
 def test_think2seg_refuses_what_says_nothing(entry: str):
     assert answers.parse(f"<answer>[{entry}]</answer>", "think2seg").status is Status.BAD_VALUES
+
+
+def test_training_asks_in_those_words(tmp_path: Path):
+    from segrl.training.parts import Reader
+
+    settings = policies.PolicySettings("json-list", "relative_1000", prompt_template=TEMPLATE)
+    reader = Reader(settings, "json-list", lambda image_wh: FRAME, lambda chat: "")
+    example = Example("1", "1", Image.new("RGB", (8, 8)), "the cup", np.zeros((0, 8, 8), dtype=bool))
+    assert reader.prompt(example)[0]["content"][1]["text"] == TEMPLATE.replace("{query}", "the cup")

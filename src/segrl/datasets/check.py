@@ -150,6 +150,42 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "nothing: without --root it is read from the hub; or a clone of its page",
         {"train": Size()},
     ),
+    "star": Benchmark(
+        "https://huggingface.co/datasets/sj9909/visionreasoner_multi_object_refcocolvis_masks_840",
+        "nothing: without --root it is read from the hub; or what StAR's download script saved",
+        {"train": Size()},
+    ),
+    "reasonseg-r": Benchmark(
+        "https://huggingface.co/datasets/sj9909/ReasonSeg_refine",
+        "nothing: without --root it is read from the hub; or what StAR's download script saved",
+        {"test": Size()},
+    ),
+    "reasonseg-x": Benchmark(
+        "https://github.com/ysj9909/StAR",
+        "nothing: without --root it is read from the hub; or ReasonSegX_train, ReasonSegX_val and ReasonSegX_test",
+        {"train": Size(None, 240), "val": Size(None, 156), "test": Size(None, 773)},
+    ),
+    "muse": Benchmark(
+        "https://github.com/MaverickRen/PixelLM",
+        "MUSE_train.json, MUSE_val.json, MUSE_test_few.json and MUSE_test_many.json; COCO's 2017 pictures in images",
+        {"train": Size(), "val": Size(), "test_few": Size(), "test_many": Size()},
+    ),
+    "mmr": Benchmark(
+        "https://github.com/jdg900/MMR",
+        "MMR_train.json, MMR_val.json and MMR_test_….json; COCO's 2017 pictures in images",
+        {"train": Size(), "val": Size(), "test_mixed": Size(), "test_obj_only": Size(), "test_part_only": Size()},
+    ),
+    "earthreason": Benchmark(
+        "https://huggingface.co/datasets/earth-insights/EarthReason",
+        "train, val and test, each with images, labels and QAs",
+        {"train": Size(), "val": Size(1135), "test": Size(1928)},
+    ),
+    "lvis": Benchmark(
+        "https://www.lvisdataset.org/dataset",
+        "lvis_v1_train.json, lvis_v1_val.json; COCO's 2017 pictures in images",
+        {"train": Size(), "val": Size()},
+        {split: {"annotations": f"lvis_v1_{split}.json"} for split in ("train", "val")},
+    ),
 }
 """The benchmarks by the name that `datasets.load` knows."""
 

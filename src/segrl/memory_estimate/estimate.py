@@ -16,6 +16,7 @@ from typing import Any
 
 from segrl.memory_estimate.dimensions import PolicyModel, SegmenterModel, policy_model, segmenter_model
 from segrl.policies.checkpoint import base_of
+from segrl.segmenters.loading import CACHE_BYTES
 from segrl.tiny import resolve_policy
 from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
 from segrl.training.recipe import Recipe, Stage
@@ -72,7 +73,8 @@ class Setting:
     lies in the host's memory. vllm_share, vllm_gpus: vLLM's part of a GPU, and over how many its weights are divided.
     per_device, steps_per_generation, accumulation: micro-batch, how many of them a rollout fills, and how
     many an update takes. rollouts: who generates, "transformers", "colocate" or "server". shared_prefix:
-    a prompt is read once per group. kept: completions of a group that train, 0 for all.
+    a prompt is read once per group. cache_bytes: host memory for embeddings. kept: completions of a group that
+    train, 0 for all.
     """
 
     policy: PolicyModel
@@ -97,6 +99,7 @@ class Setting:
     small_moments: bool = False
     image_wh: tuple[int, int] = IMAGE_WH
     segmenter_bytes: int = 4
+    cache_bytes: int = CACHE_BYTES
     rollouts: str = "transformers"
     vllm_share: float = 0.3
     vllm_gpus: int = 1
@@ -177,6 +180,7 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         small_moments="8bit" in str(trainer.get("optim", "")),
         image_wh=recipe.policy.input_wh or image_wh,
         segmenter_bytes=SIZES.get(dtype, 4),
+        cache_bytes=CACHE_BYTES if section is None else section.options.get("cache_bytes", CACHE_BYTES),
         rollouts=trainer.get("vllm_mode", "colocate") if trainer.get("use_vllm") else "transformers",
         vllm_share=trainer["vllm_gpu_memory_utilization"],
         vllm_gpus=trainer["vllm_tensor_parallel_size"],
@@ -386,9 +390,11 @@ def _reward(setting: Setting) -> list[Need]:
     sam, wide = setting.segmenter, setting.segmenter_bytes
     first_stage = 256 * 256 * sam.embed * wide
     images = math.ceil(setting.per_device * setting.steps_per_generation / setting.num_generations)
-    cache = images * sam.embedding * wide
+    cache, kept = images * sam.embedding * wide, int(setting.cache_bytes // (sam.embedding * wide))
     return [
         Need("encoding", "reward", SAM_ENCODE_BATCH * 10 * first_stage, f"{SAM_ENCODE_BATCH} images at 1024×1024"),
         Need("decoding", "reward", SAM_DECODE, "64 prompts, masks at the image's size"),
-        Need("embeddings", "reward", cache, f"{images} images; its cache is in host memory, 2 GiB"),
+        Need(
+            "embeddings", "reward", cache, f"{images} images; {setting.cache_bytes / GB:.1f} GB of the host keep {kept}"
+        ),
     ]
