@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,6 +85,10 @@ class Chat:
 @runtime_checkable
 class ConversingPolicy(Policy, Protocol):
     """A policy that can be shown pictures after its answer."""
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str], **options: Any) -> list[list[Completion]]:
+        """See `Policy.generate`: the replies to chats without exchanges."""
+        return self.reply([Chat(*pair) for pair in zip(images, prompts, strict=True)], **options)
 
     def reply(
         self,

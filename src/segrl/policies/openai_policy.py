@@ -26,7 +26,7 @@ from PIL import Image
 
 from segrl.errors import ModelError, ServerError
 from segrl.files import legible
-from segrl.policies.base import Chat, Completion, request_seed, sample_seed
+from segrl.policies.base import Chat, Completion, ConversingPolicy, request_seed, sample_seed
 from segrl.policies.frames import FAMILY_RESIZE, SmartResize, check_family, family_of, frame_name, frame_rule
 from segrl.policies.http_client import Server, read_key
 from segrl.policies.published import published_settings
@@ -57,7 +57,7 @@ class ServedModel:
     kind: str = ""
 
 
-class OpenAIPolicy:
+class OpenAIPolicy(ConversingPolicy):
     """A model behind a server as a policy. `load` builds one by name.
 
     settings: as for a local checkpoint. resize: how the server sizes an image, given exactly where the
@@ -92,27 +92,6 @@ class OpenAIPolicy:
             return picture
         size_wh = self._resize.size_wh(picture.size)
         return picture if picture.size == size_wh else picture.resize(size_wh, Image.Resampling.BICUBIC)
-
-    def generate(
-        self,
-        images: Sequence[Image.Image],
-        prompts: Sequence[str],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        num_samples: int = 1,
-        batch_size: int = 1,
-    ) -> list[list[Completion]]:
-        """See `Policy.generate` and `reply`."""
-        return self.reply(
-            [Chat(image, prompt) for image, prompt in zip(images, prompts, strict=True)],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            num_samples=num_samples,
-            batch_size=batch_size,
-        )
 
     def reply(
         self,

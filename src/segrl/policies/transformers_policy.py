@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from segrl.errors import DataError
 from segrl.policies import one_prefill
-from segrl.policies.base import Chat, Completion, request_seed, sample_seed
+from segrl.policies.base import Chat, Completion, ConversingPolicy, request_seed, sample_seed
 from segrl.policies.chat import (
     end_token_ids,
     opened_think,
@@ -123,7 +123,7 @@ class _Row:
     seed: int
 
 
-class TransformersPolicy:
+class TransformersPolicy(ConversingPolicy):
     """A model and its processor as a policy.
 
     settings: how to feed and read it. autocast: compute in bfloat16 whatever the weights' type.
@@ -150,27 +150,6 @@ class TransformersPolicy:
     def render(self, prompt: str) -> str:
         """The exact text that the model is sent for a text prompt, with the image's place marked."""
         return rendered(self.processor, prompt, self.settings.system)
-
-    def generate(
-        self,
-        images: Sequence[Image.Image],
-        prompts: Sequence[str],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        num_samples: int = 1,
-        batch_size: int = 1,
-    ) -> list[list[Completion]]:
-        """See `Policy.generate` and `reply`."""
-        return self.reply(
-            [Chat(image, prompt) for image, prompt in zip(images, prompts, strict=True)],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            num_samples=num_samples,
-            batch_size=batch_size,
-        )
 
     def reply(
         self,
