@@ -48,6 +48,11 @@ class Row:
     reward: float
     update: float
 
+    @property
+    def setting(self) -> tuple[str, str, str]:
+        """What was measured."""
+        return self.processor, self.compute_type, self.together
+
 
 def main() -> None:
     """Measure, print, write."""
@@ -55,23 +60,31 @@ def main() -> None:
     wanted = set(options.only.split(",")) if options.only else None
     machine = f"{processor_name()}, {core_count()} cores, torch threads by segrl ({platform.system()})"
     print(machine)
-    rows = []
+    kept = [] if options.short else earlier(options.out / "cpu.json", machine)
     for processor, kind, together in product(PROCESSORS, TYPES, TOGETHER):
-        if wanted is None or {processor, kind, together} <= wanted:
-            rows.append(measure(processor, kind, together, options))
-            print(f"{processor:<7} {kind:<9} {together:<12} {rows[-1].seconds:7.2f} s/step", flush=True)
+        if wanted is None or wanted <= {processor, kind, together}:
+            row = measure(processor, kind, together, options)
+            kept = [one for one in kept if one.setting != row.setting] + [row]
+            print(f"{processor:<7} {kind:<9} {together:<12} {row.seconds:7.2f} s/step", flush=True)
+    rows = [row for setting in product(PROCESSORS, TYPES, TOGETHER) for row in kept if row.setting == setting]
     found = {"machine": machine, "steps": options.steps, "rows": [asdict(row) for row in rows]}
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out / "cpu.json", json.dumps(found, indent=1) + "\n")
-    if options.out == HERE and wanted is None and not options.short:
+    if options.out == HERE and not options.short:
         write_page(machine, rows)
+
+
+def earlier(file: Path, machine: str) -> list[Row]:
+    """Rows that were measured before, on the same machine."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"machine": None}
+    return [Row(**row) for row in found["rows"]] if found["machine"] == machine else []
 
 
 def read_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=3, help="that are measured, after one that warms up")
-    parser.add_argument("--only", default="", help="rows with all of these: float32,native,alone,two at once")
+    parser.add_argument("--only", default="", help="rows with all of these, as float32,native,alone; the others stay")
     parser.add_argument("--short", action="store_true", help="one step of few completions: the numbers mean nothing")
     parser.add_argument("--out", type=Path, default=HERE)
     return parser.parse_args()
