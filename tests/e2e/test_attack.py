@@ -27,6 +27,8 @@ CLIENTS, ATTACKERS = 50, 6
 MB = 2**20
 SECONDS = 15.0
 """`--timeout` of the servers: on a busy machine a good answer may take seconds."""
+STOP_SECONDS = 5.0
+"""From SIGTERM to the end, of a server with work in hand that takes longer."""
 PATIENCE = 5.0
 """Seconds that an attacker waits for an answer before it hangs up."""
 MASKS = {
@@ -89,8 +91,10 @@ async def hold_slowly(url: httpx.URL, n: int, end: asyncio.Event) -> None:
             writers.append(writer)
     while not end.is_set():
         for writer in writers:
-            with suppress(OSError):
-                writer.write(b" ")
+            if not writer.is_closing():  # the server may have had enough of it
+                with suppress(OSError):
+                    writer.write(b" ")
+                    await writer.drain()
         await asyncio.sleep(1)
     for writer in writers:
         writer.close()
@@ -147,7 +151,7 @@ def stopped_within(process: subprocess.Popen[str], seconds: float) -> None:
 
 
 def attack_masks(rounds: int) -> None:
-    with started(str(SUPPORT / "attacked.py"), "serve", json.dumps(MASKS)) as (process, url):
+    with started(str(SUPPORT / "attacked.py"), "serve", json.dumps(MASKS), str(STOP_SECONDS)) as (process, url):
         pictures = [text_of(png((40 + i, 30), (i, 2, 3))) for i in range(CLIENTS)]
         goods = [
             Good("/v1/segment", {"image": image, "query": [f"box 0 0 {i + 1} 9", "none"], "mask_format": "polygon"})
@@ -164,7 +168,7 @@ def attack_masks(rounds: int) -> None:
         body = {"image": pictures[0], "query": "wait"}
         with suppress(httpx.TimeoutException):
             httpx.post(f"{url}/v1/segment", json=body, timeout=0.5)
-        stopped_within(process, SECONDS)
+        stopped_within(process, STOP_SECONDS)
 
 
 def attack_reward(rounds: int, place: Path) -> None:

@@ -31,13 +31,16 @@ def make(kind: str, limits: Limits) -> FastAPI:
 
 
 def main() -> None:
-    """Serves what the first argument names, with the limits that stand as JSON in the second."""
+    """Serves what the first argument names, with the limits that stand as JSON in the second.
+
+    The third is how many seconds it may take to stop; without it as many as a request.
+    """
     limits = Limits(**json.loads(sys.argv[2]))
     app = make(sys.argv[1], limits)
     with bind("127.0.0.1", 0) as place:
         place.listen()
         print(f"http://127.0.0.1:{place.getsockname()[1]}", flush=True)
-        serve(app, place, finish_seconds=limits.seconds)
+        serve(app, place, finish_seconds=float(sys.argv[3]) if len(sys.argv) > 3 else limits.seconds)
 
 
 if __name__ == "__main__":
