@@ -150,4 +150,4 @@ schema = schemathesis.openapi.from_dict(page())
 @schema.parametrize()
 @FEW
 def test_the_server_keeps_to_its_page(client, case):
-    case.call_and_validate(base_url=str(client.base_url).rstrip("/"), checks=CHECKS)
+    case.call_and_validate(base_url=str(client.base_url).rstrip("/"), checks=CHECKS, timeout=60)

@@ -46,4 +46,4 @@ def server():
 @schema.parametrize()
 @FEW
 def test_the_server_keeps_to_its_page(server, case):
-    case.call_and_validate(base_url=server.url, checks=CHECKS)
+    case.call_and_validate(base_url=server.url, checks=CHECKS, timeout=60)
