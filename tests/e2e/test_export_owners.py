@@ -125,6 +125,43 @@ print(json.dumps([sorted(labels), polygons, model.trainer.data["names"]]))
     assert list(names.values()) == list(QUERIES)
 
 
+def test_labelme_opens_its_files(out: Path, tmp_path_factory, tmp_path: Path, monkeypatch) -> None:
+    """Each with its image; its own masks of the polygons are ours within what makes them editable."""
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    python = environment(tmp_path_factory.getbasetemp() / "labelme", ["labelme"])
+    code = """
+import json, sys
+from pathlib import Path
+import numpy as np
+try:
+    from labelme.label_file import LabelFile
+except ImportError:  # since 6.0
+    from labelme._label_file import LabelFile
+from labelme.utils import shape_to_mask
+found = {}
+for path in sorted(Path(sys.argv[1]).rglob("*.json")):
+    opened = LabelFile(str(path))
+    size_wh = 160, 120
+    masks = {}
+    for shape in opened.shapes:
+        mask = shape_to_mask(size_wh[::-1], shape["points"], shape["shape_type"])
+        masks[shape["label"]] = masks.get(shape["label"], False) | mask
+    texts = sorted({str(shape["description"]) for shape in opened.shapes})
+    found[path.stem] = [len(opened.imageData), texts, {k: np.flatnonzero(v).tolist() for k, v in masks.items()}]
+print(json.dumps(found))
+"""
+    found = json.loads(run(python, code, out / "labelme", cwd=tmp_path).splitlines()[-1])
+    assert set(found) == {"dog", "cat", "猫", "c"}
+    for i, name in enumerate(("dog", "cat", "猫", "c")):
+        n_bytes, texts, drawn = found[name]
+        assert n_bytes > 100
+        assert texts == ["score 0.50", "score 0.90"]
+        assert set(drawn) == set(QUERIES[:2])
+        for query, mask in zip(QUERIES[:2], masks(i), strict=True):
+            ours, theirs = set(np.flatnonzero(mask).tolist()), set(drawn[query])
+            assert len(ours & theirs) / len(ours | theirs) > 0.9
+
+
 def test_label_studio_takes_tasks_and_interface(out: Path, tmp_path_factory, tmp_path: Path) -> None:
     python = environment(tmp_path_factory.getbasetemp() / "label-studio-sdk", ["label-studio-sdk"])
     code = """

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from segrl.images import AS_IT_IS, PictureOptions
+from segrl.images import AS_IT_IS, PictureOptions, read_image
 from segrl.masks import Rle, to_rle
 from segrl.types import ORIGINAL, MaskPrompt, Status, Votes
 
@@ -315,3 +316,10 @@ def query_folder(place: int, query: str) -> str:
         words = words[:-1]
     words = words.strip("-_")
     return f"{place + 1}-{words}" if words else str(place + 1)
+
+
+def image_as_png(image: Path, pictures: PictureOptions) -> bytes:
+    """What we read of an image file, as PNG, for a tool that does not read its kind. Raises DataError."""
+    file = io.BytesIO()
+    read_image(image, pictures=pictures).save(file, "PNG")
+    return file.getvalue()

@@ -16,7 +16,6 @@ they are corrected.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -24,9 +23,9 @@ import numpy as np
 
 from segrl.contours import pixel_rings
 from segrl.errors import DataError
-from segrl.exports.base import Export, Found, ImageRecord
+from segrl.exports.base import Export, Found, ImageRecord, image_as_png
 from segrl.files import write_atomically, write_bytes
-from segrl.images import PictureOptions, read_image
+from segrl.images import PictureOptions
 from segrl.masks import from_rle
 
 QUARTER = 0.25
@@ -84,9 +83,7 @@ def _copy(image: Path, suffix: str, pictures: PictureOptions) -> bytes:
             return image.read_bytes()
         except OSError as error:
             raise DataError(f"cannot read the image {image}: {error.strerror}") from error
-    file = io.BytesIO()
-    read_image(image, pictures=pictures).save(file, "PNG")
-    return file.getvalue()
+    return image_as_png(image, pictures)
 
 
 def _read(labels: Path) -> list[str]:
