@@ -3,7 +3,8 @@
 Each prompt is cut in a region of its own: the box (or, without a box, a square of `REACH` around the
 foreground points) is probable foreground, a margin around it is background, and discs at the points
 are sure. Two iterations, seeded per prompt, so a mask depends on its image and prompt alone. Drawn regions whose parts
-repeat are cut at a small size, because the minimum cut of such a one has no other bound.
+repeat are cut at a small size, because the minimum cut of such a one takes time by the square of its area. Others
+have no proven bound; the slowest that were tried, one colour beside noise, take some seconds.
 """
 
 from __future__ import annotations
