@@ -188,7 +188,7 @@ def demo(
     upload_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an upload may take.")] = 120,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds from SIGTERM to the end.")] = 10,
 ) -> None:
-    """Open a page: ask about a picture, watch the reasoning, correct boxes and points, take the masks along."""
+    """Open a page: ask about a picture, read the reasoning, correct boxes and points, download the masks."""
     limits = limits_of(locals(), seconds=upload_timeout)
     import segrl
     from segrl.policies.checkpoint import is_adapter

@@ -1,4 +1,4 @@
-"""segrl train, quickstart and export: run a recipe, and take the policy along."""
+"""segrl train, quickstart and export: run a recipe, and export its policy."""
 
 from __future__ import annotations
 

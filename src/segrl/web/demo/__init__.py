@@ -1,1 +1,1 @@
-"""The demo page: ask, watch the reasoning, correct boxes and points by hand, take the masks along."""
+"""The demo page: ask, read the reasoning, correct boxes and points by hand, download the masks."""

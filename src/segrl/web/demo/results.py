@@ -1,4 +1,4 @@
-"""Results as the page shows them: in words that say whether something was found, and as files to take along."""
+"""Results as the page shows them: in words that say whether something was found, and as files to download."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _all(n: int) -> str:
 PICTURE = "picture.png"
 """The name of a picture that came without one."""
 SHOWN_SIDE = 1600
-"""The longer side of what a browser is sent to draw; masks that are taken along have the image's own size."""
+"""The longer side of what a browser is sent to draw; masks that are downloaded have the image's own size."""
 
 
 @dataclass(frozen=True)
