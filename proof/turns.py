@@ -2,7 +2,7 @@
 
     segrl train recipes/tiny_turns.yaml --out runs/tiny_turns                       (the cold start of turns)
     python proof/turns.py --cold runs/tiny_turns/model --out runs/turns --page docs/turns_proof.md
-    … --seeds 0 --minutes 1 --n 20                                                  (a short form)
+    … --seeds 0 --minutes 0.01 --n 4 --short                                        (a step of each, for tests)
     … --untrained                                                                   (what needs no training)
 
 Arms, from the same cold start and for the same minutes of training: one turn, at most two, at most three; and one turn
@@ -66,12 +66,17 @@ class Arm:
 class Proof:
     """One proof in the directory `out`; every stage leaves a file and is skipped when that is there."""
 
-    def __init__(self, cold: Path, out: Path, seeds: Sequence[int], minutes: float, n: int) -> None:
+    def __init__(
+        self, cold: Path, out: Path, seeds: Sequence[int], minutes: float, n: int, is_short: bool = False
+    ) -> None:
         self.cold, self.out, self.seeds, self.seconds, self.n = cold, out, list(seeds), 60 * minutes, n
+        self.is_short = is_short
 
     def recipe(self, turns: int, seed: int) -> Recipe:
         """The recipe of an arm; one turn is the same without turns and without their terms."""
         given = [f"seed={seed}", f"policy.path={self.cold}", f"evaluation.dataset.n={self.n}"]
+        if self.is_short:
+            given += ["trainer.per_device_train_batch_size=8", "evaluation.max_new_tokens=24"]
         if turns == 1:
             given += ["turns=null", "rewards={iou: 1.0, format: 0.2}", "trainer.max_completion_length=104"]
         else:
@@ -244,8 +249,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=7)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--untrained", action="store_true")
+    parser.add_argument("--short", action="store_true")
     given = parser.parse_args()
-    proof = Proof(given.cold.resolve(), given.out, given.seeds, given.minutes, given.n)
+    proof = Proof(given.cold.resolve(), given.out, given.seeds, given.minutes, given.n, given.short)
     proof.run(given.untrained)
     write_page(proof, given.page)
     print(f"wrote {given.page}")
