@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from html import escape
 from importlib.resources import files
@@ -57,7 +57,7 @@ class Asked:
     name: str
     query: str
     turns: int = 1
-    options: Options = UNCHANGED
+    options: Options = field(default_factory=lambda: UNCHANGED)
 
 
 @dataclass(frozen=True)
