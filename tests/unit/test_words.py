@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from word_scene import scene
 
 import segrl
 from segrl import answers, policies, segmenters
@@ -17,17 +17,6 @@ from segrl.segmenters.shapes import understood
 from segrl.types import ORIGINAL, RELATIVE_1000, Answer, MaskPrompt, Status
 
 CONCEPT = answers.get("concept")
-RING, STAR = (20, 20, 60, 60), (70, 20, 105, 55)
-
-
-def scene() -> Image.Image:
-    """A red ring, a blue square and a red square on grey."""
-    picture = Image.new("RGB", (160, 120), (120, 120, 120))
-    draw = ImageDraw.Draw(picture)
-    draw.ellipse(RING, outline=(205, 50, 45), width=10)
-    draw.rectangle(STAR, fill=(55, 85, 205))
-    draw.rectangle((20, 75, 50, 105), fill=(205, 50, 45))
-    return picture
 
 
 def ask(**prompt) -> segrl.types.Segmentation:
@@ -119,7 +108,9 @@ def test_what_is_no_phrase_is_refused(text: str, status: Status):
 
 
 def test_the_lenient_reading_keeps_whole_phrases_of_a_broken_answer():
-    found = CONCEPT.parse('<answer>[{"phrase": "cup", "bbox_2d": [1, 2, 30, 40]}, {"phrase": "dog", ', reading="lenient")
+    found = CONCEPT.parse(
+        '<answer>[{"phrase": "cup", "bbox_2d": [1, 2, 30, 40]}, {"phrase": "dog", ', reading="lenient"
+    )
     assert [(prompt.phrase, prompt.box_xyxy) for prompt in found.prompts] == [("cup", (1, 2, 30, 40)), ("dog", None)]
     assert found.repairs
 

@@ -63,7 +63,7 @@ class DecodingBody(_Strict):
 
     def over(self, own: Decoding) -> Decoding:
         """The server's decoding with what was asked for in its place. Raises SegrlError."""
-        given = {name: value for name in self.model_fields_set if (value := getattr(self, name)) is not None}
+        given = {name: value for name in DecodingBody.model_fields if (value := getattr(self, name)) is not None}
         if self.vote is not None:
             given["vote"] = VoteRule(**self.vote.model_dump())
         if given.get("second_look") and "samples" not in given:
