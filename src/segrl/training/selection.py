@@ -23,8 +23,11 @@ from segrl.training.recipe import Recipe
 from segrl.training.shared_prefix import SharedPrefixTrainer, taken
 
 LEFT = ("prompt_ids", "prompt_mask")
-"""Padded on the left; what has both parts is cut between them first."""
+"""Padded on the left."""
 BOTH = ("mm_token_type_ids", "token_type_ids")
+"""Prompt and completion in one, padded on both sides."""
+IMAGES = ("pixel_values", "image_grid_thw", "image_sizes")
+"""Not as wide as any text."""
 PER_ROW_LOSSES = ("grpo", "sapo", "dr_grpo", "luspo")
 """Loss types that divide by the number of completions, which those left out are no part of."""
 
@@ -232,18 +235,18 @@ def _after(one: Any, other: Any) -> Any:
 
 
 def _widened(part: dict[str, Any], prompts: int, answers: int, pad: int) -> dict[str, Any]:
-    own = part["prompt_ids"].shape[1]
+    own, written = part["prompt_ids"].shape[1], part["completion_ids"].shape[1]
     wide = dict(part)
     for name, value in part.items():
-        if not isinstance(value, Tensor) or value.ndim != 2 or name.startswith("pixel") or name == "image_grid_thw":
+        if not isinstance(value, Tensor) or value.ndim != 2:
             continue
         fill = pad if name.endswith("_ids") and name not in BOTH else 0
         if name in LEFT:
             wide[name] = _padded(value, prompts - value.shape[1], 0, fill)
         elif name in BOTH:
             wide[name] = _padded(value, prompts - own, prompts + answers - value.shape[1] - (prompts - own), fill)
-        else:
-            wide[name] = _padded(value, 0, answers - value.shape[1], fill)
+        elif value.shape[1] == written and name not in IMAGES:
+            wide[name] = _padded(value, 0, answers - written, fill)
     return wide
 
 
