@@ -185,9 +185,9 @@ POLICIES: Mapping[str, PolicyModel] = {
 """By the name of the model on the hub; fine-tuned ones have the dimensions of the model that they began from."""
 
 _SIZES = {  # what tells the sizes apart: embed, blocks, heads, windows, global blocks, background, parameters
-    "tiny": SegmenterModel(96, (1, 2, 7, 2), (1, 2, 4, 8), (8, 4, 14, 7), (5, 7, 9), (7, 7), 31_438_225),
+    "tiny": SegmenterModel(96, (1, 2, 7, 2), (1, 2, 4, 8), (8, 4, 14, 7), (5, 7, 9), (7, 7), 31_440_721),
     "small": SegmenterModel(96, (1, 2, 11, 2), (1, 2, 4, 8), (8, 4, 14, 7), (7, 10, 13), (7, 7), 38_538_577),
-    "base-plus": SegmenterModel(112, (2, 3, 16, 3), (2, 4, 8, 16), (8, 4, 14, 7), (12, 16, 20), (14, 14), 73_277_953),
+    "base-plus": SegmenterModel(112, (2, 3, 16, 3), (2, 4, 8, 16), (8, 4, 14, 7), (12, 16, 20), (14, 14), 73_328_401),
     "large": SegmenterModel(144, (2, 6, 36, 4), (2, 4, 8, 16), (8, 4, 16, 8), (23, 33, 43), (7, 7), 216_924_865),
 }
 SEGMENTERS: Mapping[str, SegmenterModel] = {
