@@ -43,7 +43,7 @@ class Cluster:
 
     def run(self, tasks: Iterable[T], work: Work[T, R]) -> Iterator[tuple[T, R | WorkerDied]]:
         """See Executor. A task whose actor died is begun again by another, ROUNDS times at most."""
-        ray = _ray()
+        ray = _ray(self.address)
         began = _connect(ray, self.address)
         try:
             left: Iterable[T] = tasks
@@ -180,7 +180,10 @@ class _Ready:
         return found
 
 
-def _ray() -> Any:
+def _ray(address: str) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # segrl reports nothing anywhere
+    if address == "local":
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's way to say loopback, on Linux too
     try:
         import ray
     except ImportError as error:
@@ -192,8 +195,7 @@ def _connect(ray: Any, address: str) -> bool:
     """Joins the cluster; whether this call did."""
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # segrl reports nothing anywhere
-    options = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == "local" else {}
+    options = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
