@@ -23,7 +23,7 @@ from tiny_families import save_family
 
 from segrl import datasets, policies
 from segrl.answers import get
-from segrl.policies import server as servers
+from segrl.policies import http_client as servers
 from segrl.policies.openai_policy import chat_messages, data_url
 from segrl.tiny import resolve_policy
 

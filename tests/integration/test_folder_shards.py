@@ -160,7 +160,9 @@ def read_all(source: str) -> None:
 
 RAY = ("ray", "jsonschema", "referencing", "rpds-py", "jsonschema-specifications", "attrs", "msgpack")
 OF_RAY = {"RAY_agent_register_timeout_ms": "600000", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Its processes take longer than it waits where other work runs beside; and loopback alone, as Ray says it."""
+OF_RAY |= {"RAY_memory_monitor_refresh_ms": "0"}
+"""Its processes take longer than it waits where other work runs beside, and that work's memory is no reason to kill
+them; loopback alone, as Ray says it."""
 SCRIPT = Path(__file__).parents[1] / "support" / "ray_job.py"
 
 

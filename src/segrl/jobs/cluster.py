@@ -150,7 +150,7 @@ class _Line:
         """Takes what has come, and asks for more."""
         try:
             self.messages.extend(self._ray.get(self.asked))
-        except self._ray.exceptions.RayActorError:
+        except self._ray.exceptions.RayError:  # the actor, its node or its memory: each has a class of its own
             self.is_broken = True
             return
         self.asked = self.actor.said.remote()
