@@ -121,7 +121,7 @@ def scene_examples() -> list:
 
 def ask_plainly(policy, image, prompt) -> dict:
     """The server's own reply to one request."""
-    body = policy._body(prompt, MAX_NEW_TOKENS, 0.0, 0)
+    body = policy._body(MAX_NEW_TOKENS, 0.0, 0)
     messages = chat_messages(prompt, data_url(policy.shown(image)), policy.settings.system)
     return policy.server.post("chat/completions", {**body, "messages": messages}, lambda reply: reply["choices"][0])
 
