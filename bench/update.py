@@ -37,7 +37,6 @@ from segrl.files import write_atomically
 from segrl.memory_estimate.dimensions import PolicyModel, Vision
 from segrl.policies.model_speedups import project_patches
 from segrl.training import prefix_cost
-from segrl.training.shared_prefix import MASKED, SharedPrefixTrainer, cost_of
 from segrl.training.speed import share_images
 
 HERE = Path(__file__).parent
@@ -139,7 +138,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES)
     parser.add_argument("--repeats", type=int, default=3, help="rounds at the goal's size; one at the others")
     parser.add_argument("--against", choices=("trl", "segrl"), default="trl", help="segrl: with shared_prefix: false")
-    parser.add_argument("--attention", choices=MASKED, default="sdpa", help="ours; flex_attention needs a GPU")
+    parser.add_argument("--attention", default="sdpa", help="ours; flex_attention needs a GPU")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out that this machine has measured")
     parser.add_argument("--threads", type=int, default=core_count())
     parser.add_argument("--out", type=Path, default=HERE)
@@ -152,6 +151,8 @@ def read_options() -> argparse.Namespace:
 
 def one(scratch: Path, options: argparse.Namespace, dtype: str, side: int, group: int) -> Row:
     """One update of each, alternating; before it an unmeasured forward pass of each."""
+    from segrl.training.shared_prefix import cost_of
+
     trainers = {name: trainer_of(name, scratch, options, dtype, side, group) for name in ("plain", "ours")}
     updates = {name: update_of(trainer) for name, trainer in trainers.items()}
     shapes: dict[str, list[tuple[int, int]]] = {name: [] for name in trainers}
@@ -180,6 +181,8 @@ def trainer_of(name: str, scratch: Path, options: argparse.Namespace, dtype: str
     from datasets import Dataset
     from transformers import AutoProcessor
     from trl import GRPOConfig, GRPOTrainer
+
+    from segrl.training.shared_prefix import SharedPrefixTrainer
 
     completion = 16 if options.short else COMPLETION
     config = GRPOConfig(
