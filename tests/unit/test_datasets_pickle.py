@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrl.datasets.plain_pickle import load_plain
+from segrl.datasets.referring import load_plain
 from segrl.errors import DataError
 
 PLAIN = [

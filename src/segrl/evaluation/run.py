@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from segrl.devices import peak_memory_mib
 from segrl.errors import SegrlError
-from segrl.evaluation.lenient import read_leniently
 from segrl.evaluation.measures import measures, object_ious
 from segrl.evaluation.records import EvalRecord, write_jsonl
 from segrl.evaluation.result import write_result
@@ -38,6 +37,7 @@ from segrl.types import Example, Score
 if TYPE_CHECKING:
     from segrl.policies import Policy
     from segrl.text_to_masks import TextToMasks
+
 
 OnWindow = Callable[[Sequence[EvalRecord], int, int], None]
 """Called after each window with its records, how many examples of this share are finished, and how many it has."""
@@ -315,3 +315,40 @@ def _session(share: Share, begun: float, answered: int) -> dict[str, Any]:
     """What one process did: `begun` and `ended` in seconds since 1970."""
     row = {"rank": share.rank, "world": share.world, "samples": answered, "begun": begun, "ended": time.time()}
     return row | {"peak_memory_mib": peak_memory_mib()}
+
+
+def read_leniently(
+    text_to_masks: TextToMasks, replies: Sequence[Reply], window: Sequence[Example], decoding: Decoding
+) -> list[Mapping[str, Any] | None]:
+    """What `EvalRecord.lenient` holds of each answer. Masks are made only where the two readings differ.
+
+    None for answers of several texts (a vote, a second look, turns), and where the first reading was lenient already.
+    """
+    from segrl import scoring
+
+    if text_to_masks.reading != "strict" or decoding.samples > 1 or decoding.second_look or decoding.turns > 1:
+        return [None] * len(replies)
+    lenient = replace(text_to_masks, reading="lenient")
+    places = [i for i, one in enumerate(replies) if _differs(lenient, one, window[i].image.size)]
+    read = lenient.read(
+        [replies[i].completion.text for i in places],
+        [window[i].image for i in places],
+        image_ids=[window[i].image_id for i in places],
+        truncated=[replies[i].completion.truncated for i in places],
+    )
+    scores = scoring.score(read, [window[i].truth for i in places], [window[i].ignore for i in places])
+    found: list[Mapping[str, Any] | None] = [{} for _ in replies]
+    for i, one, score in zip(places, read, scores, strict=True):
+        numbers = {key: value for key, value in dataclasses.asdict(score).items() if key != "target_area"}
+        found[i] = {**numbers, "status": score.status.value, "repairs": list(one.answer.repairs)}
+    return found
+
+
+def _differs(lenient: TextToMasks, one: Reply, image_wh: tuple[int, int]) -> bool:
+    """Whether the lenient reading may give another answer: it parses another, or the strict one failed on the image."""
+    frame, completion = lenient.frame_for(image_wh), one.completion
+    strict = one.segmentation.written
+    answer = lenient.answer_format.parse(
+        completion.text, truncated=completion.truncated, frame=frame, reading=lenient.reading
+    )
+    return answer != strict or (not answer.status.is_failure and one.segmentation.answer.status.is_failure)
