@@ -56,16 +56,24 @@ def join(client, n_fn: int, data: list, **more) -> httpx.Response:
 
 def asking(client) -> int:
     """The number of the page's function that takes a picture and a query."""
+    return asked(client)[0]
+
+
+def asked(client) -> tuple[int, list]:
+    """Its number, and what its controls after picture and query hold at first."""
     config = client.get("/config").json()
-    kinds = {one["id"]: one["type"] for one in config["components"]}
-    inputs = ["image", "textbox", "slider"]
-    return next(one["id"] for one in config["dependencies"] if [kinds[i] for i in one["inputs"]] == inputs)
+    found = {one["id"]: one for one in config["components"]}
+    for one in config["dependencies"]:
+        kinds = [found[i]["type"] for i in one["inputs"]]
+        if kinds[:3] == ["image", "textbox", "slider"]:
+            return one["id"], [found[i]["props"].get("value") for i in one["inputs"][2:]]
+    raise AssertionError("nothing asks")
 
 
 def outcome(client, picture: dict, query: str = "none") -> dict:
     """The last event of asking about a picture."""
-    session = uuid.uuid4().hex
-    body = {"data": [picture, query, 1], "fn_index": asking(client), "session_hash": session}
+    session, (n_fn, controls) = uuid.uuid4().hex, asked(client)
+    body = {"data": [picture, query, *controls], "fn_index": n_fn, "session_hash": session}
     assert client.post("/gradio_api/queue/join", json=body).status_code == 200
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as events:
         for line in events.iter_lines():
