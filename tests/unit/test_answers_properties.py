@@ -40,7 +40,7 @@ def test_any_text_gives_an_answer(text: str, name: str, truncated: bool) -> None
     assert answer == whole or answer.status is Status.TRUNCATED
     assert bool(answer.detail) == answer.status.is_failure
     assert answer.detail.isprintable()
-    assert answer.parts <= {"think", "answer", "bbox", "points", "labels"}
+    assert answer.parts <= {"think", "answer", "bbox", "points", "labels", "phrase"}
 
 
 INSIDE = {
