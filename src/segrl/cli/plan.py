@@ -19,6 +19,9 @@ def plan(
     image: Annotated[
         str, typer.Option(metavar="WxH", help="Size of the pictures, where the recipe does not squash them.")
     ] = "640x480",
+    samples: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Also what an answer voted from N samples costs to ask, on an H100.")
+    ] = 0,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
     ] = None,
@@ -38,6 +41,8 @@ def plan(
     stages = load_stages(recipe, overrides or ())
     settings = settings_of(stages, gpus, memory, image_wh)
     fit = [_show(stage.name, setting) for stage, setting in zip(stages, settings, strict=True)]
+    if samples:
+        _show_answer(settings[-1], image_wh, samples)
     typer.echo("\nestimated from dimensions; not compared with measured GPU memory yet")
     if not all(fit):
         raise typer.Exit(1)
@@ -82,6 +87,17 @@ def _said_of(before: Setting, after: Setting, alters: list[str]) -> list[str]:
         host = after.trainable * 2 * after.trained_bytes / after.gpus / GB
         lines.append(f"the optimizer then lies in {host:.0f} GB of the host's memory for each GPU")
     return lines
+
+
+def _show_answer(setting: Setting, image_wh: tuple[int, int], samples: int) -> None:
+    """Prints what one greedy answer costs, and the vote."""
+    from segrl.memory_estimate import answer_cost
+
+    for count in dict.fromkeys((1, samples)):
+        cost = answer_cost(setting.policy, image_wh, samples=count)
+        many = "1 answer" if count == 1 else f"{count} samples"
+        said = f"{cost.read} tokens read, {cost.written} written"
+        typer.echo(f"  {many:<14} {cost.seconds:7.2f} s   {said}, reckoned for one H100 and 250 tokens an answer")
 
 
 def _gpus(setting: Setting) -> str:
