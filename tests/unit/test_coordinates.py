@@ -119,7 +119,7 @@ def test_to_original_leaves_answers_without_prompts(status: Status) -> None:
 
 def test_an_unknown_frame_is_refused() -> None:
     prompt = MaskPrompt((1, 1, 2, 2))
-    with pytest.raises(FrameError, match="which the policy writes"):
+    with pytest.raises(FrameError, match="have no frame"):
         to_original(Answer(Status.OK, (prompt,)), (10, 10))
     with pytest.raises(FrameError):
         convert(prompt, ORIGINAL, (10, 10))
