@@ -15,6 +15,7 @@ REASONING = "Two cups. The right one is nearer."
 BOX = (212.0, 90.0, 301.0, 188.0)
 ONE = MaskPrompt(BOX, ((256.0, 140.0), (240.0, 160.0)), (1, 1))
 POINTS = MaskPrompt(None, ((256.0, 140.0), (220.0, 100.0)), (1, 0))
+WORDS = MaskPrompt(phrase="the right cup")
 
 HEAD = f"""# Answer formats
 
@@ -46,16 +47,26 @@ def _section(form: AnswerFormat) -> str:
         *system,
         f"Text prompt, after the image:\n\n{_text(form.prompt(QUERY))}",
         f"One object:\n\n{_text(_one_object(form))}",
-        f"Nothing there:\n\n{_text(form.render((), 'No cup here.'))}",
+        f"Nothing there:\n\n{_text(_nothing(form))}",
     ]
     return "\n\n".join(parts)
 
 
 def _one_object(form: AnswerFormat) -> str:
+    """The first that the format can say: box and points, points alone, words alone."""
+    for prompt, reasoning in ((ONE, REASONING), (POINTS, REASONING), (WORDS, "")):
+        try:
+            return form.render((prompt,), reasoning)
+        except ValueError:
+            continue
+    raise ValueError(f"{form.name} says neither boxes nor points nor words")
+
+
+def _nothing(form: AnswerFormat) -> str:
     try:
-        return form.render((ONE,), REASONING)
-    except ValueError:  # a format without boxes
-        return form.render((POINTS,), REASONING)
+        return form.render((), "No cup here.")
+    except ValueError:  # a format without reasoning
+        return form.render(())
 
 
 def _text(text: str) -> str:

@@ -21,7 +21,7 @@ WATCHED = """
 import json, os, sys
 from pathlib import Path
 import segrl.evaluation
-from segrl.cli import evaluate, main
+from segrl.cli import main
 
 out, n, *words = sys.argv[1:]
 held = {}
@@ -29,18 +29,17 @@ held = {}
 def resident_mib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-class Watching(evaluate._Counting):
-    def on_window(self, records, finished, total):
-        super().on_window(records, finished, total)
+def watched_run(*arguments, on_window, **options):
+    def watch(records, finished, total):
+        on_window(records, finished, total)
         if finished in (int(n) // 5, int(n)):
             held[finished] = resident_mib()
 
-def watched_run(*arguments, **options):
-    is_finished = whole_run(*arguments, **options)
+    is_finished = whole_run(*arguments, on_window=watch, **options)
     Path(out).write_text(json.dumps({"held": list(held.values()), "end": resident_mib()}))
     return is_finished
 
-whole_run, segrl.evaluation.run, evaluate._Counting = segrl.evaluation.run, watched_run, Watching
+whole_run, segrl.evaluation.run = segrl.evaluation.run, watched_run
 sys.argv = ["segrl", *words]
 main()
 """

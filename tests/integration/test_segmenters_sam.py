@@ -212,7 +212,7 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
         ({"remove": PROCESSORS}, "has no processor: copy preprocessor_config.json"),
         ({"remove": ("config.json",)}, "holds no config.json"),
         ({"remove": ("model.safetensors",)}, "cannot read the weights"),
-        ({"config": {"model_type": "bert"}}, "is a bert, no promptable segmenter"),
+        ({"config": {"model_type": "bert"}}, "is a bert, no segmenter that takes boxes and points"),
         ({"config": {"model_type": "nonsense"}}, "cannot read the segmenter"),
     ],
 )

@@ -66,9 +66,9 @@ def test_scores_and_change_in_terminal_file_and_page(python: Path, checkpoint: P
     command = ("suite", "--policy", checkpoint, "--base", base, "--lmms-python", python)
     code, said = segrl(*command, "--out", out)
     assert code == 0, said
-    rows = {line.split("│")[1].strip(): line.split("│")[2:5] for line in said.splitlines() if line.startswith("│")}
-    assert [cell.strip() for cell in rows["MME"]] == ["1581.0", "1576.0", "+5.0"]
-    assert [cell.strip() for cell in rows["AI2D"]] == ["77.0", "78.0", "-1.0"]
+    rows = {cells[0]: cells[1:] for line in said.splitlines() if (cells := line.split())}
+    assert rows["MME"] == ["1581.0", "1576.0", "+5.0"]
+    assert rows["AI2D"] == ["77.0", "78.0", "-1.0"]
     found = json.loads((out / "general.json").read_text())["benchmarks"]
     assert found["POPE"] == {"value": pytest.approx(85.9), "base": pytest.approx(85.9), "change": 0.0}
     assert found["MMBench"]["change"] == pytest.approx(1.0)
