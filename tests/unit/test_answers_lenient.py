@@ -124,7 +124,8 @@ def test_a_broken_box_is_read(text: str, wrap: str) -> None:
     assert boxes(lenient(wrap.format(text))) == [A]
 
 
-@pytest.mark.parametrize("name", sorted({*answers.names()} - {"gemini"}))  # which writes y before x
+# gemini writes y before x; to words every text is a phrase.
+@pytest.mark.parametrize("name", sorted({*answers.names()} - {"gemini", "words"}))
 def test_other_formats_are_read_as_well(name: str) -> None:
     for text in ("<bbox>[10,20,110,220]</bbox>", f"[{JSON_A}]", '<answer>{"bbox": [10,20,110,220]}</answer>'):
         assert boxes(lenient(text, name)) == [A]

@@ -127,6 +127,7 @@ def test_numbers_of_any_length(digits: str, name: str) -> None:
         "qwen2-vl": f"<|box_start|>({digits},1),(2e400,3)<|box_end|>",
         "internvl": f"<box>[{box}]</box>",
     }
+    texts |= {"concept": f'[{{"phrase": "it", "bbox_2d": {box}}}]', "words": digits}
     texts |= {"molmo": f'<point x="{digits}" y="{digits}" z="1">a</point>'}
     assert name in texts, f"the answer format {name} has no text with a long number here: give it one"
     if name == "molmo" and digits.startswith("0"):

@@ -54,6 +54,7 @@ INSIDE = {
     "qwen-json": '[{{"bbox_2d": {}, "point_2d": {}}}]',
     "internvl": "<ref>it</ref><box>{}</box>",
     "gemini": '[{{"box_2d": {}, "point": {}}}]',
+    "concept": '<answer>[{{"phrase": {}, "bbox_2d": {}, "exclude": {}}}]</answer>',
 }
 LITERALS = st.recursive(
     st.one_of(st.integers(-9, 9), st.floats(), st.booleans(), st.none(), st.text(max_size=3)),
@@ -159,7 +160,14 @@ NATIVE = {"qwen2-vl": only_box, "internvl": only_box, "qwen-json": box_or_point,
 NATIVE |= {"molmo": only_point}
 
 
-def sayable(prompts: Sequence[MaskPrompt], name: str) -> list[MaskPrompt]:
+def with_box(prompt: MaskPrompt) -> MaskPrompt:
+    """`prompt` as concept writes one without words: its box alone. Raises ValueError without one."""
+    if prompt.box_xyxy is None:
+        raise ValueError
+    return only_box(prompt)
+
+
+def sayable(prompts: Sequence[MaskPrompt], name: str, reasoning: str) -> list[MaskPrompt]:
     """`prompts` on the lattice, reduced to what the format has room for. Raises ValueError if it has none for one."""
     rounded = [round_prompt(prompt) for prompt in prompts]
     if name == "points-only" and rounded:
@@ -167,6 +175,10 @@ def sayable(prompts: Sequence[MaskPrompt], name: str) -> list[MaskPrompt]:
         if not all(prompt.points_xy for prompt in rounded):
             raise ValueError
         return [MaskPrompt(None, points, sum((p.labels for p in rounded), ()), rounded[0].frame)]
+    if name == "words" and (rounded or reasoning):  # none has a phrase
+        raise ValueError
+    if name == "concept":
+        return [with_box(prompt) for prompt in rounded]
     if name in NATIVE:
         return [NATIVE[name](prompt) for prompt in rounded]
     if name in ("json-list", "seg-zero"):
@@ -190,7 +202,7 @@ def positive_first(prompt: MaskPrompt) -> MaskPrompt:
 def test_what_is_rendered_is_read_back(prompts: list[MaskPrompt], reasoning: str, name: str) -> None:
     answer_format = answers.get(name)
     try:
-        expected = sayable(prompts, name)
+        expected = sayable(prompts, name, reasoning)
     except ValueError:
         with pytest.raises(ValueError, match="cannot say"):
             answer_format.render(prompts, reasoning)
@@ -199,10 +211,12 @@ def test_what_is_rendered_is_read_back(prompts: list[MaskPrompt], reasoning: str
     answer = answers.parse(text, name, frame=Frame.resized(112, 112))
     assert list(answer.prompts) == expected
     assert answer.status is (Status.OK if prompts else Status.NO_TARGET)
-    has_place = name != "points-only" and (reasoning or name not in NATIVE)
+    has_place = name not in ("points-only", "words") and (reasoning or name not in NATIVE)
     assert answer.reasoning == (reasoning.strip() if has_place else None)
     foreground_needed = 2 if name == "seg-zero" else 1
-    if name not in NATIVE and all(p.box_xyxy and sum(p.labels) >= foreground_needed for p in prompts):
+    if name == "concept":
+        assert answer.parts == {"think", "answer", "bbox"} | ({"phrase"} if not prompts else set())
+    elif name not in NATIVE and all(p.box_xyxy and sum(p.labels) >= foreground_needed for p in prompts):
         assert answer.parts == answer_format.required_parts
     assert answer.parts >= answer_format.required_parts or name not in NATIVE or not all(p.box_xyxy for p in prompts)
 

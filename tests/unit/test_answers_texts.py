@@ -9,7 +9,7 @@ import pytest
 from segrl import answers
 from segrl.answers import lenient
 from segrl.errors import SegrlError
-from segrl.types import RELATIVE_1000, UNKNOWN_FRAME, Frame, MaskPrompt, Status
+from segrl.types import MAX_PHRASE, RELATIVE_1000, UNKNOWN_FRAME, Frame, MaskPrompt, Status
 
 ALL = answers.names()
 TAGS = "<bbox>[1,2,30,40]</bbox>, <points>[[5,6],[7,8]]</points>, <labels>[1,0]</labels>"
@@ -48,11 +48,13 @@ COMPLETE = OfEachFormat(
         "internvl": "<think>t</think><ref>it</ref><box>[[1,2,30,40],[5,6,70,80]]</box>",
         "molmo": '<think>t</think><points x1="0.1" y1="0.2" x2="3" y2="4" alt="it">it</points>',
         "gemini": '<think>t</think>```json\n[{"box_2d": [2,1,40,30], "point": [5,6]}]',
+        "concept": '<think>t</think> <answer>[{"phrase": "a cat", "bbox_2d": [1,2,30,40]}]</answer>',
+        "words": "a cat",
     }
 )
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "words"])
 def test_a_cut_answer_is_truncated_and_a_whole_one_is_not(name: str) -> None:
     text = COMPLETE[name]
     for end in range(len(text)):
@@ -63,6 +65,11 @@ def test_a_cut_answer_is_truncated_and_a_whole_one_is_not(name: str) -> None:
         return
     assert answers.parse(text.replace("[5", "[x"), name, truncated=True).status is Status.BAD_SYNTAX
     assert answers.parse(text.replace("[5", "[true,5"), name, truncated=True).status is Status.BAD_VALUES
+
+
+@pytest.mark.parametrize("text", ["", "a c", COMPLETE["words"], "<think>it", "<think>it is</think>"])
+def test_cut_words_are_truncated_for_nothing_marks_their_end(text: str) -> None:
+    assert answers.parse(text, "words", truncated=True).status is Status.TRUNCATED
 
 
 def test_a_cut_bare_list_is_truncated() -> None:
@@ -77,6 +84,7 @@ QUOTED |= {"think2seg": '[{"bbox_2d": [9,9,99,99], "positive_points": [[9,9]]}]'
 QUOTED |= {"seg-zero": '{"bbox": [9,9,99,99], "points_1": [9,9]}'}
 QUOTED |= {"qwen2-vl": "<|box_start|>(9,9),(99,99)<|box_end|>", "internvl": "<box>[[9,9,99,99]]</box>"}
 QUOTED |= {"qwen-json": '[{"bbox_2d": [9,9,99,99]}]', "gemini": '[{"box_2d": [9,9,99,99]}]'}
+QUOTED |= {"concept": '[{"phrase": "a dog", "bbox_2d": [9,9,99,99]}]', "words": "a dog"}
 QUOTED |= {"molmo": '<point x="9" y="9">it</point>'}
 QUOTED |= {"sam-r1": '<answer>{"bbox": [9,9,99,99]}</answer>', "json-list": '[{"bbox_2d": [9,9,99,99]}]'}
 
@@ -154,6 +162,17 @@ def test_prompts_carry_the_policys_frame() -> None:
     for frame in (UNKNOWN_FRAME, RELATIVE_1000, Frame.resized(840, 840)):
         for name in ALL:
             assert {prompt.frame for prompt in answers.parse(COMPLETE[name], name, frame=frame).prompts} == {frame}
+
+
+def test_words_have_their_part_only_if_they_are_valid() -> None:
+    for text, status, parts in (
+        ("", Status.NO_TARGET, {"phrase"}),
+        ("a cat", Status.OK, {"phrase"}),
+        ("a" * (MAX_PHRASE + 1), Status.BAD_VALUES, set()),
+        ("<think>t</think>", Status.NO_ANSWER, {"think"}),
+    ):
+        answer = answers.parse(text, "words")
+        assert (answer.status, answer.parts) == (status, parts)
 
 
 def test_names_and_get() -> None:

@@ -7,13 +7,15 @@ concept: one entry for each thing that is meant
 A phrase alone asks for every instance of it; with a box for the one there; a box alone is an answer too. What
 `exclude` boxes is an example of what is not meant (a box, or a list of boxes). `[]` says "nothing there".
 
-words: the whole text is one phrase, and an empty one says "nothing there". The policy `words` sends the query so.
+words: the whole text is one phrase, and an empty one says "nothing there"; reasoning with nothing after it is no
+answer. The policy `words` sends the query so.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from segrl.answers.base import AnswerFormat, number_list
@@ -23,7 +25,7 @@ from segrl.answers.mask_prompts import MAX_BOXES, check_count, read_box, read_bo
 from segrl.answers.reading import BadValues, Found
 from segrl.answers.scan import BY_FIELDS, Item, read_rows
 from segrl.answers.seg_r1 import segment_prompt
-from segrl.types import MAX_PHRASE, Frame, MaskPrompt, Status
+from segrl.types import MAX_PHRASE, UNKNOWN_FRAME, Answer, Frame, MaskPrompt, Reading, Status
 
 WORDS = frozenset({"words"})
 
@@ -68,7 +70,7 @@ class Concept(JsonFormat):
     fields = (
         Field("phrase", "phrase", _read_phrase),
         Field("bbox", "bbox_2d", read_box),
-        Field("exclude", "exclude", read_boxes),
+        Field(None, "exclude", read_boxes),
     )
     lead = " "
     system = (
@@ -122,18 +124,26 @@ class Words(AnswerFormat):
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
         """The phrase of the one prompt. Raises ValueError for several, for one without a phrase, and for reasoning."""
         if len(prompts) > 1 or any(not prompt.phrase for prompt in prompts) or reasoning:
-            raise ValueError("words can say one phrase and nothing else")
+            raise ValueError("words cannot say anything but one phrase")
         return prompts[0].phrase if prompts else ""
+
+    def parse(
+        self, text: str, *, truncated: bool = False, frame: Frame = UNKNOWN_FRAME, reading: Reading = "strict"
+    ) -> Answer:
+        """See AnswerFormat. Reasoning alone says nothing, not "nothing there"."""
+        answer = super().parse(text, truncated=truncated, frame=frame, reading=reading)
+        if answer.status is Status.NO_TARGET and text.strip():
+            parts = answer.parts - {"phrase"}
+            return replace(answer, status=Status.NO_ANSWER, detail="no phrase after the reasoning", parts=parts)
+        return answer
 
     def read(self, body: str, frame: Frame) -> Found:
         """See AnswerFormat."""
         phrase = body.strip()
-        found = Found(parts={"phrase"})  # a text that was cut off is never complete
         if len(phrase) > MAX_PHRASE:
-            found.faults.append((Status.BAD_VALUES, f"a phrase of {len(phrase)} characters: at most {MAX_PHRASE}"))
-        elif phrase:
-            found.prompts = (MaskPrompt(phrase=phrase, frame=frame),)
-        return found
+            return Found(faults=[(Status.BAD_VALUES, f"a phrase of {len(phrase)} characters: at most {MAX_PHRASE}")])
+        prompts = (MaskPrompt(phrase=phrase, frame=frame),) if phrase else ()
+        return Found(prompts, parts={"phrase"})  # nothing marks its end: a text that was cut off is never complete
 
 
 def _quoted(phrase: str) -> str:

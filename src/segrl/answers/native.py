@@ -6,8 +6,8 @@
     molmo      <points x1="22.1" y1="42.3" x2="56.9" y2="88.6" alt="dogs">dogs</points>, percentages
     gemini     ```json [{"box_2d": [423,221,886,569], "label": "dog"}] ```       y before x
 
-The text prompts follow the families' published examples. None of them has a place for reasoning: what a
-thinking policy writes stands in think tags in front, and is rendered there.
+The text prompts follow public copies of the families' examples; that of qwen2-vl has no primary source. None of the
+formats has a place for reasoning: what a thinking policy writes stands in think tags in front, and is rendered there.
 """
 
 from __future__ import annotations
