@@ -155,9 +155,10 @@ class _Forgetful(list):
 def test_a_folder_takes_turns_and_goes_on_as_it_began(tmp_path):
     """An image is finished with its line in the journal; a folder of one turn is not gone on with three."""
     photo().save(tmp_path / "a.png")
-    plan = Plan(tmp_path / "out", ("png",), {"policy": "tiny", "segmenter": "grabcut"}, 1, turns=2)
+    policy = {"policy": "tiny", "segmenter": "grabcut"}
+    plan = Plan(tmp_path / "out", ("png",), {**policy, "decoding": {"turns": 2}}, 1)
     jobs = find_jobs([str(tmp_path / "a.png")], ["it"]).jobs
     assert segment_photos(jobs, plan).new == 1
     assert segment_photos(jobs, plan).skipped == 1
     with pytest.raises(SegrlError, match="turns"):
-        segment_photos(jobs, dataclasses.replace(plan, turns=1))
+        segment_photos(jobs, dataclasses.replace(plan, policy=policy))

@@ -17,7 +17,7 @@ NOT_RUN = ("quantization", "trainer.use_vllm", "trainer.vllm_mode", "trainer.dee
 
 SIZES = {"max_steps": 2, "logging_steps": 1}
 FOLDERS = {"folder": "people", "fcot": "FCoT", "labelme": "labelme", "star": "star"}
-SIZES_GRPO = {"max_completion_length": 8}
+ANSWER_TOKENS = 8
 
 
 def ci(recipe: Recipe, policies: Mapping[str, Path], data: Path) -> tuple[Recipe, list[str]]:
@@ -32,15 +32,21 @@ def ci(recipe: Recipe, policies: Mapping[str, Path], data: Path) -> tuple[Recipe
     if not Path(path).is_dir():
         values["policy"]["path"] = str(policies.get(path, policies["hub"]))
     # A trained segmenter sees nothing in the stand-ins' flat pictures.
-    if values["segmenter"] is not None and (
-        "/" in values["segmenter"]["name"] or values["segmenter"]["name"] == "tiny"
-    ):
+    if values["segmenter"] is not None and _is_trained(values["segmenter"]["name"]):
         values["segmenter"] = {"name": "box"}
     _shrink_data(values["dataset"], data)
     if values["evaluation"] is not None:
         _shrink_data(values["evaluation"]["dataset"], data)
-    values["trainer"] |= SIZES | (SIZES_GRPO if recipe.method == "grpo" else {}) | _one_query(values["trainer"])
+    values["trainer"] |= SIZES | _one_query(values["trainer"])
+    if recipe.turns is not None:
+        values["turns"]["answer_tokens"] = ANSWER_TOKENS  # a completion is as long as its pictures make it
+    elif recipe.method == "grpo":
+        values["trainer"]["max_completion_length"] = ANSWER_TOKENS
     return parse_recipe(values), removed
+
+
+def _is_trained(segmenter: str) -> bool:
+    return "/" in segmenter or segmenter == "tiny"
 
 
 def _taken_out(values: dict[str, Any], key: str) -> bool:
@@ -59,6 +65,8 @@ def _shrink_data(section: dict[str, Any], data: Path) -> None:
     section["root"] = str(data / FOLDERS.get(name, ""))
     if "sample" in section:
         section["sample"]["n"] = 4
+    if "turns" in section and _is_trained(section["turns"]["segmenter"]):
+        section["turns"]["segmenter"] = "box"
     if "split" in section and isinstance(section["split"], dict):
         section["split"]["train"] = 4
 

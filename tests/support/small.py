@@ -30,11 +30,15 @@ MASK = box_mask((6, 4, 18, 12), (16, 24))
 
 
 def save_policy(directory: Path, settings: PolicySettings | None = SETTINGS) -> Path:
-    """A random policy of SHAPE; without settings it has no segrl.json, as models on the hub have none."""
+    """A random policy of SHAPE; without settings it is as models on the hub: no segrl.json, and it reads long texts."""
     save(directory, SHAPE)
     (directory / "segrl.json").unlink()
     if settings is not None:
         write_settings(directory, settings)
+        return directory
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config["text_config"]["max_position_embeddings"] = 32768
+    save_json(directory / "config.json", config)
     return directory
 
 
