@@ -105,6 +105,7 @@ class Visit:
         self.url = url
         self.editor = self.page.locator(".editor").first
         self.page.locator("#examples button").first.wait_for()
+        self.editor.wait_for()  # Gradio loads the code of HTML parts by itself, later than that of buttons
 
     def shoot(self, what: str) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
