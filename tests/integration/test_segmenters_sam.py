@@ -15,8 +15,8 @@ from segrl import segmenters
 from segrl.devices import default_device, parse_device
 from segrl.errors import ModelError
 from segrl.segmenters.cache import MemoryCache
+from segrl.segmenters.encoding import Batcher
 from segrl.segmenters.protocol import Embedding
-from segrl.segmenters.sam import Batcher
 from segrl.training import parse_recipe
 from segrl.training.parts import Parts
 from segrl.types import ORIGINAL, RELATIVE_1000, Answer, MaskPrompt, Status

@@ -102,6 +102,10 @@ def test_overlaps_are_those_of_the_pixels():
     [
         ({"samples": 0}, "samples is a whole number"),
         ({"temperature": -1}, "temperature"),
+        ({"temperature": "hot"}, "temperature is a number"),
+        ({"turns": "3"}, "turns is a whole number"),
+        ({"vote": 3}, "vote is a mapping"),
+        ({"vote": {"same_object": "all"}}, "vote.same_object is a share"),
         ({"samples": 4, "second_look": True}, "choose one"),
         ({"samples": 4, "turns": 2}, "choose one"),
         ({"sample": 4}, "did you mean samples"),

@@ -48,23 +48,25 @@ class Decoding:
     turns: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("batch_size", 1), ("seed", 0)):
+        for name, least in (("samples", 1), ("batch_size", 1), ("turns", 1), ("seed", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise SegrlError(f"{name} is a whole number from {least} on, not {value!r}")
-        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+        if self.temperature is not None and not _is_finite_from_0(self.temperature):
             raise SegrlError(f"temperature is a number from 0 on, not {self.temperature!r}")
         if self.samples > 1 and self.second_look:
             raise SegrlError("a vote and a second look are two options: choose one")
         if self.turns > 1 and (self.samples > 1 or self.second_look):
             raise SegrlError("turns go with neither a vote nor a second look: choose one")
-        if type(self.turns) is not int or not 1 <= self.turns <= MAX_TURNS:
+        if self.turns > MAX_TURNS:
             raise SegrlError(f"turns is a whole number from 1 to {MAX_TURNS}, not {self.turns!r}")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Decoding:
         """From plain values, those of the rule under `vote`. Raises SegrlError for an option that there is not."""
         rule = values.get("vote", {})
+        if not isinstance(rule, Mapping):
+            raise SegrlError(f"decoding.vote is a mapping of options, not {rule!r}")
         check_options("decoding", cls, values)
         check_options("decoding.vote", VoteRule, rule)
         return cls(**{**values, "vote": VoteRule(**rule)})
@@ -95,6 +97,10 @@ class Decoding:
         """Everything that was decided; the rule of a vote where there is one."""
         plain = {name: value for name, value in vars(self).items() if name != "vote"} | {"temperature": self.heat}
         return plain | ({"vote": vars(self.vote)} if self.samples > 1 else {})
+
+
+def _is_finite_from_0(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < float("inf")
 
 
 PLAINLY = Decoding()

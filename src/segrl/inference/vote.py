@@ -41,8 +41,9 @@ class VoteRule:
 
     def __post_init__(self) -> None:
         for name in ("same_object", "least_votes", "nothing"):
-            if not 0 < getattr(self, name) <= 1:
-                raise SegrlError(f"vote.{name} is a share above 0 and up to 1, not {getattr(self, name)!r}")
+            share = getattr(self, name)
+            if not isinstance(share, int | float) or not 0 < share <= 1:
+                raise SegrlError(f"vote.{name} is a share above 0 and up to 1, not {share!r}")
         if self.mask not in MASKS:
             raise SegrlError(f"vote.mask is {' or '.join(MASKS)}, not {self.mask!r}")
 

@@ -18,7 +18,7 @@ from segrl.coordinates import box_iou
 from segrl.errors import ModelError
 from segrl.masks import mask_to_box
 from segrl.segmenters.cache import MemoryCache, Store
-from segrl.segmenters.encoding import Batcher, Encoder
+from segrl.segmenters.encoding import Encoder, Job
 from segrl.segmenters.protocol import ALL_PROMPTS, Embedding, Instances, WordSegmenter, check_frames
 from segrl.types import MaskPrompt
 
@@ -37,20 +37,6 @@ PHRASE_TOKENS = 32
 VISUAL = "visual"
 """What SAM 3's processor says where there are examples and no words."""
 TEXTS_KEPT = 1024
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One prompt of the batch: which image, which of its rows."""
-
-    image: int
-    row: int
-    prompt: MaskPrompt
-
-    @property
-    def n_boxes(self) -> int:
-        """Prompts with as many boxes can be decoded together."""
-        return len(self.prompt.boxes)
 
 
 class ConceptSegmenter(Encoder):
@@ -75,9 +61,15 @@ class ConceptSegmenter(Encoder):
         cache: MemoryCache | None = None,
         disk: Store | None = None,
     ) -> None:
-        super().__init__(model, processor, encode_batch=encode_batch, cache=cache, disk=disk)
+        super().__init__(
+            model,
+            processor,
+            decode_batch=decode_batch or DECODE_BATCH.get(model.device.type, 1),
+            encode_batch=encode_batch,
+            cache=cache,
+            disk=disk,
+        )
         self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
-        self.decoding = Batcher(decode_batch or DECODE_BATCH.get(self.device.type, 1), "decoding phrases")
         self._texts: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
 
     def _features(self, pixel_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
@@ -94,19 +86,9 @@ class ConceptSegmenter(Encoder):
     ) -> list[list[Instances]]:
         """See `WordSegmenter.decode_instances`; the masks are on the segmenter's device."""
         check_frames(prompt for image_prompts in prompts for prompt in image_prompts)
-        jobs = [_Job(i, row, prompt) for i, many in enumerate(prompts) for row, prompt in enumerate(many)]
-        found: dict[tuple[int, int], Instances] = {}
-        for count in dict.fromkeys(job.n_boxes for job in jobs):
-            group = [job for job in jobs if job.n_boxes == count]
-            decoded = self.decoding.run(
-                lambda batch: self._decode_batch(embeddings, batch),
-                group,
-                lambda job: ModelError(self._does_not_fit(embeddings[job.image].image_hw, "a phrase on an image")),
-            )
-            found.update(((job.image, job.row), one) for job, one in zip(group, decoded, strict=True))
-        return [[found[i, row] for row in range(len(many))] for i, many in enumerate(prompts)]
+        return self._decode_alike(embeddings, prompts, lambda prompt: len(prompt.boxes), self._decode_batch)
 
-    def _decode_batch(self, embeddings: Sequence[Embedding], jobs: Sequence[_Job]) -> list[Instances]:
+    def _decode_batch(self, embeddings: Sequence[Embedding], jobs: Sequence[Job]) -> list[Instances]:
         import torch
 
         sizes = [embeddings[job.image].image_hw for job in jobs]
@@ -162,9 +144,9 @@ class ConceptSegmenter(Encoder):
             fpn_hidden_states=(*levels, levels[-1]), fpn_position_encoding=(*positions, positions[-1])
         )
 
-    def _boxes(self, jobs: Sequence[_Job], sizes: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+    def _boxes(self, jobs: Sequence[Job], sizes: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         """Example boxes `(n, b, 4)` and their labels `(n, b)`; nothing where the jobs have none."""
-        if jobs[0].n_boxes == 0:
+        if len(jobs[0].prompt.boxes) == 0:
             return {}
         encoded = self.processor(
             text=[_words(job.prompt) for job in jobs],

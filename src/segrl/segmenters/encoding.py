@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from segrl.errors import ModelError
 from segrl.images import content_id
 from segrl.segmenters.cache import MemoryCache, Store
 from segrl.segmenters.protocol import Embedding, ImageTooLarge
@@ -14,6 +16,8 @@ from segrl.segmenters.protocol import Embedding, ImageTooLarge
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+    from segrl.types import MaskPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,15 @@ class Batcher:
             torch.cuda.empty_cache()
 
 
+@dataclass(frozen=True)
+class Job:
+    """One prompt of a batch: which image, which of its rows."""
+
+    image: int
+    row: int
+    prompt: MaskPrompt
+
+
 ENCODE_BATCH = {"cpu": 1, "cuda": 4}
 """Images encoded at once, by kind of device."""
 
@@ -70,8 +83,8 @@ ENCODE_BATCH = {"cpu": 1, "cuda": 4}
 class Encoder(ABC):
     """A frozen model and its processor, with the embeddings that it made.
 
-    encode_batch: images encoded at once (default: by kind of device). cache, disk: where embeddings are kept (None:
-    nowhere). encoder_calls, decoder_calls: how often each network ran.
+    decode_batch: prompts decoded at once. encode_batch: images encoded at once (default: by kind of device).
+    cache, disk: where embeddings are kept (None: nowhere). encoder_calls, decoder_calls: how often each network ran.
     """
 
     def __init__(
@@ -79,12 +92,14 @@ class Encoder(ABC):
         model: Any,
         processor: Any,
         *,
+        decode_batch: int,
         encode_batch: int | None = None,
         cache: MemoryCache | None = None,
         disk: Store | None = None,
     ) -> None:
         self.model, self.processor = model, processor
         self.encoding = Batcher(encode_batch or ENCODE_BATCH.get(self.device.type, 1), "encoding images")
+        self.decoding = Batcher(decode_batch, "decoding prompts")
         self.stores: list[Store] = [store for store in (cache, disk) if store is not None]
         self.encoder_calls = self.decoder_calls = 0
 
@@ -164,6 +179,28 @@ class Encoder(ABC):
             name: torch.stack([embeddings[i].tensors[name].to(self.device, self.dtype) for i in different])[rows]
             for name in first
         }
+
+    def _decode_alike(
+        self,
+        embeddings: Sequence[Embedding],
+        prompts: Sequence[Sequence[MaskPrompt]],
+        shape: Callable[[MaskPrompt], Hashable],
+        work: Callable[[Sequence[Embedding], Sequence[Job]], Sequence[Result]],
+    ) -> list[list[Result]]:
+        """`work` on batches of prompts of equal `shape`; a result for each prompt, in the order of images and rows."""
+        jobs = [Job(i, row, prompt) for i, many in enumerate(prompts) for row, prompt in enumerate(many)]
+        groups: dict[Hashable, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(shape(job.prompt), []).append(job)
+        found: dict[tuple[int, int], Result] = {}
+        for group in groups.values():
+            decoded = self.decoding.run(
+                lambda batch: work(embeddings, batch),
+                group,
+                lambda job: ModelError(self._does_not_fit(embeddings[job.image].image_hw, "a prompt on an image")),
+            )
+            found.update(((job.image, job.row), one) for job, one in zip(group, decoded, strict=True))
+        return [[found[i, row] for row in range(len(many))] for i, many in enumerate(prompts)]
 
     def _does_not_fit(self, image_hw: tuple[int, int], what: str) -> str:
         return (

@@ -8,13 +8,11 @@ attention sees.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segrl.errors import ModelError
 from segrl.segmenters.cache import MemoryCache, Store
 from segrl.segmenters.checkpoint import Checkpoint
-from segrl.segmenters.encoding import Batcher, Encoder
+from segrl.segmenters.encoding import Encoder, Job
 from segrl.segmenters.protocol import Decoded, Embedding, LowResolution, check_frames
 from segrl.types import MaskPrompt
 
@@ -28,23 +26,10 @@ UPSCALE_PIXELS = 2**26
 """Mask pixels brought to the original size at once (in float32, before the threshold)."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One prompt of the batch: which image, which of its rows."""
-
-    image: int
-    row: int
-    prompt: MaskPrompt
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """Prompts of equal shape can be decoded together."""
-        prior = self.prompt.prior_logits
-        return (
-            self.prompt.box_xyxy is not None,
-            len(self.prompt.points_xy),
-            None if prior is None else tuple(prior.shape),
-        )
+def _shape(prompt: MaskPrompt) -> tuple[Any, ...]:
+    """Prompts of equal shape can be decoded together."""
+    prior = prompt.prior_logits
+    return prompt.box_xyxy is not None, len(prompt.points_xy), None if prior is None else tuple(prior.shape)
 
 
 class SamSegmenter(Encoder):
@@ -65,11 +50,17 @@ class SamSegmenter(Encoder):
         cache: MemoryCache | None = None,
         disk: Store | None = None,
     ) -> None:
-        super().__init__(checkpoint.model, checkpoint.processor, encode_batch=encode_batch, cache=cache, disk=disk)
+        super().__init__(
+            checkpoint.model,
+            checkpoint.processor,
+            decode_batch=decode_batch or DECODE_BATCH.get(checkpoint.model.device.type, 1),
+            encode_batch=encode_batch,
+            cache=cache,
+            disk=disk,
+        )
         self.family = checkpoint.family
         self.multimask = multimask
         self.mask_threshold = mask_threshold
-        self.decoding = Batcher(decode_batch or DECODE_BATCH.get(self.device.type, 1), "decoding prompts")
 
     def _features(self, pixel_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
         return self.family.features(self.model, pixel_values)
@@ -101,22 +92,11 @@ class SamSegmenter(Encoder):
     ) -> list[LowResolution]:
         """The logits behind `decode`, in the decoder's low resolution: what a later turn gives as `prior_logits`."""
         check_frames(prompt for image_prompts in prompts for prompt in image_prompts)
-        jobs = [_Job(i, row, prompt) for i, many in enumerate(prompts) for row, prompt in enumerate(many)]
-        groups: dict[tuple[Any, ...], list[_Job]] = {}
-        for job in jobs:
-            groups.setdefault(job.shape, []).append(job)
-        answers: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
-        for group in groups.values():
-            decoded = self.decoding.run(
-                lambda batch: self._decode_batch(embeddings, batch),
-                group,
-                lambda job: ModelError(self._does_not_fit(embeddings[job.image].image_hw, "a prompt on an image")),
-            )
-            answers.update(((job.image, job.row), answer) for job, answer in zip(group, decoded, strict=True))
-        return [self._stack([answers[i, row] for row in range(len(many))]) for i, many in enumerate(prompts)]
+        answers = self._decode_alike(embeddings, prompts, _shape, self._decode_batch)
+        return [self._stack(own) for own in answers]
 
     def _decode_batch(
-        self, embeddings: Sequence[Embedding], jobs: Sequence[_Job]
+        self, embeddings: Sequence[Embedding], jobs: Sequence[Job]
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Logits `(h, w)` and predicted IoU `()` of each job; all jobs have one shape."""
         import torch
@@ -132,7 +112,7 @@ class SamSegmenter(Encoder):
         best = scores.argmax(dim=1)
         return [(logits[i, k], scores[i, k]) for i, k in enumerate(best.tolist())]
 
-    def _prompt_arguments(self, embeddings: Sequence[Embedding], jobs: Sequence[_Job]) -> dict[str, Any]:
+    def _prompt_arguments(self, embeddings: Sequence[Embedding], jobs: Sequence[Job]) -> dict[str, Any]:
         """Boxes `(n, 1, 4)`, points `(n, 1, p, 2)`, labels `(n, 1, p)`, earlier logits `(n, 1, h, w)`, where asked."""
         import torch
 
