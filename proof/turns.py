@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from page import gain_text, giou, machine, table, with_interval
 from run import stop_callback
 
@@ -104,7 +105,7 @@ class Proof:
             recipe = self.recipe(arm.turns, arm.seed)
             longer = recipe.model_copy(update={"trainer": {**recipe.trainer, "max_steps": 10_000, "save_steps": 5}})
             result = train(longer, place, callbacks=[stop], progress=False)
-            facts = {"seconds": result.seconds, "steps": result.last_step}
+            facts = {"seconds": result.seconds, "steps": result.last_step, "threads": torch.get_num_threads()}
             write_atomically(place / "facts.json", json.dumps(facts) + "\n")
         self.measure(arm.name, place / "model")
 
@@ -132,11 +133,13 @@ class Proof:
 
     def minutes(self, name: str) -> str:
         """How long an arm trained."""
+        facts = self.facts(name)
+        return f"{facts['seconds'] / 60:.1f} min, {facts['steps']} steps" if facts else "–"
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Seconds, steps and threads of an arm's training; {} for one that was not trained here."""
         path = self.out / name / "facts.json"
-        if not path.exists():
-            return "–"
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return f"{facts['seconds'] / 60:.1f} min, {facts['steps']} steps"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def other_pictures(loaded: Loaded) -> Loaded:
@@ -183,9 +186,11 @@ def write_page(proof: Proof, path: Path) -> None:
 
 def _head(proof: Proof, missing: Sequence[str]) -> str:
     left_out = f"\n\nNot run: {', '.join(missing)}." if missing else ""
+    threads = proof.facts(f"3-turns-{proof.seeds[0]}").get("threads", "–") if proof.seeds else "–"
     return f"""# Does a policy that sees its mask correct it?
 
 This page is written by `python proof/turns.py`; no number is typed in. {machine()}
+Torch threads of the trainings: {threads}.
 Every arm begins with the same cold start (`recipes/tiny_turns.yaml`) and is measured with at most three turns on the
 same {proof.n} held-out scenes: greedy answers, GrabCut, failures score 0. Intervals are 95% bootstrap intervals over
 scenes; differences are paired scene by scene.{left_out}"""
