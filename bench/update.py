@@ -4,7 +4,7 @@ python bench/update.py                       (what `make bench` runs after run.p
 python bench/update.py --resume              (goes on after the last row that was finished)
 python bench/update.py --device cuda         (the same rows on a GPU)
 python bench/update.py --against segrl --sides 56 112 168 224 280 336 --groups 8 --dtypes float32 --out DIR
-                                             (where reading a prompt once begins to pay: prefix_cost.GAIN)
+                                             (where reading a prompt once begins to pay: packing.GAIN)
 python bench/update.py --short --out DIR     (tiny sizes, for the tests: the numbers mean nothing)
 
 Prints a table and writes update.json beside this file; all rows on a CPU write the table of docs/performance.md. The
@@ -36,7 +36,7 @@ from segrl.devices import core_count, device_name
 from segrl.files import write_atomically
 from segrl.memory_estimate.dimensions import PolicyModel, Vision
 from segrl.policies.model_speedups import project_patches
-from segrl.training import prefix_cost
+from segrl.training import packing
 from segrl.training.speed import share_images
 
 HERE = Path(__file__).parent
@@ -75,7 +75,7 @@ def main() -> None:
     options = read_options()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    prefix_cost.GAIN = math.inf  # also where segrl would not
+    packing.GAIN = math.inf  # also where segrl would not
     machine = {"device": device_name(), "threads": options.threads, "torch": torch.__version__}
     machine |= {"against": options.against, "attention": options.attention, "short": options.short}
     rows = finished(options.out, machine) if options.resume else {}

@@ -13,7 +13,7 @@ import numpy as np
 from segrl.devices import core_count, installed_version
 from segrl.evaluation import EvalRecord, bootstrap_ci, paired_bootstrap
 from segrl.files import write_atomically
-from segrl.tiny.queries import UNDERSTOOD
+from segrl.tiny.shapes import UNDERSTOOD
 
 if TYPE_CHECKING:
     from run import Proof

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segrl.tiny import policy_dir
-from segrl.tiny.queries import KINDS, UNDERSTOOD
+from segrl.tiny.shapes import KINDS, UNDERSTOOD
 from segrl.training.recipe import load_stages
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny_cold_start.yaml"

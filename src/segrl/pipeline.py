@@ -15,8 +15,8 @@ from segrl import policies
 from segrl.errors import DataError, SegrlError, ServerError
 from segrl.images import AS_IT_IS, PictureOptions, as_image, content_id
 from segrl.inference import PLAINLY, Decoding, answer
+from segrl.inference.answering import check_turns, talk, view_of
 from segrl.policies import MAX_NEW_TOKENS
-from segrl.policies.turns import check_turns, talk, view_of
 from segrl.result import Result
 from segrl.segmenters.protocol import ImageTooLarge
 from segrl.turns import Conversation, person, take

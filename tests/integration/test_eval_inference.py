@@ -19,7 +19,7 @@ from segrl.errors import SegrlError
 from segrl.evaluation import Decoding, Share, compare_runs, read_jsonl, run
 from segrl.evaluation.records import EvalRecord
 from segrl.evaluation.run import evaluate_window
-from segrl.inference.second_look import CONTEXT, SMALLEST, _span
+from segrl.inference.answering import CONTEXT, SMALLEST, _span
 from segrl.loading import make_text_to_masks
 from segrl.masks import box_to_mask, from_rle
 from segrl.policies import Completion

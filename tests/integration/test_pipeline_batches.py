@@ -19,7 +19,7 @@ from segrl.errors import DataError, FrameError, ModelError, SegrlError, ServerEr
 from segrl.loading import fitting_segmenter, make_text_to_masks
 from segrl.pipeline import AutoBatch, Batch, Pipeline, opened, windows
 from segrl.policies.loading import find_settings
-from segrl.segmenters.box import BoxSegmenter
+from segrl.segmenters.grabcut import BoxSegmenter
 from segrl.types import RELATIVE_1000, MaskPrompt, Status
 
 BOX = "<think>there</think> <bbox>[250,250,750,750]</bbox>"

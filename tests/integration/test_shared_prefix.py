@@ -37,7 +37,7 @@ LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "exclude_module
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
     """Also where it gains nothing: tiny prompts are as fast read anew."""
-    monkeypatch.setattr("segrl.training.prefix_cost.GAIN", math.inf)
+    monkeypatch.setattr("segrl.training.packing.GAIN", math.inf)
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")  # it warns of its `rollout_func`
 
 
@@ -276,7 +276,7 @@ def test_short_prompts_and_large_masks_go_the_plain_way(place: Path, tmp_path: P
     plain = passes.logps(shared=False, chunk=8)
     monkeypatch.setattr("segrl.training.shared_prefix.MASK_SHARE", 1e-9)
     assert torch.equal(passes.logps(shared=True, chunk=8)[0], plain[0])
-    monkeypatch.setattr("segrl.training.prefix_cost.GAIN", 0.1)
+    monkeypatch.setattr("segrl.training.packing.GAIN", 0.1)
     assert torch.equal(passes.logps(shared=True, chunk=8)[0], plain[0])
     assert ["mask" in line for line in passes.lines] == [True, False]
     assert "short" in passes.lines[1]

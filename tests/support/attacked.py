@@ -12,8 +12,8 @@ from serving import EchoPolicy
 from segrl import segmenters
 from segrl.loading import make_text_to_masks
 from segrl.pipeline import Pipeline
+from segrl.web.app import bind, serve
 from segrl.web.limits import Limits, ServerSettings
-from segrl.web.run import bind, serve
 
 
 def make(kind: str, limits: Limits) -> FastAPI:

@@ -25,9 +25,8 @@ from segrl.loading import make_text_to_masks
 from segrl.pipeline import Pipeline
 from segrl.policies import Completion
 from segrl.types import ORIGINAL, Frame
-from segrl.web.app import create_app
+from segrl.web.app import bind, create_app
 from segrl.web.limits import ServerSettings
-from segrl.web.run import bind
 from segrl.web.service import Service
 
 SUPPORT = Path(__file__).parent

@@ -19,9 +19,9 @@ from two_processes import replay
 
 def main(recipe: Path, out: Path) -> None:
     """Trains `recipe` in `out`, or goes on with it there; each prompt is read once per group."""
-    from segrl.training import load_recipe, prefix_cost, train
+    from segrl.training import load_recipe, packing, train
 
-    prefix_cost.GAIN = math.inf  # prompts here are short
+    packing.GAIN = math.inf  # prompts here are short
 
     def rollout(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         step = trainer.state.global_step

@@ -23,12 +23,12 @@ def main(recipe: Path, run: Path) -> None:
     """Builds the recipe's trainer, shards its model, and compares."""
     from torch.distributed.fsdp import fully_shard
 
-    from segrl.training import parse_recipe, prefix_cost
+    from segrl.training import packing, parse_recipe
     from segrl.training.checkpoints import RunDir
     from segrl.training.parts import Parts
     from segrl.training.trainer import build
 
-    prefix_cost.GAIN = math.inf
+    packing.GAIN = math.inf
     lines: list[str] = []
     parts = Parts(parse_recipe(yaml.safe_load(recipe.read_text())))
     trainer = build(parts, RunDir(run), rollout_func=replay, say=lines.append).trainer

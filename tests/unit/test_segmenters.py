@@ -10,7 +10,7 @@ from PIL import Image
 from segrl import segmenters
 from segrl.errors import FrameError, SegrlError
 from segrl.images import content_id
-from segrl.segmenters.box import BoxSegmenter
+from segrl.segmenters.grabcut import BoxSegmenter
 from segrl.types import ORIGINAL, RELATIVE_1000, Answer, Frame, MaskPrompt, Status
 
 

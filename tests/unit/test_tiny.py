@@ -13,9 +13,8 @@ from segrl.masks import mask_to_box
 from segrl.tiny import resolve_policy
 from segrl.tiny.gold import deepest
 from segrl.tiny.model import SPECIAL, build_tokenizer
-from segrl.tiny.queries import KINDS, UNDERSTOOD
 from segrl.tiny.scenes import MIN_VISIBLE, TinyScenes
-from segrl.tiny.shapes import SIDE, draw_mask
+from segrl.tiny.shapes import KINDS, SIDE, UNDERSTOOD, draw_mask
 from segrl.types import Example, Status
 
 ALL = tuple(KINDS)

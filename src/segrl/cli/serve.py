@@ -248,7 +248,7 @@ def run_server(
     warn: say that everybody may ask, where the address is not this machine's own.
     """
     from segrl.errors import quieten
-    from segrl.web.run import bind, serve
+    from segrl.web.app import bind, serve
 
     with bind(host, port) as place:
         quieten()

@@ -1,4 +1,13 @@
-"""What is finished of a folder: a line for each image, from which every export can be made again."""
+"""What is finished of a folder: a line for each image, from which every export can be made again.
+
+The most doubtful images are written for an annotator on request:
+
+    review/review.jsonl         a line for each image, the most doubtful first
+    review/label-studio/, review/labelme/      drafts to correct, of these images alone
+
+An answer that could not be read counts as the most doubtful. Files of LabelMe that are there are left as they are:
+somebody may have corrected them.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segrl.errors import DataError
+from segrl import exports
+from segrl.errors import DataError, SegrlError
 from segrl.exports import ImageRecord
-from segrl.files import write_atomically
+from segrl.files import json_line, make_directory, write_atomically
+from segrl.folder_job.worker import Plan
 from segrl.jobs.journal import Journal, Row, check_settings, read_settings
 
 RESULTS, SETTINGS, LOCK = "results.jsonl", "segment.json", ".lock"
@@ -155,3 +166,65 @@ def _short(part: str) -> str:
     while len(part.encode(errors="surrogateescape")) > LONGEST_NAME_BYTES:
         part = part[:-1]
     return part
+
+
+REVIEW, FORMATS = "review", ("label-studio", "labelme")
+
+
+class ByDoubt:
+    """The records with the least sure first, then those of which nothing is known, in the order of their names.
+
+    What is held in memory is a number for each image.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        known = [(one.confidence, one.image) for one in records]
+        self._order = [image for confidence, image in sorted(known, key=_doubt)]
+        self.n_known = sum(confidence is not None for confidence, _ in known)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        for image in self._order:
+            found = self._records.get(image)
+            assert found is not None  # it is one of the records
+            yield found
+
+
+def _doubt(known: tuple[float | None, str]) -> float:
+    return float("inf") if known[0] is None else known[0]
+
+
+def write_review(records: ByDoubt, plan: Plan, count: int) -> Path:
+    """Writes the `count` most doubtful images under `review/` in the plan's folder; returns it.
+
+    Raises SegrlError where no answer has a confidence.
+    """
+    if records.n_known == 0:
+        raise SegrlError(
+            "no answer has a confidence to be sorted by: ask for a vote (--samples 8), or take a segmenter that scores "
+            "its masks"
+        )
+    place = plan.out / REVIEW
+    make_directory(place)
+    chosen = [one for one, _ in zip(records, range(count), strict=False) if one.confidence is not None]
+    for name in FORMATS:
+        writer = exports.get(name)(place, plan.queries, plan.style)
+        for record in chosen:
+            if not writer.is_there(record):
+                writer.add(record)
+        writer.finish(chosen)
+    write_atomically(place / "review.jsonl", [json_line(_line(record)) for record in chosen])
+    return place
+
+
+def _line(record: ImageRecord) -> dict[str, object]:
+    answers: Sequence[dict[str, object]] = [
+        {
+            "query": found.query,
+            "status": found.status.value,
+            "confidence": found.confidence,
+            "objects": found.confidences,
+        }
+        for found in record.answers
+    ]
+    return {"image": record.image, "confidence": record.confidence, "answers": answers}

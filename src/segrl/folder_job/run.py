@@ -16,8 +16,7 @@ from segrl import exports
 from segrl.exports import Export, FileState, Found, ImageRecord
 from segrl.files import make_directory
 from segrl.folder_job.inputs import Job
-from segrl.folder_job.records import LOCK, Records
-from segrl.folder_job.review import REVIEW, ByDoubt, write_review
+from segrl.folder_job.records import LOCK, REVIEW, ByDoubt, Records, write_review
 from segrl.folder_job.worker import Plan, Task, about, answered, write
 from segrl.jobs import Executor, InProcess, Processes, WorkerDied, locked
 from segrl.jobs.workers import Work

@@ -28,7 +28,7 @@ class Plan:
     formats: of `exports`. queries: every query, by class. min_area: objects of fewer pixels are left out, and
     min_confidence: those that are less sure (`Found.confidences`; who has none stays). prompts: what tells the file of
     the tasks' own prompts from others; None where a policy is asked. by_doubt: exports hold the least sure images
-    first. review: so many of them are written for an annotator as well (`segrl.folder_job.review`).
+    first. review: so many of them are written for an annotator as well (`segrl.folder_job.records`).
     """
 
     out: Path

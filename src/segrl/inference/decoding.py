@@ -33,7 +33,7 @@ class Decoding:
     max_new_tokens: None is what fits the policy where it is known, and MAX_NEW_TOKENS elsewhere.
     batch_size: sequences generated together. samples: completions voted over (1: none). temperature: of the samples;
     0 is greedy; None is 0 for one completion and SAMPLING for several. second_look: ask again about a crop of what was
-    found (`segrl.inference.second_look`). vote: the rule.
+    found (`segrl.inference.answering`). vote: the rule.
     turns: answers of a conversation at most; after each the policy is shown its mask (`segrl.turns`).
     Raises SegrlError for numbers that are none, and for more than one of a vote, a second look and turns.
     """

@@ -1,4 +1,4 @@
-"""Dimensions of the models that segrl knows by name, and the sizes that follow from them.
+"""Dimensions of the models that segrl knows by name, and the sizes and times that follow from them.
 
 From the models' configurations on the hub. A test builds each from that configuration in transformers,
 without weights, and compares the number of parameters.
@@ -279,3 +279,59 @@ def segmenter_model(name: str) -> SegmenterModel | None:
     if name in ("grabcut", "tiny", "box"):
         return None
     raise RecipeError(f"segrl plan does not know the segmenter {name}: it knows {', '.join(SEGMENTERS)}")
+
+
+BYTES = 2
+"""Of a weight in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """flops: operations a second in bfloat16 that a model reaches. bandwidth: bytes a second that it reaches."""
+
+    flops: float = 400e12
+    bandwidth: float = 2.0e12
+
+
+H100 = Gpu()
+"""About two fifths of the peak of an H100 in operations, and three fifths of its bandwidth."""
+
+
+@dataclass(frozen=True)
+class AnswerCost:
+    """Of one question. read, written: tokens of the prompt and of all samples. reading, writing: seconds."""
+
+    read: int
+    written: int
+    reading: float
+    writing: float
+
+    @property
+    def seconds(self) -> float:
+        """Of both."""
+        return self.reading + self.writing
+
+
+def answer_cost(
+    model: PolicyModel,
+    image_wh: tuple[int, int],
+    *,
+    samples: int = 1,
+    tokens: int = 250,
+    text_tokens: int = 100,
+    gpu: Gpu = H100,
+) -> AnswerCost:
+    """The cost of `samples` answers of `tokens` tokens each about an image and a prompt of `text_tokens` on a GPU.
+
+    Reading a prompt takes two operations a weight and token, at the GPU's rate. Writing a token reads all weights once
+    for all samples together, and each sample's keys and values, at the memory's rate: which is why eight samples take
+    much less than eight times as long. The prompt is read once for all samples. Left out: the image encoder's own
+    attention, the segmenter, and everything on the host. Not compared with a measured run.
+    """
+    prompt = model.image_tokens(image_wh) + text_tokens
+    weights = model.parameters - model.vision_parameters
+    see = 2 * model.vision_parameters * model.image_tokens(image_wh) * model.vision.merge**2
+    reading = (2 * weights * prompt + see) / gpu.flops
+    keys = 2 * model.layers * model.kv_heads * model.head * BYTES
+    a_token = weights * BYTES + samples * keys * (prompt + tokens / 2)
+    return AnswerCost(prompt, samples * tokens, reading, tokens * a_token / gpu.bandwidth)

@@ -18,7 +18,7 @@ from segrl.memory_estimate.dimensions import PolicyModel, SegmenterModel, policy
 from segrl.policies.checkpoint import base_of
 from segrl.segmenters.loading import CACHE_BYTES
 from segrl.tiny import resolve_policy
-from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
+from segrl.training.packing import MASK_SHARE, Cost, mask_bytes
 from segrl.training.recipe import Recipe, Stage
 
 GB = 10**9

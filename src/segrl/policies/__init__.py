@@ -5,7 +5,17 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from segrl.policies.base import Chat, Completion, ConversingPolicy, Exchange, Policy, StreamingPolicy, stream
+from segrl.policies.base import (
+    WORDS,
+    Chat,
+    Completion,
+    ConversingPolicy,
+    Exchange,
+    Policy,
+    StreamingPolicy,
+    WordsPolicy,
+    stream,
+)
 from segrl.policies.chat import (
     end_token_ids,
     messages,
@@ -27,8 +37,6 @@ from segrl.policies.settings import (
     read_settings,
     write_settings,
 )
-from segrl.policies.words import NAME as WORDS
-from segrl.policies.words import WordsPolicy
 
 __all__ = [
     "FAMILY_FRAMES",

@@ -1,4 +1,4 @@
-"""The interface of policies, images and text prompts in, texts out, and the seeds of sampling.
+"""The interface of policies, images and text prompts in, texts out; the one that is no model; the seeds of sampling.
 
 A seed is derived from the request's content, so that a sample does not depend on its batch.
 """
@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from segrl.types import ORIGINAL, Frame
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -139,3 +141,31 @@ def sample_seed(request: int, occurrence: int, sample: int) -> int:
 
 def _bits(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+WORDS = "words"
+"""The name of the policy and of its answer format."""
+
+
+class WordsPolicy:
+    """No model: the query itself is the answer, a phrase for a segmenter that takes words."""
+
+    answer_format = WORDS
+
+    def frame_for(self, image_wh: tuple[int, int]) -> Frame:
+        """It writes no numbers."""
+        return ORIGINAL
+
+    def generate(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 0,
+        temperature: float = 0.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 1,
+    ) -> list[list[Completion]]:
+        """See `Policy.generate`; every sample is the prompt."""
+        return [[Completion(prompt)] * num_samples for prompt in prompts]

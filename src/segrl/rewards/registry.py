@@ -9,7 +9,7 @@ from typing import Any
 
 from segrl.errors import RecipeError
 from segrl.plugins import import_path
-from segrl.rewards import terms, turns
+from segrl.rewards import terms
 from segrl.rewards.rollout import Rollout
 from segrl.text import did_you_mean
 
@@ -32,9 +32,9 @@ TERMS: dict[str, TermFunction] = {
     "number_of_points": terms.number_of_points,
     "non_repeat": terms.non_repeat,
     "length_budget": terms.length_budget,
-    "improvement": turns.improvement,
-    "first_iou": turns.first_iou,
-    "turn_cost": turns.turn_cost,
+    "improvement": terms.improvement,
+    "first_iou": terms.first_iou,
+    "turn_cost": terms.turn_cost,
 }
 """The terms that a recipe can name."""
 

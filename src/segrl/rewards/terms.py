@@ -5,7 +5,7 @@ mask, and an empty mask never beats it.
 
 Terms over several objects match the answer's masks or boxes with the targets one to one: the matching with the
 highest sum (Hungarian algorithm), divided by the larger of the two counts, so that a missing object and a
-superfluous one cost the same.
+superfluous one cost the same. Terms of conversations are None for a single answer; all others are of the last mask.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,10 +21,6 @@ from segrl.coordinates import box_ious
 from segrl.masks import mask_to_box
 from segrl.rewards.rollout import Rollout
 from segrl.types import Box, MaskPrompt, Status
-
-if TYPE_CHECKING:
-    pass
-
 
 Tiers = Sequence[Sequence[float]]
 """Pairs (threshold, reward)."""
@@ -153,12 +148,10 @@ def no_target(rollout: Rollout) -> float | None:
 def points_on_target(rollout: Rollout) -> float | None:
     """Share of the points that lie on the side of the ground truth that their label claims, in [0, 1].
 
-    A foreground point belongs on the union of the targets, a background point off it; points on
-    ignored pixels do not count. An answer with background points alone pays 0: almost any pixel
-    would do. None without points (a box alone is an answer) or with all of them ignored; a failed
-    answer, a false alarm and false silence pay 0, "nothing there" where nothing is pays 1.
-    SAM-R1 (arXiv 2505.22596) asks for such labels; its mask reward alone did not produce useful
-    background points.
+    A foreground point belongs on the union of the targets, a background point off it; points on ignored pixels do not
+    count. An answer with background points alone pays 0: almost any pixel would do. None without points (a box alone is
+    an answer) or with all of them ignored; a failed answer, a false alarm and false silence pay 0, "nothing there"
+    where nothing is pays 1. SAM-R1 (arXiv 2505.22596) asks for such labels.
     """
     verdict = settled(rollout)
     if verdict is not None:
@@ -177,9 +170,8 @@ def points_on_target(rollout: Rollout) -> float | None:
 def number_of_points(rollout: Rollout, *, low: int = 1, high: int = 4) -> float:
     """Mean over the answer's objects of how well their number of points fits, in [0, 1].
 
-    1 from `low` to `high` points (counts per mask prompt, of either label), below n / low, above
-    high / n. Empty cases as in `points_on_target`. Source: our own; answers whose points run away
-    are what it is for.
+    1 from `low` to `high` points (counts per mask prompt, of either label), below n / low, above high / n, so that
+    points do not run away. Empty cases as in `points_on_target`. Source: our own.
     """
     verdict = settled(rollout)
     if verdict is not None:
@@ -203,11 +195,10 @@ def _at(mask: np.ndarray, x: float, y: float) -> bool:
 def matching(rollout: Rollout, *, over: str = "mask", tiers: Tiers | None = None) -> float:
     """Mean IoU of the matched objects, an object without a partner counting 0, in [0, 1].
 
-    over: "mask" compares the masks of the mask prompts, "box" their boxes with the targets' tight
-    boxes (a prompt without a box has its mask's). tiers: what a pair pays for its IoU, as in
-    `iou_tiers` (StAR, arXiv 2603.14382, pays SAM-R1's tiers per pair); the range is then that of the
-    tiers. A failed answer, a false alarm and false silence pay 0, "nothing there" where nothing is
-    pays the maximum. Source: VisionReasoner (arXiv 2505.12081).
+    over: "mask" compares the masks of the mask prompts, "box" their boxes with the targets' tight boxes (a prompt
+    without a box has its mask's). tiers: what a pair pays for its IoU, as in `iou_tiers` (StAR, arXiv 2603.14382, pays
+    SAM-R1's tiers per pair); the range is then that of the tiers. A failed answer, a false alarm and false silence pay
+    0, "nothing there" where nothing is pays the maximum. Source: VisionReasoner (arXiv 2505.12081).
     """
     top = 1.0 if tiers is None else max(float(reward) for _, reward in tiers)
     verdict = settled(rollout)
@@ -237,11 +228,10 @@ def matching_box_point(
 ) -> float:
     """VisionReasoner's accuracy reward: mean over the matched objects of three points each, in [0, 3].
 
-    A pair pays 1 if its boxes' IoU exceeds `iou_threshold`, 1 if the mean distance of the boxes'
-    edges is below `box_distance` (a share of the image's side; 10 pixels of an 840 frame in its
-    code), and 1 if the prompt's first foreground point lies on the target. The original asks for a
-    point within 30 pixels of one of its annotation; masks need no such number. Empty cases as in
-    `matching`. Source: VisionReasoner (arXiv 2505.12081).
+    A pair pays 1 if its boxes' IoU exceeds `iou_threshold`, 1 if the mean distance of the boxes' edges is below
+    `box_distance` (a share of the image's side; 10 pixels of an 840 frame in its code), and 1 if the prompt's first
+    foreground point lies on the target. The original asks for a point within 30 pixels of one of its annotation; masks
+    need no such number. Empty cases as in `matching`. Source: VisionReasoner (arXiv 2505.12081).
 
     StAR (arXiv 2603.14382) adds what the pair's mask pays by `tiers` (as in `iou_tiers`) before the objects are
     matched, so that one matching serves all four, and asks that a point lie in its own box too (`point_in_box`).
@@ -349,9 +339,8 @@ _WORDS = 3
 def non_repeat(rollout: Rollout, *, allowed: int = 1) -> float:
     """1 if at most `allowed` sentences repeat an earlier one, else 0; what a group repeats is not compared.
 
-    Judged is the reasoning, or the whole text where there is none; letter case and spaces do not
-    count. No sentence at all pays 1. Source: VisionReasoner (arXiv 2505.12081), whose code forgives
-    one repeated sentence, and takes "0.5" for two.
+    Judged is the reasoning, or the whole text where there is none; letter case and spaces do not count. No sentence at
+    all pays 1. Source: VisionReasoner (arXiv 2505.12081), whose code forgives one, and takes "0.5" for two sentences.
     """
     reasoning = rollout.answer.reasoning
     found = sentences(rollout.text if reasoning is None else reasoning)
@@ -389,3 +378,22 @@ def check_length_budget(*, budget: int = 256, slack: float = 0.5) -> None:
     """Raises ValueError unless both are above 0."""
     if budget < 1 or slack <= 0:
         raise ValueError(f"budget ({budget} tokens) and slack ({slack} of it) must be above 0")
+
+
+def first_iou(rollout: Rollout) -> float | None:
+    """IoU of the first turn's mask in a conversation, in [0, 1]."""
+    return rollout.turns[0].score.iou if rollout.turns else None
+
+
+def improvement(rollout: Rollout) -> float | None:
+    """IoU of the last turn's mask less that of the first turn's, in [-1, 1].
+
+    It pays for a poor first answer as well: `iou` beside it weighs the last mask, and `first_iou` with at least this
+    term's weight takes that gain away.
+    """
+    return rollout.turns[-1].score.iou - rollout.turns[0].score.iou if rollout.turns else None
+
+
+def turn_cost(rollout: Rollout) -> float | None:
+    """Less 1 for every turn after the first, "done" included: 0, -1, -2, …"""
+    return 1.0 - len(rollout.turns) if rollout.turns else None

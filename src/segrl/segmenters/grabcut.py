@@ -1,6 +1,6 @@
-"""GrabCut (Rother, Kolmogorov and Blake, 2004) through OpenCV: a segmenter that needs no weights.
+"""Segmenters that need no weights: a fake that fills boxes, and GrabCut (Rother, Kolmogorov and Blake, 2004), OpenCV's.
 
-Each prompt is cut in a region of its own: the box (or, without a box, a square of `REACH` around the
+GrabCut cuts each prompt in a region of its own: the box (or, without a box, a square of `REACH` around the
 foreground points) is probable foreground, a margin around it is background, and discs at the points
 are sure. Two iterations, seeded per prompt, so a mask depends on its image and prompt alone. Drawn regions whose parts
 repeat are cut at a small size, because the minimum cut of such a one takes time by the square of its area. Others
@@ -17,14 +17,60 @@ from typing import TYPE_CHECKING
 
 from segrl.devices import core_count
 from segrl.masks import box_to_mask
-from segrl.segmenters.box import disc
 from segrl.segmenters.protocol import Decoded, Embedding, check_frames
-from segrl.types import Box, MaskPrompt
+from segrl.types import Box, MaskPrompt, Point
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from PIL import Image
+
+
+DISC_RADIUS = 0.05
+"""Radius of a point's disc, as a share of the image's longer side."""
+
+
+class BoxSegmenter:
+    """A fake for tests and for rewards on boxes alone: a box is a filled rectangle, points without one are discs."""
+
+    def encode(self, images: Sequence[Image.Image]) -> list[Embedding]:
+        """Nothing but the sizes."""
+        return [Embedding((image.height, image.width), {}) for image in images]
+
+    def decode(self, embeddings: Sequence[Embedding], prompts: Sequence[Sequence[MaskPrompt]]) -> list[torch.Tensor]:
+        """See `Segmenter.decode`. Points beside a box, and background points, change nothing."""
+        import numpy as np
+        import torch
+
+        masks = []
+        for embedding, image_prompts in zip(embeddings, prompts, strict=True):
+            check_frames(image_prompts)
+            rows = [_draw(prompt, embedding.image_hw) for prompt in image_prompts]
+            stacked = np.stack(rows) if rows else np.zeros((0, *embedding.image_hw), dtype=bool)
+            masks.append(torch.from_numpy(stacked))
+        return masks
+
+
+def _draw(prompt: MaskPrompt, image_hw: tuple[int, int]) -> np.ndarray:
+    import numpy as np
+
+    if prompt.box_xyxy is not None:
+        return box_to_mask(prompt.box_xyxy, image_hw)
+    mask = np.zeros(image_hw, dtype=bool)
+    for point, label in zip(prompt.points_xy, prompt.labels, strict=True):
+        if label == 1:
+            mask |= disc(point, DISC_RADIUS * max(image_hw), image_hw)
+    return mask
+
+
+def disc(center_xy: Point, radius_px: float, image_hw: tuple[int, int]) -> np.ndarray:
+    """`(H, W)` bool: the pixels at most `radius_px` from the pixel that holds `center_xy`, itself included."""
+    import numpy as np
+
+    x, y = int(center_xy[0]), int(center_xy[1])
+    ys, xs = np.ogrid[: image_hw[0], : image_hw[1]]
+    return (xs - x) ** 2 + (ys - y) ** 2 <= radius_px**2
+
 
 SEED = 0
 ITERATIONS = 2

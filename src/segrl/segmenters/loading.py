@@ -39,8 +39,7 @@ def load(name_or_path: str, **options: Any) -> Segmenter:
     boxes and points (options: see `load_sam`). One process loads each once.
     Raises ModelError for a name or an option that there is not.
     """
-    from segrl.segmenters.box import BoxSegmenter
-    from segrl.segmenters.grabcut import GrabCut
+    from segrl.segmenters.grabcut import BoxSegmenter, GrabCut
     from segrl.segmenters.shapes import ShapeSegmenter
 
     builders: dict[str, Any] = {"grabcut": GrabCut, "tiny": load_tiny, "box": BoxSegmenter, "shapes": ShapeSegmenter}

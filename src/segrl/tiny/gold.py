@@ -11,8 +11,7 @@ import numpy as np
 
 from segrl.answers import own_points
 from segrl.masks import mask_to_box
-from segrl.tiny.queries import UNDERSTOOD, Query
-from segrl.tiny.shapes import SIDE, Thing
+from segrl.tiny.shapes import SIDE, UNDERSTOOD, Query, Thing
 from segrl.types import ORIGINAL, Box, MaskPrompt, Point
 
 SAYS = ("boxes", "words", "words_and_boxes")

@@ -31,8 +31,20 @@ from PIL import Image
 from segrl.errors import DataError
 from segrl.images import content_id
 from segrl.tiny import gold as golden
-from segrl.tiny import queries
-from segrl.tiny.shapes import COLOURS, SHAPES, SIDE, SIZES, Thing, draw_mask, ground, lay_mat, paint
+from segrl.tiny.shapes import (
+    COLOURS,
+    SHAPES,
+    SIDE,
+    SIZES,
+    Query,
+    Thing,
+    ask,
+    check_kinds,
+    draw_mask,
+    ground,
+    lay_mat,
+    paint,
+)
 from segrl.types import Example
 
 RADII = {"small": (11.0, 14.0), "large": (18.0, 23.0)}
@@ -105,11 +117,11 @@ def _visible(masks: Sequence[np.ndarray]) -> list[np.ndarray]:
     return visible[::-1]
 
 
-def _layout_for(kind: str, rng: np.random.Generator) -> tuple[Layout, queries.Query]:
+def _layout_for(kind: str, rng: np.random.Generator) -> tuple[Layout, Query]:
     """Layouts are drawn until one allows a query of that kind."""
     while True:
         layout = Layout(rng)
-        asked = queries.ask(kind, layout.things, rng)
+        asked = ask(kind, layout.things, rng)
         if asked is not None:
             return layout, asked
 
@@ -117,7 +129,7 @@ def _layout_for(kind: str, rng: np.random.Generator) -> tuple[Layout, queries.Qu
 class TinyScenes(Sequence[Example]):
     """`n` examples, made on access.
 
-    kinds: names of `queries.KINDS`, drawn in equal shares; gold: whose answers `meta` holds, see above. says: what
+    kinds: names of `shapes.KINDS`, drawn in equal shares; gold: whose answers `meta` holds, see above. says: what
     their mask prompts hold, of `gold.SAYS`; words are for segmenters that take them.
     seed: scenes of different seeds differ; the held-out sets of segrl use seeds from 9,000 on.
     Raises DataError for a kind, a gold or a says that there is not, and for an n or a seed that is no whole number
@@ -132,7 +144,7 @@ class TinyScenes(Sequence[Example]):
         gold: Literal["loose", "uneven", "tight"] = "loose",
         says: Literal["boxes", "words", "words_and_boxes"] = "boxes",
     ) -> None:
-        queries.check_kinds(kinds)
+        check_kinds(kinds)
         for option, value in (("n", n), ("seed", seed)):
             if type(value) is not int or value < 0:
                 raise DataError(f"{option} is a whole number from 0 on, not {value!r}")
@@ -156,9 +168,7 @@ class TinyScenes(Sequence[Example]):
         layout, asked = _layout_for(kind, rng)
         return self._example(index, kind, layout, asked, rng)
 
-    def _example(
-        self, index: int, kind: str, layout: Layout, asked: queries.Query, rng: np.random.Generator
-    ) -> Example:
+    def _example(self, index: int, kind: str, layout: Layout, asked: Query, rng: np.random.Generator) -> Example:
         image = layout.paint(rng)
         return Example(
             id=f"tiny-{self.seed}-{index}",
@@ -232,11 +242,11 @@ class TinyDrills(Sequence[Example]):
         )
 
 
-def _asked(kind: str, rng: np.random.Generator) -> tuple[list[Thing], queries.Query]:
+def _asked(kind: str, rng: np.random.Generator) -> tuple[list[Thing], Query]:
     """Lists of two to six are drawn until one allows a query of that kind."""
     while True:
         things = _things(int(rng.integers(2, 7)), rng)
-        asked = queries.ask(kind, things, rng)
+        asked = ask(kind, things, rng)
         if asked is not None:
             return things, asked
 

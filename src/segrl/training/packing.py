@@ -7,7 +7,8 @@
 
 Each completion's positions go on from the prompt's end, so every token reads what it reads in a
 sequence of its own, and its log-probability is the same; the prompt and its images are computed
-once instead of once per completion (Prefix Grouper, arXiv 2506.05433, has this for text).
+once instead of once per completion (Prefix Grouper, arXiv 2506.05433, has this for text). `Cost` says when
+that pays: the same numbers for the trainer and for `segrl plan`. Importing this loads no torch.
 
 R: packed rows, one per group. M: completions. L: longest packed row. P, C: width of the padded prompts
 and completions. N: completion tokens that are scored.
@@ -15,11 +16,12 @@ and completions. N: completion tokens that are scored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PADDING = -1
 """`segments` of what fills a shorter row."""
@@ -54,6 +56,8 @@ def pack(groups: Sequence[Sequence[int]], ids_MP: Tensor, mask_MP: Tensor, ids_M
 
     A completion whose mask is all zero (a cut one, with `mask_truncated_completions`) takes no place.
     """
+    import torch
+
     rows = [_row(group, ids_MP, mask_MP.bool(), ids_MC, mask_MC.bool()) for group in groups]
     longest = max(len(row[0]) for row in rows)
 
@@ -76,6 +80,8 @@ def _row(
     group: Sequence[int], ids_MP: Tensor, mask_MP: Tensor, ids_MC: Tensor, mask_MC: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Ids, segments, offsets; before, tokens and places of what is scored."""
+    import torch
+
     prompt = ids_MP[group[0]][mask_MP[group[0]]]
     width, arange = mask_MC.shape[1], torch.arange(mask_MC.shape[1], device=prompt.device)
     ids, segments = [prompt], [torch.zeros_like(prompt)]
@@ -103,6 +109,8 @@ def _row(
 
 def visible(segments_RL: Tensor) -> Tensor:
     """`(R, 1, L, L)` bool: which tokens each token sees, itself included. What fills a row sees itself alone."""
+    import torch
+
     query, key = segments_RL[:, :, None], segments_RL[:, None, :]
     length = segments_RL.shape[1]
     not_later = torch.ones(length, length, dtype=torch.bool, device=segments_RL.device).tril()
@@ -128,3 +136,43 @@ def spread(values_N: Tensor, places_N: Tensor, shape: tuple[int, int]) -> Tensor
     """`(M, C)` with each value at its place and 0 elsewhere; gradients flow back."""
     flat = values_N.new_zeros(shape[0] * shape[1])
     return flat.index_put((places_N,), values_N).view(shape)
+
+
+MASK_SHARE = 0.05
+"""Of the device's memory, the most that a mask over a packed sequence may take."""
+MASK_BYTES = 5
+"""Of a pair of tokens under the mask: a bool, and the float32 that an attention kernel may make of it."""
+GAIN = 0.8
+"""A packed pass is taken where its operations are at most this share of the plain pass's. Measured, its time is within
+0.15 of that share, and less than the plain pass's from 0.98 down; see docs/performance.md."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of a pass through the language model's layers: per token, and per pair of tokens in attention."""
+
+    per_token: float
+    per_pair: float
+
+    @classmethod
+    def of_layers(cls, layers: int, width: int, mlp: int, queries: int, keys: int) -> Cost:
+        """queries, keys: width of all heads' queries together, and of all keys."""
+        weights = width * (2 * queries + 2 * keys + 3 * mlp)
+        return cls(2 * weights * layers, 4 * queries * layers)
+
+    def of(self, rows: int, length: int) -> float:
+        """Of `rows` sequences of `length` tokens under a mask, which every pair of tokens goes through."""
+        return rows * length * (self.per_token + length * self.per_pair)
+
+    def share(self, packed: Iterable[tuple[int, int]], plain: tuple[int, int]) -> float:
+        """Operations of passes over packed rows, over those of one with a row per completion; each (rows, length)."""
+        return sum(self.of(*shape) for shape in packed) / self.of(*plain)
+
+    def gains(self, packed: Iterable[tuple[int, int]], plain: tuple[int, int]) -> bool:
+        """Whether passes over packed rows cost clearly less."""
+        return self.share(packed, plain) <= GAIN
+
+
+def mask_bytes(rows: int, length: int) -> int:
+    """What a mask over so many packed rows takes."""
+    return MASK_BYTES * rows * length**2

@@ -17,8 +17,7 @@ from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, uns
 
 from segrl.policies import one_prefill
 from segrl.policies.one_prefill import equal_rows
-from segrl.training.packing import Packed, block_mask, lengths_of, pack, spread, visible
-from segrl.training.prefix_cost import MASK_SHARE, Cost, mask_bytes
+from segrl.training.packing import MASK_SHARE, Cost, Packed, block_mask, lengths_of, mask_bytes, pack, spread, visible
 
 Say = Callable[[str], None]
 

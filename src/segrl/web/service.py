@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segrl.batch_queue import BatchQueue
 from segrl.errors import ModelError, SegrlError
 from segrl.inference import Decoding
+from segrl.inference.answering import check_turns
 from segrl.pipeline import Pipeline
-from segrl.policies.turns import check_turns
 from segrl.result import Result
 from segrl.segmenters import check_takes, held
 from segrl.types import Answer, MaskPrompt, Status

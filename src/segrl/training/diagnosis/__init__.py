@@ -13,8 +13,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segrl.training.diagnosis.facts import CompletionFacts, Finding, GroupFacts, facts
-from segrl.training.diagnosis.groups import GROUP_CHECKS, Groups, same_answer_in
+from segrl.training.diagnosis.groups import (
+    GROUP_CHECKS,
+    CompletionFacts,
+    Finding,
+    GroupFacts,
+    Groups,
+    facts,
+    same_answer_in,
+)
 from segrl.training.diagnosis.steps import ENOUGH_ROWS, STEP_CHECKS, Steps, broken_by, not_finite
 
 __all__ = [

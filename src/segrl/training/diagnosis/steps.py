@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from segrl.training.diagnosis.facts import Finding
+from segrl.training.diagnosis.groups import Finding
 from segrl.types import Status
 
 Row = Mapping[str, Any]
