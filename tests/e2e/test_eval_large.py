@@ -67,7 +67,7 @@ def test_memory_is_flat_and_the_speed_is_told(tmp_path: Path, capsys: pytest.Cap
     speed = json.loads((tmp_path / "run" / "summary.json").read_text())["speed"]
     assert speed["samples"] == n
     told = result.stdout.splitlines()[-1]
-    assert told.startswith(f"speed   {speed['samples_per_second']:.1f} samples a second over {n}, at most ")
+    assert told.startswith(f"speed   {speed['samples_per_second']:.1f} samples per second over {n} samples, peak ")
     with capsys.disabled():
         print(f"\nsegrl eval, {n} scripted answers: {told}; {first:.0f} MiB held after a fifth, {last:.0f} at the end")
 

@@ -221,14 +221,14 @@ def test_one_picture_through_a_pipe(photos: Path, asked: list[str], tmp_path: Pa
         assert (cut.mode, cut.size) == ("RGBA", (40, 20))
     assert "nothing was found" in segment("-", "-q", "ghost", stdin=data).stderr
     for wrong, message in (
-        (("-", "-q", "box", "--out", tmp_path), "--out does not go with -"),
-        (("-", photos, "-q", "box"), "one picture"),
-        (("-", "-q", "box", "--format", "coco"), "goes one of png, cutout, overlay"),
+        (("-", "-q", "box", "--out", tmp_path), "--out cannot be used with -"),
+        (("-", photos, "-q", "box"), "takes one image"),
+        (("-", "-q", "box", "--format", "coco"), "takes one of png, cutout, overlay"),
         ((photos, "-q", "box"), "--out DIR"),
     ):
         ran = segment(*wrong, stdin=data)
         assert (ran.exit_code, message in ran.stderr) == (2, True), ran.stderr
-    assert "no picture on standard input" in segment("-", "-q", "box", stdin=b"").stderr
+    assert "no image on standard input" in segment("-", "-q", "box", stdin=b"").stderr
 
 
 def test_a_page_and_a_limit_of_pixels_are_chosen(photos: Path, asked: list[str], tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_broken_images_stop_nothing(photos, asked, tmp_path):
     (photos / "z.jpg").write_bytes(whole[: len(whole) // 2])
     result = segment(photos, "--query", "box", "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert "2 images could not be used" in result.stderr
+    assert "2 images could not be processed" in result.stderr
     assert all(name in result.stderr for name in ("c.jpg", "z.jpg"))
     assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 3
     (photos / "a" / "c.jpg").write_bytes(whole)
@@ -238,7 +238,7 @@ def test_prompts_are_shown_as_they_are_sent():
     assert sent.exit_code == 0, sent.output
     assert "Identify and segment the red ring" in sent.stdout
     assert "<|" in sent.stdout
-    assert "seg-r1, image squashed to 112×112" in sent.stderr
+    assert "seg-r1, image resized to 112×112" in sent.stderr
     plain = CliRunner().invoke(
         app, ["prompts", "show", "--policy", "Ricky06662/VisionReasoner-7B", "--plain", "-q", "x"]
     )

@@ -150,7 +150,7 @@ def test_from_the_command_line(sources, tmp_path):
         assert len(rows_of(tmp_path / "out")) == 3
         wrong = CliRunner().invoke(app, ["segment", sources["tar"], "-q", "the box", *model, "--format", "coco"])
     assert wrong.exit_code == 2
-    assert "--format does not go with shards" in wrong.output
+    assert "--format cannot be used with shards" in wrong.output
 
 
 def read_all(source: str) -> None:

@@ -302,7 +302,7 @@ def test_the_command_says_what_to_change():
     done = CliRunner().invoke(app, ["plan", str(FOLDER / "seg_r1.yaml"), "--gpus", "8"])
     assert [f"stage {name}" in done.stdout for name in ("cold_start", "pre_rl", "rl", "sod")] == [True] * 4
     done = CliRunner().invoke(app, ["plan", str(FOLDER / "sam_r1.yaml"), "--image", "big"])
-    assert (done.exit_code, done.stderr) == (2, "segrl: --image is written 640x480, not big\n")
+    assert (done.exit_code, done.stderr) == (2, "segrl: --image takes WIDTHxHEIGHT, for instance 640x480, not big\n")
 
 
 def test_what_is_proposed_can_be_said_to_the_recipe():

@@ -29,13 +29,14 @@ def scripted(tmp_path_factory):
 
 def test_the_table_says_what_a_newcomer_needs(scripted):
     root, _, said = scripted
-    for word in ("gIoU", "95% interval", "mean overlap", "could not be read and score 0", "samples a second"):
+    for word in ("gIoU", "95% interval", "mean overlap", "could not be parsed and score 0", "samples per second"):
         assert word in said
     assert (root / "a" / "report.html").exists()
     found = json.loads((root / "a" / "metrics.json").read_text())
     assert found["metrics"]["giou"].keys() == {"value", "ci95"}
     assert (found["n"], found["images"]) == (12, 6)
-    assert re.fullmatch(r"speed   [\d.]+ samples a second over 12, at most \d+ MiB in a process", said.splitlines()[-1])
+    speed = r"speed   [\d.]+ samples per second over 12 samples, peak memory \d+ MiB per process"
+    assert re.fullmatch(speed, said.splitlines()[-1])
 
 
 def test_the_same_command_again_shows_the_same(scripted):
@@ -66,7 +67,7 @@ def test_compare_and_report(scripted, tmp_path):
     assert code == 0
     assert "best of checkpoints" in said
     assert json.loads((tmp_path / "d.json").read_text())["best_of_checkpoints"]["giou"]["run"] == str(tmp_path / "b")
-    assert segrl("compare", root / "a") == (2, "segrl: name two evaluations to compare, or more\n")
+    assert segrl("compare", root / "a") == (2, "segrl: name two or more evaluations to compare\n")
     for out, why in ((root / "a" / "run.json" / "c.json", "cannot make the directory"), (root, "is a directory")):
         code, said = segrl("compare", root / "a", tmp_path / "b", "--out", out)
         assert (code, said.count("\n"), why in said) == (2, 1, True)

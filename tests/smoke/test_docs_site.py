@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
 IN_STYLE = re.compile(r"(?:@import|url\()[\s\"']*(?:https?:)?//")
-COMMAND = re.compile(r"(?:\w+=\S* )*(?:\.venv/bin/)?segrl ((?:data |prompts )?[a-z][a-z-]*)\b(.*)")
 
 
 @pytest.fixture(scope="module")
@@ -120,33 +119,6 @@ def test_the_page_on_installing_names_every_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     table = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text(), flags=re.M)
     assert sorted(table) == sorted(extras)
-
-
-@pytest.mark.usefixtures("generate")
-def test_commands_in_the_pages_exist() -> None:
-    commands = {path.removeprefix("segrl "): command for path, command in load("commands_page").commands()}
-    found = 0
-    for page in [*DOCS.glob("*.md"), ROOT / "README.md"]:
-        for name, rest in written_commands(page.read_text()):
-            command = commands.get(name) or commands.get(name.partition(" ")[0])
-            assert command is not None, f"{page.name}: there is no segrl {name}"
-            known = {flag for option in command.params for flag in [*option.opts, *option.secondary_opts]} | {"--help"}
-            unknown = set(re.findall(r"(?<=[\s\[])--?[a-z][a-z-]*", rest)) - known
-            assert not unknown, f"{page.name}: segrl {name} has no {sorted(unknown)}"
-            found += 1
-    assert found > 50
-
-
-def written_commands(text: str) -> Iterator[tuple[str, str]]:
-    """(command, its arguments) for every command of ours in code: quoted values and comments are taken out."""
-    in_fence = False
-    for line in text.replace("\\\n", " ").splitlines():
-        in_fence ^= line.lstrip().startswith("```")
-        is_block = in_fence or line.startswith("    ")
-        for piece in [line.strip()] if is_block else re.findall(r"`([^`]+)`", line):
-            if found := COMMAND.match(piece):
-                rest = re.sub(r"\"[^\"]*\"|'[^']*'", "", found[2])
-                yield found[1], re.split(r"\s#|\s{3,}", rest)[0]
 
 
 @pytest.mark.usefixtures("generate")

@@ -12,11 +12,11 @@ import typer
 from segrl.cli.common import Base, exits_cleanly
 from segrl.devices import core_count, cpu_compute_type, installed_version
 
-prompts = typer.Typer(help="What a model is sent.", no_args_is_help=True, rich_markup_mode=None)
+prompts = typer.Typer(help="Show the prompt that a model is sent.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def doctor() -> None:
-    """Print versions and devices, and for whatever is missing the line that adds it; status 1 if segrl cannot run."""
+    """Print versions and devices, and how to install what is missing; exit status 1 if segrl cannot run."""
     from segrl import __version__
 
     typer.echo(f"segrl {__version__}, Python {platform.python_version()}, {platform.platform()}")
@@ -92,22 +92,28 @@ def _tiny() -> Iterator[str]:
 
 @prompts.callback()
 def _prompts() -> None:
-    """What a model is sent."""
+    """Show the prompt that a model is sent."""
 
 
 def show(
-    query: Annotated[str, typer.Option("--query", "-q", metavar="TEXT", help="The user's words.")] = "the cup",
-    policy: Annotated[str, typer.Option(metavar="P", help="tiny, a directory, or a model's name on the hub.")] = "tiny",
-    answer_format: Annotated[str | None, typer.Option(metavar="A", help="Default: the policy's own.")] = None,
+    query: Annotated[str, typer.Option("--query", "-q", metavar="TEXT", help="The query.")] = "the cup",
+    policy: Annotated[
+        str, typer.Option(metavar="P", help="tiny, a model directory, a name on the hub, or openai:MODEL@URL.")
+    ] = "tiny",
+    answer_format: Annotated[
+        str | None, typer.Option(metavar="A", help="Answer format [default: the policy's own].")
+    ] = None,
     base: Base = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Without the policy's chat template; loads nothing.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Leave out the policy's chat template; loads nothing.")
+    ] = False,
 ) -> None:
-    """Print the exact text that a model is sent about an image: standard output holds that text and nothing else."""
+    """Print the exact prompt that a model is sent with an image; standard output holds nothing else."""
     from segrl.policies.prompt_preview import shown_prompt
 
     shown = shown_prompt(policy, query, answer_format=answer_format, plain=plain, base=base)
-    size = "at its own size" if shown.input_wh is None else f"squashed to {shown.input_wh[0]}×{shown.input_wh[1]}"
-    frame = f", numbers in the frame {shown.frame}" if shown.frame else ""
+    size = "at its own size" if shown.input_wh is None else f"resized to {shown.input_wh[0]}×{shown.input_wh[1]}"
+    frame = f", coordinates in the frame {shown.frame}" if shown.frame else ""
     typer.echo(f"answer format {shown.answer_format}, image {size}{frame}", err=True)
     typer.echo(shown.text)
 

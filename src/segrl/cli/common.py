@@ -1,4 +1,4 @@
-"""What commands share: how one ends, options as KEY=VALUE, how far an evaluation is, and how answers are drawn."""
+"""What commands share: exit status, KEY=VALUE options, the progress of an evaluation, and decoding options."""
 
 from __future__ import annotations
 
@@ -20,26 +20,50 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 Base = Annotated[
-    str | None, typer.Option(metavar="P", help="The model below an adapter, if it is not where the adapter says.")
+    str | None,
+    typer.Option(metavar="P", help="Base model of an adapter, if it is not where the adapter's configuration says."),
+]
+PolicyName = Annotated[
+    str, typer.Option(metavar="P", help="tiny, words, a model directory, a name on the hub, or openai:MODEL@URL.")
+]
+SegmenterName = Annotated[
+    str | None, typer.Option(metavar="S", help="grabcut, tiny or a SAM model [default: depends on the policy].")
+]
+AnswerFormat = Annotated[
+    str | None, typer.Option(metavar="A", help="Format of the policy's answers [default: the policy's own].")
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Maximum number of tokens per answer [default: depends on the policy]."),
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="D", help="cpu, cuda, cuda:1, … [default: the first GPU, or the CPU].")
 ]
 
 WRONG_USE = 2
 INTERRUPTED = 130
 
 
-Samples = Annotated[int, typer.Option(min=1, metavar="N", help="Sampled answers to a query, which vote by object.")]
-Temperature = Annotated[
-    float | None, typer.Option(min=0, help="Of the samples [default: 1 for a vote, else 0, the likeliest token].")
+Samples = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Completions sampled for each query; above 1 they vote by object.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the samples.")]
-Turns = Annotated[int, typer.Option(min=1, metavar="N", help="Answers at most; the policy sees its mask after each.")]
-SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about a crop of the region found.")]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="Sampling temperature; 0 is greedy [default: 1 for a vote, else 0].")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed for sampling.")]
+Turns = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="N", help="Maximum number of answers per query; after each the policy is shown its mask."
+    ),
+]
+SecondLook = Annotated[bool, typer.Option("--second-look", help="Ask again about a crop around what was found.")]
 VoteRules = Annotated[
     list[str] | None,
     typer.Option(
         "--vote",
         metavar="KEY=VALUE",
-        help="same_object=0.85 (IoU), least_votes=0.2, nothing=0.5 (shares), mask=best|consensus.",
+        help="Rule of the vote: same_object=0.85 (IoU), least_votes=0.2, nothing=0.5 (shares), mask=best|consensus.",
     ),
 ]
 
@@ -47,7 +71,7 @@ VoteRules = Annotated[
 def decoding_values(
     samples: int, temperature: float | None, seed: int, second_look: bool, vote: list[str] | None, turns: int = 1
 ) -> dict[str, Any]:
-    """What differs from plain decoding, as `segrl.Decoding.of` takes it."""
+    """The options that differ from greedy decoding, as `segrl.Decoding.of` takes them."""
     given = {"samples": samples, "temperature": temperature, "seed": seed, "second_look": second_look, "turns": turns}
     plain = {"samples": 1, "temperature": None, "seed": 0, "second_look": False, "turns": 1}
     values: dict[str, Any] = {name: value for name, value in given.items() if value != plain[name]}
@@ -65,7 +89,7 @@ def exits_cleanly(command: Callable[P, None]) -> Callable[P, None]:
             typer.echo(f"segrl: {one_line(error)}", err=True)
             raise typer.Exit(WRONG_USE) from error
         except KeyboardInterrupt as error:
-            typer.echo("segrl: stopped; the same command goes on from what is saved", err=True)
+            typer.echo("segrl: stopped; the same command resumes from what is saved", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
     return wrapped

@@ -12,28 +12,29 @@ from segrl.cli.common import Base, exits_cleanly, key_values
 if TYPE_CHECKING:
     from segrl.datasets.check import SplitCheck
 
-app = typer.Typer(help="Look at data sets; make data for a cold start.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Check data sets; make data for a cold start.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def _data() -> None:
-    """Look at data sets; make data for a cold start."""
+    """Check data sets; make data for a cold start."""
 
 
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's name, for instance refcoco or cod10k.")],
-    root: Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds its files.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be given again.")] = None,
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="Directory of the data set.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Check this split only; may be repeated.")] = None,
     segmenter: Annotated[
-        str | None, typer.Option(metavar="S", help="Run the gold check with this segmenter, for instance grabcut.")
+        str | None,
+        typer.Option(metavar="S", help="Also segment with gold mask prompts and this segmenter, for instance grabcut."),
     ] = None,
-    examples: Annotated[int, typer.Option(min=1, help="Examples of each split for the gold check.")] = 50,
-    floor: Annotated[float, typer.Option(min=0, max=1, help="Mean IoU that the gold check must reach.")] = 0.5,
+    examples: Annotated[int, typer.Option(min=1, help="Examples of each split for that check.")] = 50,
+    floor: Annotated[float, typer.Option(min=0, max=1, help="Mean IoU that the gold mask prompts must reach.")] = 0.5,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader; may be given again.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the data set; may be repeated.")
     ] = None,
 ) -> None:
-    """Say what is there and what is missing, where to get it, and compare published counts; status 1 on a fault."""
+    """Check a data set: what is there, what is missing and where to get it, published counts; status 1 on a fault."""
     from segrl.datasets.check import BENCHMARKS
     from segrl.datasets.check import check as check_splits
 
@@ -59,21 +60,26 @@ app.command()(exits_cleanly(check))
 
 def prompts(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's name, for instance cod10k or folder.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where data.jsonl and the images go.")],
-    root: Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set's files.")] = None,
-    split: Annotated[str | None, typer.Option(help="The split, where the data set has several.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Only this many examples, drawn with the seed.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of the sample.")] = 0,
-    points: Annotated[int, typer.Option(min=1, help="Points on each object, at most.")] = 2,
-    negatives: Annotated[int, typer.Option(min=0, help="Points beside each object, inside its box, at most.")] = 1,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output directory for data.jsonl and the images.")],
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="Directory of the data set.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split, if the data set has several.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Draw this many examples with --seed [default: all].")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --sample.")] = 0,
+    points: Annotated[int, typer.Option(min=1, help="Maximum number of points on each object.")] = 2,
+    negatives: Annotated[
+        int, typer.Option(min=0, help="Maximum number of negative points per object, inside its box.")
+    ] = 1,
     segmenter: Annotated[
-        str | None, typer.Option(metavar="S", help="Keep negative points only where they help this segmenter.")
+        str | None,
+        typer.Option(metavar="S", help="Keep negative points only where they improve this segmenter's mask."),
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader; may be given again.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the data set; may be repeated.")
     ] = None,
 ) -> None:
-    """Write gold mask prompts for a cold start: box, points on the object, points beside it where they help."""
+    """Write gold mask prompts for a cold start: box, points on the object, and negative points where useful."""
     from segrl import datasets
     from segrl.datasets.gold import write_prompts
     from segrl.jobs.progress import Progress
@@ -108,16 +114,22 @@ app.command()(exits_cleanly(prompts))
 
 
 def reason(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="What segrl data prompts wrote.")],
-    policy: Annotated[str, typer.Option(metavar="P", help="Who writes: openai:MODEL@http://host:port/v1, or a model.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the lines that were kept go.")],
-    answer_format: Annotated[str, typer.Option(metavar="A", help="In which the gold answer is shown.")] = "seg-r1",
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that segrl data prompts wrote.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            metavar="P",
+            help="The model that writes: openai:MODEL@http://host:port/v1, a directory, or a name on the hub.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output directory.")],
+    answer_format: Annotated[str, typer.Option(metavar="A", help="Answer format of the gold answers.")] = "seg-r1",
     base: Base = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Room for reasoning and answer.")] = 1024,
-    temperature: Annotated[float, typer.Option(min=0, help="0 writes the likeliest text.")] = 0.7,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens per text.")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for sampling.")] = 0,
 ) -> None:
-    """Have a model write the reasoning that leads to the gold mask prompts; keep what parses and agrees with them."""
+    """Have a model write the reasoning for gold mask prompts; keep texts that parse and agree with them."""
     from segrl import answers, policies
     from segrl.datasets.write_reasoning import write_reasoning
     from segrl.jobs.progress import Progress

@@ -1,4 +1,4 @@
-"""segrl eval, suite, compare and report: measure a policy, and look at what was measured."""
+"""segrl eval, suite, compare and report: evaluate policies, and compare and show the results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segrl.cli.common import (
+    MaxNewTokens,
     Samples,
     SecondLook,
     Seed,
@@ -32,21 +33,20 @@ PolicyName = Annotated[
     str,
     typer.Option(
         metavar="P",
-        help="tiny, a checkpoint's directory, a name on the hub, openai:MODEL@ADDRESS; "
-        "words sends the query to the segmenter as it is, oracle answers from the ground truth, scripted replays "
-        "--texts.",
+        help="tiny, a checkpoint directory, a name on the hub, openai:MODEL@URL; words (passes the query to the "
+        "segmenter), oracle (answers from the ground truth), scripted (replays --texts).",
     ),
 ]
 SegmenterName = Annotated[
     str | None,
     typer.Option(
-        metavar="S", help="grabcut, tiny, box, shapes, a model of the SAM family, concept:MODEL [default: by policy]"
+        metavar="S", help="grabcut, tiny, box, shapes, a SAM model, concept:SAM3 [default: depends on the policy]."
     ),
 ]
-Root = Annotated[str | None, typer.Option(metavar="DIR", help="The folder that holds the data set.")]
+Root = Annotated[str | None, typer.Option(metavar="DIR", help="Directory of the data set.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where the evaluation is kept, and resumed from [default: runs/eval/NAME-P-S]"),
+    typer.Option(metavar="DIR", help="Output directory; an evaluation in it is resumed [default: runs/eval/NAME-P-S]."),
 ]
 KeyValues = Annotated[
     list[str] | None,
@@ -55,25 +55,27 @@ KeyValues = Annotated[
         help="Options of the data set (query=people, split=val), policy.KEY=VALUE, segmenter.KEY=VALUE.",
     ),
 ]
-Texts = Annotated[Path | None, typer.Option(metavar="FILE", help='For scripted: JSON lines {"id": …, "text": …}.')]
-Format = Annotated[str | None, typer.Option(metavar="F", help="Read answers in this format.")]
-Processes = Annotated[int, typer.Option(min=1, help="Processes; the numbers are those of one.")]
+Texts = Annotated[
+    Path | None, typer.Option(metavar="FILE", help='Answers for --policy scripted: JSON lines {"id": …, "text": …}.')
+]
+Format = Annotated[
+    str | None, typer.Option(metavar="F", help="Parse answers in this format [default: the policy's own].")
+]
+Processes = Annotated[int, typer.Option(min=1, help="Number of processes; the results are the same as with one.")]
 Ray = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="On a Ray cluster, an actor per GPU: auto, HOST:PORT, or local."),
+    typer.Option(metavar="ADDRESS", help="Run on a Ray cluster, one actor per GPU: auto, HOST:PORT, or local."),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at once; above 1 answers may change.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
-]
+BatchSize = Annotated[int, typer.Option(min=1, help="Sequences generated together; above 1 answers may change.")]
 Baseline = Annotated[
     bool,
-    typer.Option(help="Also measure the query sent to the segmenter as it is, where that takes words."),
+    typer.Option(help="Also evaluate the plain query as the segmenter's prompt, if it takes words."),
 ]
 Saliency = Annotated[
-    bool | None, typer.Option(help="E, F and weighted F measures and MAE [default: for the sets of that field]")
+    bool | None,
+    typer.Option(help="Also E, F and weighted F measures and MAE [default: for saliency and camouflage data sets]."),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of each process on the CPU.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each process.")]
 
 
 def evaluate(
@@ -99,7 +101,7 @@ def evaluate(
     saliency: Saliency = None,
     threads: Threads = 1,
 ) -> None:
-    """Measure a policy on a data set: a table, metrics.json and a report; the same command resumes it."""
+    """Evaluate a policy on a data set: a table, metrics.json and a report. The same command resumes it."""
     from segrl.evaluation import Decoding, EvalSettings
     from segrl.evaluation.general import check_policy
 
@@ -157,7 +159,7 @@ def _measure(settings: EvalSettings, out: Path, processes: int, ray: str | None,
     else:
         finished = run(settings, out, share=share, on_window=watch)
     if not finished:
-        typer.echo(f"process {share.rank} of {share.world} has done its part; the last one writes the result")
+        typer.echo(f"process {share.rank} of {share.world} is finished; the last one writes the result")
         return
     directory = EvalDir(out)
     if not directory.has_page:
@@ -188,25 +190,28 @@ def _show(summary: Mapping[str, Any], files: str) -> None:
 
 
 def suite(
-    policy: Annotated[str, typer.Option(metavar="P", help="A checkpoint's directory or a name on the hub.")],
+    policy: Annotated[str, typer.Option(metavar="P", help="A checkpoint directory or a name on the hub.")],
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="What the policy was trained from; the change is shown.")
+        str | None,
+        typer.Option(metavar="MODEL", help="The model that the policy was trained from, to show the change."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where the scores go, for instance that of an evaluation [default: runs/eval/general-P]"
+            metavar="DIR", help="Output directory; may be that of an evaluation [default: runs/eval/general-P]."
         ),
     ] = None,
-    install: Annotated[bool, typer.Option("--install", help="Make an environment with lmms-eval, once.")] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="Create an environment with lmms-eval first (once).")
+    ] = False,
     lmms_python: Annotated[
-        Path | None, typer.Option(metavar="PYTHON", help="The Python of an environment that has lmms-eval.")
+        Path | None, typer.Option(metavar="PYTHON", help="Python of an environment that has lmms-eval.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="N samples of each benchmark.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Handed on to lmms-eval.")] = 1,
-    processes: Annotated[int, typer.Option(min=1, help="GPUs to share the work.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use N samples of each benchmark.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of lmms-eval.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
 ) -> None:
-    """Measure general ability with lmms-eval: MMBench, MME, POPE and AI2D, and the change from the base."""
+    """Evaluate general ability with lmms-eval (MMBench, MME, POPE, AI2D), and the change from the base model."""
     from rich.console import Console
 
     from segrl.cli.evaluation_tables import general_table
@@ -215,7 +220,7 @@ def suite(
     from segrl.reporting import write_report
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise SegrlError("segrl suite is started once: with --processes N lmms-eval shares its work")
+        raise SegrlError("start segrl suite in one process: --processes N lets lmms-eval use several GPUs")
     place = out or Path("runs/eval") / re.sub(r"[^\w.+]+", "_", f"general-{Path(policy).name}")
     check_policy(place, policy)
     found = general(
@@ -234,20 +239,20 @@ def suite(
 
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN_A RUN_B [RUN]...", help="Directories of evaluations of the same examples.")
+    list[Path], typer.Argument(metavar="RUN_A RUN_B [RUN]...", help="Directories of evaluations on the same examples.")
 ]
 
 
 def compare(
     runs: Runs,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all numbers here as JSON too.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all numbers to this JSON file.")] = None,
 ) -> None:
-    """Show B minus A for every measure and part, with paired intervals; of more runs, what each measured."""
+    """Compare evaluations. Two: B minus A for each metric and slice, with paired intervals. More: metrics of each."""
     from segrl.errors import SegrlError
     from segrl.files import make_directory, write_atomically
 
     if len(runs) < 2:
-        raise SegrlError("name two evaluations to compare, or more")
+        raise SegrlError("name two or more evaluations to compare")
     if out is not None:
         if out.is_dir():
             raise SegrlError(f"{out} is a directory: --out names the file to write")
@@ -284,8 +289,10 @@ def _several(runs: Sequence[Path]) -> Mapping[str, Any]:
     return found
 
 
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]) -> None:
-    """Write the page of a training run (also of one that is still going) or of an evaluation again."""
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a training run or an evaluation.")],
+) -> None:
+    """Write the HTML report of a training run (also while it is running) or of an evaluation."""
     from segrl.api import report as write
 
     typer.echo(write(directory))

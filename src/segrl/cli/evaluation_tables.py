@@ -28,7 +28,7 @@ def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
     table.add_column("95% interval", justify="right", no_wrap=True)
     if baseline:
         table.add_column("as asked", justify="right", no_wrap=True)
-    table.add_column("what it says")
+    table.add_column("meaning")
     left_out = LEFT_OUT if summary["metrics"]["n_acc"]["value"] is not None else LEFT_OUT | {"t_acc"}
     for metric in CATALOGUE:
         found = summary["metrics"].get(metric.name)
@@ -45,7 +45,7 @@ def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
 
 def _calibration(found: Mapping[str, Any]) -> Table:
     auroc = "" if found["auroc"] is None else f", AUROC {found['auroc']:.3f}"
-    table = _table(f"{found['n']} voted objects by agreement: does it say which are right (IoU ≥ 0.5){auroc}")
+    table = _table(f"{found['n']} voted objects by agreement; right: IoU ≥ 0.5{auroc}")
     for column in ("agreement", "n", "right", "95% interval", "mean IoU"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found["bins"]:
@@ -55,9 +55,9 @@ def _calibration(found: Mapping[str, Any]) -> Table:
 
 
 def _parts(slices: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = _table("gIoU by parts")
+    table = _table("gIoU by slice")
     table.add_column("", no_wrap=True)
-    for column in ("n", "gIoU", "95% interval", "answers read"):
+    for column in ("n", "gIoU", "95% interval", "parsed"):
         table.add_column(column, justify="right", no_wrap=True)
     for dimension, parts in slices.items():
         table.add_row(f"[bold]{_title(dimension)}[/]")
@@ -73,7 +73,7 @@ def answers_line(summary: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in summary["statuses"].items())
     failed, in_words = sum(summary["failures"].values()), summary.get("none_in_words", {}).get("n", 0)
     words = f", {in_words} of them say in words that nothing is there" if in_words else ""
-    return f"answers {counts}" + (f"; {failed} could not be read and score 0{words}" if failed else "")
+    return f"answers {counts}" + (f"; {failed} could not be parsed and score 0{words}" if failed else "")
 
 
 def reading_lines(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -82,8 +82,8 @@ def reading_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     if lenient and variant and lenient["changed"]:
         giou, ciou = (number(variant["metrics"][name]["value"]) for name in ("giou", "ciou"))
         yield (
-            f"lenient gIoU {giou}, cIoU {ciou} if answers are read leniently: {lenient['changed']} read otherwise, "
-            f"{lenient['failures_read']} failures read; the strict reading above counts"
+            f"lenient gIoU {giou}, cIoU {ciou} by the lenient reading, which changes {lenient['changed']} answers and "
+            f"parses {lenient['failures_read']} failures; the figures above are by the strict reading"
         )
     for hint in summary.get("hints", ()):
         yield f"hint    {hint}"
@@ -93,10 +93,10 @@ def speed_line(summary: Mapping[str, Any]) -> str:
     """How fast it went, over the time in which processes that came to their end worked."""
     speed = summary["speed"]
     if speed["samples_per_second"] is None:
-        return "speed   unknown: every process was stopped before its end"
+        return "speed   unknown: every process was stopped early"
     many = f" on {speed['processes']} processes" if speed["processes"] > 1 else ""
-    memory = f", at most {speed['peak_memory_mib']:.0f} MiB in a process" if speed["peak_memory_mib"] else ""
-    return f"speed   {speed['samples_per_second']:.1f} samples a second over {speed['samples']}{many}{memory}"
+    memory = f", peak memory {speed['peak_memory_mib']:.0f} MiB per process" if speed["peak_memory_mib"] else ""
+    return f"speed   {speed['samples_per_second']:.1f} samples per second over {speed['samples']} samples{many}{memory}"
 
 
 def general_table(found: Mapping[str, Any]) -> Table:
@@ -124,14 +124,14 @@ def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Itera
         if row and row["difference"] is not None:
             table.add_row(metric.title, *_change(row, metric.lower_is_better))
     yield table
-    yield change_table(found, "gIoU by parts", ("A", "B"), found["slices"])
+    yield change_table(found, "gIoU by slice", ("A", "B"), found["slices"])
 
 
 def change_table(found: Mapping[str, Any], title: str, names: tuple[str, str], dimensions: Iterable[str]) -> Table:
     """gIoU of all and of every part of some dimensions: n, both values, the change with its interval, answers read."""
     table = _table(title)
     table.add_column("", no_wrap=True)
-    for column in ("n", *names, "change", "95% interval", "answers\nread"):
+    for column in ("n", *names, "change", "95% interval", "parsed"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_row("all", *_part_of_change(found), end_section=True)
     for dimension in dimensions:

@@ -13,22 +13,20 @@ if TYPE_CHECKING:
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe; nothing of it is loaded.")],
-    gpus: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs that train.")] = 1,
-    memory: Annotated[float, typer.Option(min=1, metavar="GB", help="Memory of one of them, in 10^9 bytes.")] = 80.0,
-    image: Annotated[
-        str, typer.Option(metavar="WxH", help="Size of the pictures, where the recipe does not squash them.")
-    ] = "640x480",
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe; no model or data is loaded.")],
+    gpus: Annotated[int, typer.Option(min=1, metavar="N", help="Number of GPUs.")] = 1,
+    memory: Annotated[float, typer.Option(min=1, metavar="GB", help="Memory of each GPU, in 10^9 bytes.")] = 80.0,
+    image: Annotated[str, typer.Option(metavar="WxH", help="Image size, if the recipe does not set one.")] = "640x480",
     samples: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Also what an answer voted from N samples costs to ask, on an H100.")
+        int, typer.Option(min=0, metavar="N", help="Also estimate the cost of a vote of N samples on an H100.")
     ] = 0,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe's entries.")
     ] = None,
 ) -> None:
-    """Estimate what a recipe needs of a GPU's memory, part by part; status 1 if it does not fit.
+    """Estimate the GPU memory that a recipe needs, part by part; exit status 1 if it does not fit.
 
-    Not compared with measured GPU memory yet: a first guess. Needs no network and no GPU.
+    The estimate has not been compared with measured GPU memory yet. Needs no network and no GPU.
     """
     from segrl.errors import SegrlError
     from segrl.memory_estimate import settings_of
@@ -36,7 +34,7 @@ def plan(
 
     size = re.fullmatch(r"(\d+)x(\d+)", image)
     if size is None or "0" in size.groups():
-        raise SegrlError(f"--image is written 640x480, not {image}")
+        raise SegrlError(f"--image takes WIDTHxHEIGHT, for instance 640x480, not {image}")
     image_wh = (int(size[1]), int(size[2]))
     stages = load_stages(recipe, overrides or ())
     settings = settings_of(stages, gpus, memory, image_wh)
@@ -97,7 +95,7 @@ def _show_answer(setting: Setting, image_wh: tuple[int, int], samples: int) -> N
         cost = answer_cost(setting.policy, image_wh, samples=count)
         many = "1 answer" if count == 1 else f"{count} samples"
         said = f"{cost.read} tokens read, {cost.written} written"
-        typer.echo(f"  {many:<14} {cost.seconds:7.2f} s   {said}, reckoned for one H100 and 250 tokens an answer")
+        typer.echo(f"  {many:<14} {cost.seconds:7.2f} s   {said}, estimated for one H100 and 250 tokens per answer")
 
 
 def _gpus(setting: Setting) -> str:

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segrl.cli.common import Base, Samples, SecondLook, Seed, Temperature, Turns, VoteRules, decoding_values
+from segrl.cli.common import (
+    AnswerFormat,
+    Base,
+    Device,
+    MaxNewTokens,
+    PolicyName,
+    Samples,
+    SecondLook,
+    Seed,
+    SegmenterName,
+    Temperature,
+    Turns,
+    VoteRules,
+    decoding_values,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,67 +47,67 @@ Photos = Annotated[
     list[str],
     typer.Argument(
         metavar="PHOTOS...",
-        help="Images, folders, patterns, or CSV/JSONL with image and query; - is one image on standard input; "
-        ".parquet, WebDataset's .tar or hub:NAME@SPLIT: answers in shards.",
+        help="Images, folders, glob patterns, or a CSV/JSONL table of image and query; - is one image on standard "
+        "input; .parquet, WebDataset's .tar and hub:NAME@SPLIT are answered in shards.",
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where masks go; a run there is gone on with. Needed but for -.")
+    Path | None, typer.Option(metavar="DIR", help="Output directory; a run in it is resumed. Required, except with -.")
 ]
 Queries = Annotated[
-    list[str] | None, typer.Option("--query", "-q", metavar="TEXT", help="What to find; may be given again.")
+    list[str] | None, typer.Option("--query", "-q", metavar="TEXT", help="What to find; may be repeated.")
 ]
 Formats = Annotated[
     str | None,
     typer.Option("--format", "-f", metavar="F,F…", help=f"One or several of {FORMATS} [default: coco,png]."),
 ]
-Overlay = Annotated[bool, typer.Option("--overlay", help="Also pictures with what was found drawn over them.")]
-PolicyName = Annotated[str, typer.Option(metavar="P", help="tiny, a directory, or a model's name on the hub.")]
-SegmenterName = Annotated[
-    str | None, typer.Option(metavar="S", help="grabcut, tiny or a SAM model [default: fits the policy].")
+Overlay = Annotated[
+    bool, typer.Option("--overlay", help="Also write images with masks, boxes and points drawn over them.")
 ]
 Prompts = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Masks of the boxes or points in COCO's .json, YOLO's data.yaml or a .jsonl; no policy is asked.",
+        help="Boxes or points to segment instead of asking a policy: COCO's .json, YOLO's data.yaml or a .jsonl.",
     ),
 ]
-AnswerFormat = Annotated[str | None, typer.Option(metavar="A", help="Default: the policy's own.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Read answers to the letter, as training pays for them; nothing is repaired.")
-]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Longest answer [default: fits the policy].")
-]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures.")]
-MinArea = Annotated[int, typer.Option(min=0, metavar="N", help="Leave out objects of fewer pixels than that.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Parse answers strictly, as in training; repair nothing.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use the first N images only.")]
+MinArea = Annotated[int, typer.Option(min=0, metavar="N", help="Drop objects of fewer than N pixels.")]
 MinConfidence = Annotated[
-    float, typer.Option(min=0, max=1, metavar="C", help="Leave out objects that are less sure (agreement or score).")
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="C",
+        help="Drop objects of lower confidence (agreement of a vote, else the segmenter's score).",
+    ),
 ]
-ByDoubt = Annotated[bool, typer.Option("--by-doubt", help="The least sure images first in the exports.")]
+ByDoubt = Annotated[bool, typer.Option("--by-doubt", help="Sort exports by confidence, the lowest first.")]
 Review = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Also write the N most doubtful images to DIR/review for an annotator.")
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Also write the N images of lowest confidence to DIR/review, to be corrected."
+    ),
 ]
 ExactPolygons = Annotated[
-    bool, typer.Option("--exact-polygons", help="Every corner in LabelMe and Label Studio, not polygons to be edited.")
+    bool, typer.Option("--exact-polygons", help="Do not simplify the polygons of LabelMe and Label Studio.")
 ]
 Page = Annotated[
-    int | None, typer.Option(min=0, metavar="N", help="Which page or frame of files that have several [default: 0].")
+    int | None,
+    typer.Option(min=0, metavar="N", help="Page or frame to read of files with several, from 0 [default: 0]."),
 ]
-MaxMegapixels = Annotated[float, typer.Option(min=0, metavar="M", help="Larger pictures are not read.")]
+MaxMegapixels = Annotated[float, typer.Option(min=0, metavar="M", help="Refuse larger images.")]
 Prune = Annotated[
-    bool, typer.Option("--prune", help="First remove pictures that are gone and queries that are not asked here.")
+    bool,
+    typer.Option("--prune", help="First remove the results of deleted images and of queries that are not given here."),
 ]
-BatchSizeText = Annotated[str, typer.Option(metavar="N|auto", help="Queries answered together.")]
-ProcessCount = Annotated[
-    str, typer.Option(metavar="N|auto", help="Processes that share the work; auto: one for each GPU.")
-]
+BatchSizeText = Annotated[str, typer.Option(metavar="N|auto", help="Queries generated together.")]
+ProcessCount = Annotated[str, typer.Option(metavar="N|auto", help="Number of processes; auto: one per GPU.")]
 Ray = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="On a Ray cluster, answers in shards: auto, HOST:PORT, or local."),
+    typer.Option(metavar="ADDRESS", help="Run on a Ray cluster, in shards: auto, HOST:PORT, or local."),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, … [default: the first GPU, or the CPU].")]
 
 
 def segment(
@@ -129,9 +143,9 @@ def segment(
     ray: Ray = None,
     device: Device = None,
 ) -> None:
-    """Find what a sentence says in pictures and write masks. The same command goes on after an interruption.
+    """Segment images from text queries and write masks. The same command resumes an interrupted run.
 
-    Exit status: 0 all images were used, 1 some could not be (they are named at the end), 2 nothing was done.
+    Exit status: 0 all images were processed, 1 some failed (listed at the end), 2 nothing was done.
     """
     from segrl.folder_job import Plan, fingerprint, is_sharded
 
@@ -178,7 +192,7 @@ def _fitted(asks: bool, segmenter: str | None, given: Mapping[str, Any]) -> dict
 
 def _place(out: Path | None) -> Path:
     if out is None:
-        raise _wrong("say where masks go: --out DIR")
+        raise _wrong("--out DIR is missing: the directory for the masks")
     return out
 
 
@@ -199,13 +213,13 @@ def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: in
 def _check_shards(others: Mapping[str, Any]) -> None:
     for option, value in others.items():
         if value:
-            raise _wrong(f"{option} does not go with shards, which are parquet files with all of an answer")
+            raise _wrong(f"{option} cannot be used with shards, which are written as parquet files")
 
 
 def _segment_shards(photos: Sequence[str], plan: Plan, limit: int | None, processes: int, ray: str | None) -> None:
     """Of parquet files, WebDataset's and the hub's, and on a cluster of pictures, too."""
     if plan.by_doubt or plan.review:
-        raise _wrong("--by-doubt and --review do not go with shards, which are parquet files with all of an answer")
+        raise _wrong("--by-doubt and --review cannot be used with shards, which are written as parquet files")
     import dataclasses
 
     from segrl.cli.segment_view import View
@@ -213,7 +227,7 @@ def _segment_shards(photos: Sequence[str], plan: Plan, limit: int | None, proces
     from segrl.jobs.cluster import executor
 
     if not plan.queries:
-        raise _wrong("say what to find: --query")
+        raise _wrong("--query is missing: what to find")
     plan = dataclasses.replace(plan, out=plan.out.absolute(), formats=())
     shards = find_shards(photos, leave_out=plan.out, limit=limit)
     view = View(plan.out, "shards")
@@ -232,16 +246,16 @@ def _inputs(
     if prompts is None:
         return find_jobs(photos, queries, leave_out=out, limit=limit)
     if queries:
-        raise _wrong("--prompts says what is marked: give it without --query")
+        raise _wrong("--prompts and --query exclude each other: the class or query in the file is the query")
     return with_prompts(find_jobs(photos, [], leave_out=out, limit=limit, needs_query=False), prompts)
 
 
 def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str, Any]) -> None:
     if len(photos) > 1 or len(queries) != 1 or not queries[0].strip():
-        raise _wrong("- is one picture, with one --query")
+        raise _wrong("- takes one image and one --query")
     for option, value in others.items():
         if value is not None:
-            raise _wrong(f"{option} does not go with -: the result goes to standard output")
+            raise _wrong(f"{option} cannot be used with -: the result goes to standard output")
 
 
 def _pipe(
@@ -251,7 +265,7 @@ def _pipe(
     least: tuple[int, float],
     style: Style,
 ) -> None:
-    """Reads the picture, asks about it, writes one file. An answer that cannot be read ends with status 1.
+    """Reads the image, asks about it, writes one file. An answer that cannot be parsed ends with status 2.
 
     least: area and confidence of what is kept.
     """
@@ -260,10 +274,10 @@ def _pipe(
     from segrl.images import as_image
 
     if len(formats) > 1 or not set(formats) <= set(PIPED):
-        raise SegrlError(f"to standard output goes one of {', '.join(PIPED)}, not {', '.join(formats)}")
+        raise SegrlError(f"standard output takes one of {', '.join(PIPED)}, not {', '.join(formats)}")
     data = sys.stdin.buffer.read()
     if not data:
-        raise SegrlError("there is no picture on standard input")
+        raise SegrlError("there is no image on standard input")
     quieten()
     result = loading.load(**model).segment(as_image(data, style.pictures), query)
     if result.status.is_failure:
@@ -314,5 +328,5 @@ def _processes(text: str) -> int:
 
 def _positive(option: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise _wrong(f"{option} is a number above 0, or auto, not {text!r}")
+        raise _wrong(f"{option} takes a whole number above 0 or auto, not {text!r}")
     return int(text)

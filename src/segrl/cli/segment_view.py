@@ -1,4 +1,4 @@
-"""What a person sees of `segrl segment`: what begins, how far it is, what was found, where it lies, what failed.
+"""What `segrl segment` prints: what it starts with, progress, what was found, the files, what failed.
 
 Progress, notes and problems go to standard error, the summary to standard output.
 """
@@ -25,15 +25,15 @@ MOST_PROBLEMS = MOST_QUERIES = 20
 
 WHAT_IT_IS = {
     "coco": "boxes and polygons of all images in one file",
-    "yolo": "polygons and images as Ultralytics trains on them, with data.yaml",
-    "rle": "run lengths, a line for each answer that could be read",
-    "png": "masks, a picture for each image and query",
-    "labelme": "polygons to correct in LabelMe, a file for each image",
-    "label-studio": "tasks with polygons to correct in Label Studio, and the interface for them",
-    "cutout": "what was found, on a transparent ground",
-    "overlay": "what was found, drawn over the pictures",
-    "shards": "parquet files, a row for each picture and query, masks as COCO's run lengths",
-    "review": "the most doubtful images, to correct in Label Studio or LabelMe",
+    "yolo": "polygons and images for Ultralytics, with data.yaml",
+    "rle": "COCO run-length masks, one line per parsed answer",
+    "png": "masks, one PNG per image and query",
+    "labelme": "polygons to correct in LabelMe, one file per image",
+    "label-studio": "tasks with polygons to correct in Label Studio, and the labelling interface",
+    "cutout": "what was found, on a transparent background",
+    "overlay": "what was found, drawn over the images",
+    "shards": "parquet files, one row per image and query, masks as COCO run lengths",
+    "review": "the images of lowest confidence, to correct in Label Studio or LabelMe",
 }
 
 
@@ -52,11 +52,11 @@ class View:
         self._say(f"{counts} · {policy}, segmenter {escape(model['segmenter'])}")
         if inputs.passed_over:
             files = ", ".join(f"{n} {suffix}" for suffix, n in sorted(inputs.passed_over.items()))
-            self._say(f"[yellow]passed over, not read as images:[/] {escape(files)}")
+            self._say(f"[yellow]skipped, not images:[/] {escape(files)}")
         if model.get("policy") == "tiny":
             self._say(
-                "[yellow]tiny is a toy that knows drawn coloured shapes; for photographs name a real model:[/]\n"
-                "  --policy geshang/Seg-R1-7B (needs a GPU with 24 GB; downloaded when it is first used)"
+                "[yellow]the tiny policy knows drawn coloured shapes only; for photographs use a real model:[/]\n"
+                "  --policy geshang/Seg-R1-7B (needs a GPU with 24 GB; downloaded on first use)"
             )
 
     def on_image(self, done: int, total: int) -> None:
@@ -124,7 +124,7 @@ def _shown(path: Path) -> str:
 def _problems(broken: list[str]) -> Iterator[str]:
     if not broken:
         return
-    yield f"\n[red]{counted(len(broken), 'image')} could not be used, and nothing was written for them:[/]"
+    yield f"\n[red]{counted(len(broken), 'image')} could not be processed; nothing was written for them:[/]"
     for problem in broken[:MOST_PROBLEMS]:
         yield f"  {escape(' '.join(problem.split()))}"
     if len(broken) > MOST_PROBLEMS:

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from segrl.cli.common import Base, Samples, SecondLook, Seed, Temperature, VoteRules, decoding_values
+from segrl.cli.common import (
+    AnswerFormat,
+    Base,
+    Device,
+    MaxNewTokens,
+    PolicyName,
+    Samples,
+    SecondLook,
+    Seed,
+    SegmenterName,
+    Temperature,
+    VoteRules,
+    decoding_values,
+)
 from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
@@ -23,73 +36,91 @@ if TYPE_CHECKING:
 MODULES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx", "gradio")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(help="tiny, words, a model directory, or a name on the hub; repeated: policies side by side."),
+]
 Reading = Annotated[
     Literal["lenient", "strict"],
     typer.Option(
-        help="lenient keeps whole objects of broken answers and lists what was mended; strict as in training."
+        help="How answers are parsed: lenient repairs malformed ones and lists the repairs, strict is as in training."
     ),
 ]
 Token = Annotated[
-    str | None, typer.Option(envvar="SEGRL_TOKEN", help="What clients must send as Authorization: Bearer TOKEN.")
+    str | None, typer.Option(envvar="SEGRL_TOKEN", help="Token that clients must send as Authorization: Bearer TOKEN.")
 ]
-Places = Annotated[int, typer.Option(min=1, help="Requests open at once; more get 503 and Retry-After.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts connections from other machines.")]
+Places = Annotated[int, typer.Option(min=1, help="Concurrent requests; further ones get 503 with Retry-After.")]
 PlacesPerClient = Annotated[
-    int | None, typer.Option(min=1, help="Places that one address may hold (429 beyond). Default: three quarters.")
+    int | None,
+    typer.Option(
+        min=1, help="Concurrent requests of one client address; further ones get 429 [default: 3/4 of --places]."
+    ),
 ]
-MaxMb = Annotated[float, typer.Option(min=0.01, help="Largest body of a request, in megabytes.")]
-MaxMemoryMb = Annotated[float, typer.Option(min=1, help="Memory for bodies and images of all open requests.")]
-MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Largest image.")]
-MaxMaskMegapixels = Annotated[float, typer.Option(min=0.001, help="All masks of one answer together.")]
-MaxSamples = Annotated[int, typer.Option(min=1, help="Samples that one request may ask for.")]
-MaxPrompts = Annotated[int, typer.Option(min=1, help="Boxes and point sets of one request.")]
-MaxItems = Annotated[int, typer.Option(min=100, help="Values in the lists and objects of a JSON body.")]
-MaxDepth = Annotated[int, typer.Option(min=4, help="Brackets within each other in a JSON body.")]
-MaxDigits = Annotated[int, typer.Option(min=20, help="Digits of a number in a JSON body.")]
+MaxMb = Annotated[float, typer.Option(min=0.01, help="Maximum size of a request body, in megabytes.")]
+MaxMemoryMb = Annotated[
+    float, typer.Option(min=1, help="Memory for the bodies and images of all open requests, in megabytes.")
+]
+MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Maximum size of an image, in megapixels.")]
+MaxMaskMegapixels = Annotated[float, typer.Option(min=0.001, help="Megapixels of all masks of one answer together.")]
+MaxSamples = Annotated[int, typer.Option(min=1, help="Maximum number of samples that a request may ask for.")]
+MaxQueryChars = Annotated[int, typer.Option(min=1, help="Maximum length of a query in characters.")]
+MaxPrompts = Annotated[int, typer.Option(min=1, help="Maximum number of mask prompts (boxes, points) per request.")]
+MaxItems = Annotated[int, typer.Option(min=100, help="Maximum number of values in a JSON body.")]
+MaxDepth = Annotated[int, typer.Option(min=4, help="Maximum nesting depth of a JSON body.")]
+MaxDigits = Annotated[int, typer.Option(min=20, help="Maximum number of digits of a number in a JSON body.")]
+PolygonTolerance = Annotated[
+    float, typer.Option(min=0, help="Tolerance in pixels of polygons for Label Studio; 0: exact.")
+]
 LabelStudioKey = Annotated[
-    str | None, typer.Option(envvar="LABEL_STUDIO_API_KEY", help="Personal access token of that Label Studio.")
+    str | None, typer.Option(envvar="LABEL_STUDIO_API_KEY", help="Personal access token of Label Studio.")
 ]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take, and the end after SIGTERM.")]
+Timeout = Annotated[
+    float, typer.Option(min=0.1, help="Seconds that a request may take, and that shutdown may take after SIGTERM.")
+]
 
 
 def serve(
-    policy: Annotated[str, typer.Option(help="tiny, a directory, or a name on the hub.")] = "tiny",
-    segmenter: Annotated[str | None, typer.Option(help="Default: the one that fits the policy.")] = None,
-    answer_format: Annotated[str | None, typer.Option(help="Default: the policy's own.")] = None,
+    policy: PolicyName = "tiny",
+    segmenter: SegmenterName = None,
+    answer_format: AnswerFormat = None,
     base: Base = None,
     reading: Reading = "lenient",
-    device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of the policy.")] = None,
+    device: Device = None,
+    max_new_tokens: MaxNewTokens = None,
     samples: Samples = 1,
     temperature: Temperature = None,
     seed: Seed = 0,
     second_look: SecondLook = False,
     vote: VoteRules = None,
     max_samples: MaxSamples = 16,
-    host: Annotated[str, typer.Option(help="0.0.0.0 serves every network.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     token: Token = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Queries answered together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries generated together.")] = 8,
     places: Places = 64,
     places_per_client: PlacesPerClient = None,
     max_mb: MaxMb = 32,
     max_memory_mb: MaxMemoryMb = 2048,
     max_megapixels: MaxMegapixels = 25,
     max_mask_megapixels: MaxMaskMegapixels = 400,
-    max_queries: Annotated[int, typer.Option(min=1, help="Queries of one request.")] = 16,
-    max_query_chars: Annotated[int, typer.Option(min=1, help="Characters of one query.")] = 1000,
+    max_queries: Annotated[int, typer.Option(min=1, help="Maximum number of queries per request.")] = 16,
+    max_query_chars: MaxQueryChars = 1000,
     max_prompts: MaxPrompts = 64,
     max_items: MaxItems = 20_000,
     max_depth: MaxDepth = 32,
     max_digits: MaxDigits = 100,
     timeout: Timeout = 120,
-    allow_origin: Annotated[list[str] | None, typer.Option(help="A web page's origin that may ask.")] = None,
-    label_studio_url: Annotated[str | None, typer.Option(help="The one host that images are fetched from.")] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin of a web page that may send requests (CORS); may be repeated.")
+    ] = None,
+    label_studio_url: Annotated[
+        str | None, typer.Option(help="Address of Label Studio, the only host that images are fetched from.")
+    ] = None,
     label_studio_key: LabelStudioKey = None,
-    polygon_tolerance: Annotated[
-        float, typer.Option(min=0, help="Pixels that Label Studio's polygons may be off the mask; 0: exact.")
-    ] = 1.25,
+    polygon_tolerance: PolygonTolerance = 1.25,
 ) -> None:
-    """Serve masks over HTTP: POST /v1/segment, POST /v1/masks, and a Label Studio ML backend; /docs has the API."""
+    """Serve masks over HTTP: POST /v1/segment, POST /v1/masks, and a Label Studio ML backend. /docs shows the API."""
     limits = limits_of(locals(), seconds=timeout)
     import segrl
     from segrl.web.app import create_app
@@ -114,27 +145,32 @@ def serve(
 def serve_reward(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe with method: grpo.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe's entries.")
     ] = None,
-    stage: Annotated[str | None, typer.Option(help="Which stage of a recipe with several rewards.")] = None,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    stage: Annotated[
+        str | None, typer.Option(help="Stage of a recipe whose reward is served, if several have one.")
+    ] = None,
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8321,
     token: Token = None,
     device: Annotated[
-        list[str] | None, typer.Option(metavar="DEVICE", help="Where a SAM runs, for instance cuda:0; once per GPU.")
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE", help="Device of the segmenter, for instance cuda:0; may be repeated, one per GPU."
+        ),
     ] = None,
     places: Places = 256,
     places_per_client: PlacesPerClient = None,
     max_mb: MaxMb = 64,
     max_memory_mb: MaxMemoryMb = 2048,
-    max_rows: Annotated[int, typer.Option(min=1, help="Completions of one request.")] = 4096,
-    max_text_chars: Annotated[int, typer.Option(min=1, help="Characters of one completion.")] = 100_000,
+    max_rows: Annotated[int, typer.Option(min=1, help="Maximum number of completions per request.")] = 4096,
+    max_text_chars: Annotated[int, typer.Option(min=1, help="Maximum length of a completion in characters.")] = 100_000,
     max_items: MaxItems = 20_000,
     max_depth: MaxDepth = 32,
     max_digits: MaxDigits = 100,
     timeout: Timeout = 600,
 ) -> None:
-    """Score completions for other trainers: POST /score, batched across callers (docs/other_trainers.md)."""
+    """Serve a recipe's reward to other trainers: POST /score (docs/other_trainers.md)."""
     limits = limits_of(locals(), seconds=timeout)
     from segrl.integrations import from_recipe
     from segrl.web.limits import ServerSettings
@@ -155,40 +191,42 @@ def serve_reward(
 
 
 def demo(
-    policy: Annotated[
-        list[str] | None, typer.Option(help="tiny, a directory, or a name on the hub; given twice, two side by side.")
-    ] = None,
-    segmenter: Annotated[str | None, typer.Option(help="Default: the one that fits each policy.")] = None,
-    answer_format: Annotated[str | None, typer.Option(help="Default: each policy's own.")] = None,
+    policy: Policies = None,
+    segmenter: SegmenterName = None,
+    answer_format: AnswerFormat = None,
     base: Base = None,
     reading: Reading = "lenient",
-    device: Annotated[str | None, typer.Option(help="Default: the first GPU, or the CPU.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of a policy.")] = None,
+    device: Device = None,
+    max_new_tokens: MaxNewTokens = None,
     samples: Samples = 1,
     temperature: Temperature = None,
     seed: Seed = 0,
     second_look: SecondLook = False,
     vote: VoteRules = None,
     max_samples: MaxSamples = 16,
-    host: Annotated[str, typer.Option(help="0.0.0.0 serves every network.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
     places: Places = 64,
     places_per_client: PlacesPerClient = None,
     max_mb: MaxMb = 32,
     max_memory_mb: MaxMemoryMb = 512,
-    max_kept_mb: Annotated[float, typer.Option(min=1, help="Memory for results, and as much for pictures.")] = 512,
-    max_disk_mb: Annotated[float, typer.Option(min=1, help="Uploads on the disk, deleted after a day.")] = 2048,
+    max_kept_mb: Annotated[
+        float, typer.Option(min=1, help="Memory for results, and the same for images, in megabytes.")
+    ] = 512,
+    max_disk_mb: Annotated[
+        float, typer.Option(min=1, help="Disk space for uploads, which are deleted after a day, in megabytes.")
+    ] = 2048,
     max_megapixels: MaxMegapixels = 25,
     max_mask_megapixels: MaxMaskMegapixels = 400,
-    max_query_chars: Annotated[int, typer.Option(min=1, help="Characters of one query.")] = 1000,
+    max_query_chars: MaxQueryChars = 1000,
     max_prompts: MaxPrompts = 64,
     max_items: MaxItems = 20_000,
     max_depth: MaxDepth = 32,
     max_digits: MaxDigits = 100,
     upload_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an upload may take.")] = 120,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds from SIGTERM to the end.")] = 10,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that shutdown may take after SIGTERM.")] = 10,
 ) -> None:
-    """Open a page: ask about a picture, read the reasoning, correct boxes and points, download the masks."""
+    """Serve a web page: ask about an image, read the reasoning, correct boxes and points, download masks."""
     limits = limits_of(locals(), seconds=upload_timeout)
     import segrl
     from segrl.policies.checkpoint import is_adapter
@@ -257,5 +295,5 @@ def run_server(
         shown = f"[{host}]" if ":" in host else host
         typer.echo(says(f"http://{shown}:{place.getsockname()[1]}"))
         if warn and host not in LOOPBACK:
-            typer.echo("warning: everybody who reaches this address may use it (docs/security.md)", err=True)
+            typer.echo("warning: anyone who can reach this address may use it (docs/security.md)", err=True)
         serve(app, place, finish_seconds=seconds)

@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file; it says method: grpo or sft.")],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory of the run; one that was stopped there is resumed.")
-    ],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file; see docs/recipes.md.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output directory; a run in it is resumed.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Entries put in place of the recipe's.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe's entries.")
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Train on N processes of this machine, one per GPU.")
+        int, typer.Option(min=1, metavar="N", help="Train with N processes on this machine, one per GPU.")
     ] = 1,
 ) -> None:
-    """Run a recipe: measure the policy if the recipe says on what, train it, measure again, report."""
+    """Run a recipe (SFT or GRPO): evaluate the policy, train it, evaluate it again, write a report."""
     from segrl.training.recipe import load_stages
 
     model = None
@@ -36,11 +34,13 @@ def train(
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is kept.")] = Path("runs/quickstart"),
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the recipe's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output directory; a run in it is resumed.")] = Path(
+        "runs/quickstart"
+    ),
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed [default: the recipe's].")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps [default: the recipe's].")] = None,
 ) -> None:
-    """Make the shipped tiny policy point better: measure it, train it on rewards from masks, measure again."""
+    """Train the shipped tiny policy with GRPO on mask rewards; evaluate it before and after. Needs no GPU."""
     from segrl.tiny import quickstart_recipe
     from segrl.training.recipe import load_recipe
 
@@ -50,14 +50,19 @@ def quickstart(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory; of a recipe with stages, a stage's.")],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write it; without it RUN/export.")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Add an adapter into the weights below it.")] = False,
-    best: Annotated[bool, typer.Option("--best", help="The checkpoint with the highest held-out gIoU.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="Save the weights in it, for instance bfloat16.")] = None,
-    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Send it to the hub as well.")] = None,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of a run, or of a stage for a recipe with stages.")
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output directory [default: RUN/export].")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge an adapter into its base model.")] = False,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Export the checkpoint with the highest held-out gIoU [default: the last one]."),
+    ] = False,
+    dtype: Annotated[str | None, typer.Option(help="Data type of the saved weights, for instance bfloat16.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")] = None,
 ) -> None:
-    """Write one ordinary model directory with processor and model card, which transformers and vLLM load."""
+    """Export a trained policy as a model directory, with processor and model card, that from_pretrained loads."""
     from segrl.training.export import export as write
 
     write(run, out or run / "export", merge=merge, best=best, dtype=dtype, push=push, say=typer.echo)
