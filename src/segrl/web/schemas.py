@@ -27,7 +27,7 @@ MAX_TURNS = 4
 """Answers to one query: each takes as long as the first."""
 MAX_POINTS = 64
 """Points of one mask prompt."""
-Query = Annotated[str, Field(min_length=1, pattern=r"\S", description="What to look for, in plain words.")]
+Query = Annotated[str, Field(min_length=1, pattern=r"\S", description="What to segment, in plain words.")]
 
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgAQMAAABJtOi3AAAAA1BMVEUAAACnej3aAAAADElEQVR42mNgGNwAAACgAAGO+7G0AAAAAElFTkSuQmCC"
@@ -47,18 +47,22 @@ class Vote(_Strict):
     """The rule by which several samples vote (docs/words_and_votes.md)."""
 
     same_object: Share = Field(0.85, description="IoU from which masks of two samples are one object")
-    least_votes: Share = Field(0.2, description="share of the samples that found something which an object needs")
+    least_votes: Share = Field(0.2, description="share of the samples with a mask that an object needs")
     nothing: Share = Field(0.5, description='share of the readable samples that must say "nothing there"')
-    mask: Literal["best", "consensus"] = Field("best", description="of an object: the best-scored mask, or by pixel")
+    mask: Literal["best", "consensus"] = Field(
+        "best", description="mask of an object: the best-scored one, or the pixels that more than half of them hold"
+    )
 
 
 class DecodingBody(_Strict):
-    """How the answer is generated; what is left out is as the server was started."""
+    """How the answer is generated; the defaults are the options that the server was started with."""
 
-    samples: Annotated[int, Field(ge=1)] | None = Field(None, description="sampled answers that vote by object")
+    samples: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="completions sampled for the query, which vote by object"
+    )
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    second_look: bool | None = Field(None, description="ask again about a crop of the region found")
+    second_look: bool | None = Field(None, description="ask again about a crop around what was found")
     vote: Vote | None = None
 
     def over(self, own: Decoding) -> Decoding:
@@ -113,12 +117,14 @@ class Prompt(_Strict):
 class SegmentRequest(_Strict):
     """An image and one query or several."""
 
-    image: str = Field(description="An image file as base64, or as a data: address.", min_length=1, examples=[PIXEL])
+    image: str = Field(description="An image file as base64, or as a data: URL.", min_length=1, examples=[PIXEL])
     query: Query | Annotated[list[Query], Field(min_length=1)] = Field(examples=["the red ring"])
     mask_format: MaskFormat = "rle"
-    turns: int = Field(1, ge=1, le=MAX_TURNS, description="Answers at most; the policy sees its mask after each.")
+    turns: int = Field(
+        1, ge=1, le=MAX_TURNS, description="Maximum number of answers; after each the policy is shown its mask."
+    )
     decoding: DecodingBody | None = None
-    min_confidence: float = Field(0, ge=0, le=1, description="objects that are less sure are left out")
+    min_confidence: float = Field(0, ge=0, le=1, description="objects of lower confidence are left out")
 
     @property
     def queries(self) -> list[str]:
@@ -129,8 +135,8 @@ class SegmentRequest(_Strict):
 class MasksRequest(_Strict):
     """An image, sent or named by the `image_id` of an earlier answer, and mask prompts."""
 
-    image: str | None = Field(None, description="An image file as base64, or as a data: address.", examples=[PIXEL])
-    image_id: str | None = Field(None, description="Of an earlier answer, in place of the image.")
+    image: str | None = Field(None, description="An image file as base64, or as a data: URL.", examples=[PIXEL])
+    image_id: str | None = Field(None, description="From an earlier response, in place of the image.")
     prompts: Annotated[list[Prompt], FailFast()] = Field(min_length=1, examples=[[{"box_xyxy": [4, 4, 20, 20]}]])
     mask_format: MaskFormat = "rle"
 
@@ -153,7 +159,7 @@ class Mask(BaseModel):
 
     area: int = Field(description="pixels")
     box_xyxy: tuple[float, float, float, float] | None = Field(description="of the mask; null for an empty one")
-    score: float | None = Field(description="IoU that the segmenter expects; null from one that gives none")
+    score: float | None = Field(description="IoU that the segmenter predicts; null if it predicts none")
     confidence: float | None = Field(
         None, description="share of a vote's samples that hold the object; without a vote the score"
     )
@@ -187,14 +193,14 @@ class QueryResult(BaseModel):
 
     query: str
     status: StatusName
-    detail: str = Field(description="what is wrong with the policy's answer; empty when nothing is")
-    repairs: list[str] = Field(description="what the lenient reading mended or left out, one line each")
+    detail: str = Field(description="why the policy's answer could not be parsed; empty if it could")
+    repairs: list[str] = Field(description="what the lenient reading repaired or dropped, one line each")
     reasoning: str | None
     text: str = Field(description="what the policy wrote")
     votes: VotesBody | None = Field(None, description="how far several samples agree; null without a vote")
     prompts: list[Prompt]
     masks: list[Mask]
-    turns: list[TurnBody] = Field([], description="of a request with `turns` above 1, in their order")
+    turns: list[TurnBody] = Field([], description="with `turns` above 1: the answers in their order")
 
 
 class SegmentResponse(BaseModel):
@@ -293,16 +299,16 @@ _FORMAT = {"type": "string", "enum": ["rle", "polygon", "png"], "default": "rle"
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The body cannot be read."},
     401: {"model": ErrorBody, "description": "The token is missing or wrong."},
-    404: {"model": ErrorBody, "description": "The image is not known here (any more)."},
+    404: {"model": ErrorBody, "description": "The image is not known to the server (any more)."},
     408: {"model": ErrorBody, "description": "The request took longer than the server allows."},
     413: {"model": ErrorBody, "description": "Too many bytes or pixels."},
     429: {
         "model": ErrorBody,
-        "description": "The client has its share of places; Retry-After says when to come again.",
+        "description": "Too many concurrent requests of this client; Retry-After says when to try again.",
     },
     415: {"model": ErrorBody, "description": "Neither JSON nor multipart/form-data."},
-    422: {"model": ErrorBody, "description": "The request makes no sense, or asks for too much."},
-    503: {"model": ErrorBody, "description": "All places are taken; Retry-After says when to come again."},
+    422: {"model": ErrorBody, "description": "A value is not valid, or exceeds a limit."},
+    503: {"model": ErrorBody, "description": "Too many concurrent requests; Retry-After says when to try again."},
 }
 
 

@@ -56,7 +56,7 @@ async function receive() {
     if (mine !== latest) return;
     [picture, layer] = images;
   } catch {
-    say("The picture is gone from the server: ask again.");
+    say("The picture is no longer on the server: ask again.");
     return;
   }
   size = value.size_wh;
@@ -171,7 +171,7 @@ let lost = null;
 function fly() {
   if (flying !== null || !changed) return;
   flying = ++number; changed = false;
-  say("Cutting out again …");
+  say("Segmenting again …");
   lost = setTimeout(landed, LOST_AFTER);
   const whole = objects.filter((o) => o.box_xyxy || o.points_xy.length);
   trigger("edited", { number, of, objects: clone(whole) });

@@ -1,4 +1,4 @@
-"""The controls under "How it is answered": a vote of samples, its rule, a second look, and how sure objects must be."""
+"""The controls under "How it is answered": a vote of samples, its rule, a second look, and a minimum confidence."""
 
 from __future__ import annotations
 
@@ -55,15 +55,19 @@ def controls(own: Decoding, limits: Limits) -> Controls:
             own.temperature, label="Temperature (empty: 1 for a vote, else 0)", minimum=0, elem_id="temperature"
         )
         seed = gr.Number(own.seed, label="Seed", minimum=0, precision=0, elem_id="seed")
-        second_look = gr.Checkbox(own.second_look, label="Look again, nearer", elem_id="second-look")
+        second_look = gr.Checkbox(own.second_look, label="Second look (ask again about a crop)", elem_id="second-look")
         rule = own.vote
-        same = gr.Slider(0.05, 1, rule.same_object, step=0.05, label="Same object from this IoU", elem_id="same-object")
-        least = gr.Slider(
-            0.05, 1, rule.least_votes, step=0.05, label="Votes that an object needs (share)", elem_id="least-votes"
+        same = gr.Slider(
+            0.05, 1, rule.same_object, step=0.05, label="Same object from this IoU on", elem_id="same-object"
         )
-        nothing = gr.Slider(0.05, 1, rule.nothing, step=0.05, label='"Nothing there" from this part', elem_id="nothing")
-        mask = gr.Radio(["best", "consensus"], value=rule.mask, label="An object's mask", elem_id="vote-mask")
-        sure = gr.Slider(0, 1, 0, step=0.05, label="Leave out objects less sure than", elem_id="min-confidence")
+        least = gr.Slider(
+            0.05, 1, rule.least_votes, step=0.05, label="Share of votes that an object needs", elem_id="least-votes"
+        )
+        nothing = gr.Slider(
+            0.05, 1, rule.nothing, step=0.05, label='Share of votes for "nothing there"', elem_id="nothing"
+        )
+        mask = gr.Radio(["best", "consensus"], value=rule.mask, label="Mask of an object", elem_id="vote-mask")
+        sure = gr.Slider(0, 1, 0, step=0.05, label="Minimum confidence", elem_id="min-confidence")
     return Controls(samples, temperature, seed, second_look, same, least, nothing, mask, sure)
 
 

@@ -34,7 +34,7 @@ from segrl.web.schemas import Prompt
 Example = tuple[Image.Image, str]
 
 HISTORY = 20
-INTRODUCTION = "Say what to look for. The model answers with boxes and points, and a segmenter cuts out the mask."
+INTRODUCTION = "Describe what to segment. The model answers with boxes and points, and a segmenter makes the mask."
 BETWEEN_PIECES = 0.08
 """Seconds between two looks at what is being written."""
 
@@ -85,7 +85,7 @@ class Kept:
         try:
             return self.pictures.get(asked.image_id)
         except Refused as error:
-            raise gr.Error("The picture is gone from the server: choose it again.") from error
+            raise gr.Error("The picture is no longer on the server: choose it again.") from error
 
     def opened(self, path: str | None, query: str) -> Asked:
         """The picture that a visitor uploaded. Raises gr.Error for any other file, and for what is no picture."""
@@ -144,7 +144,7 @@ class Panel:
         """The model's text as it is written, then the result."""
         image = self.kept.picture(asked)
         decoding = decoding_of(asked.options, self.model.decoding, self.kept.limits)
-        busy = "Looking …" if decoding.samples == 1 else f"Looking {decoding.samples} times …"
+        busy = "Generating the answer …" if decoding.samples == 1 else f"Generating {decoding.samples} answers …"
         yield results.line("busy", busy), gr.Textbox("", visible=True), {"busy": True}, None
         stream = self.model.stream(image, asked.query, decoding=decoding)
         shown = time.monotonic()
@@ -153,7 +153,7 @@ class Panel:
                 if time.monotonic() - shown > BETWEEN_PIECES:
                     shown = time.monotonic()
                     yield gr.skip(), stream.text, gr.skip(), None
-            yield results.line("busy", "Cutting out the mask …"), stream.text, gr.skip(), None
+            yield results.line("busy", "Segmenting …"), stream.text, gr.skip(), None
             yield self.show(stream.result.surer(asked.options.min_confidence), asked.name)
         except SegrlError as error:
             yield results.line("unread", escape(one_line(error))), stream.text, gr.skip(), None
@@ -180,16 +180,16 @@ class Panel:
     def _edited(self, asked: dict[str, Any]) -> tuple[Result, str]:
         found = self.kept.store.named(str(asked.get("of")))
         if found is None:
-            raise invalid("The picture is gone from the server: choose it again.")
+            raise invalid("The picture is no longer on the server: choose it again.")
         (result, name), limits = found, self.kept.limits
         try:
             prompts = [one.to_mask_prompt() for one in PROMPTS.validate_python(asked.get("objects"))]
         except ValidationError as error:
-            raise invalid("These boxes and points make no sense.") from error
+            raise invalid("These boxes and points are not valid.") from error
         if len(prompts) > limits.max_prompts:
             raise invalid(f"At most {limits.max_prompts} objects.")
         if len(prompts) * result.image.width * result.image.height > limits.max_mask_pixels:
-            raise invalid("So many masks of so large a picture are more than this server makes at once.")
+            raise invalid("Too many masks for a picture of this size: use fewer objects.")
         return self.model.masks(result.image, prompts, result.query), name
 
 
@@ -249,7 +249,7 @@ def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
         for key in history[chosen].keys:
             result = panels[0].kept.store.get(key)
             if result is None:
-                raise gr.Error("This is no longer kept: ask again.")
+                raise gr.Error("This answer is no longer on the server: ask again.")
             found.append(result)
         image = found[0].image
         shown = [panel.show(result, asked.name) for panel, result in zip(panels, found, strict=True)]

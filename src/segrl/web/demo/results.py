@@ -23,11 +23,11 @@ from segrl.result import Result
 from segrl.types import Status
 from segrl.web.images import PackedMasks
 
-DRAW = "Draw a box or put a point on an object, or say what to look for and press Ask."
+DRAW = "Draw a box or put a point on an object, or enter a query and press Ask."
 NOTHING_YET = "Choose a picture, say what to look for, and press Ask."
 ABOUT = {
-    "tiny": "A toy that ships with segrl. It knows drawn coloured shapes like the examples, no photographs.",
-    "tiny-fresh": "The toy before any training: it has learned nothing, and its answers can hardly be read.",
+    "tiny": "A very small model that ships with segrl. It knows drawn shapes like the examples, not photographs.",
+    "tiny-fresh": "The tiny model before any training: hardly any of its answers can be read.",
 }
 """What a visitor must know of a policy before believing its answers."""
 
@@ -35,7 +35,7 @@ SHOWN_REPAIRS = 20
 """Lines that are shown of what was repaired."""
 
 SAME = 0.8
-"""IoU from which masks are called alike."""
+"""IoU from which masks are said to agree."""
 
 
 def line(kind: str, text: str) -> str:
@@ -70,7 +70,7 @@ def _told(result: Result, edited: bool) -> str:
     if result.status is Status.OK and result.mask.any():
         return line("found", f"{_count(result)} for {query}, {result.mask.mean():.1%} of the picture.{_votes(result)}")
     if result.status is Status.OK and not len(result.masks):
-        return line("none", f"Nothing for {query} that is sure enough: choose a lower bound to see it.")
+        return line("none", f"Nothing for {query} reaches the minimum confidence.")
     if result.status is Status.OK:
         return line("unread", f"The model pointed at something for {query}, but the mask came out empty.")
     if result.status is Status.NO_TARGET:
@@ -85,9 +85,9 @@ def _votes(result: Result) -> str:
     if votes is None:
         return ""
     if not votes.agreement:
-        return f" {votes.nothing} of {votes.readable} samples say so."
+        return f" {votes.nothing} of {votes.readable} samples agree."
     told = ", ".join(f"{share:.0%}" for share in votes.agreement)
-    return f" Of {votes.readable} samples agree {told}."
+    return f" Agreement of {votes.readable} samples: {told}."
 
 
 def _count(result: Result) -> str:

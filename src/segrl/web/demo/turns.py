@@ -75,7 +75,7 @@ class Strip:
 def slider(models: Sequence[Pipeline]) -> gr.Slider:
     """How many turns are asked for; hidden where no policy can be shown its mask."""
     can_look = any(isinstance(model.policy, ConversingPolicy) for model in models)
-    info = "How often the model may answer; after each answer it is shown its mask."
+    info = "Maximum number of answers; after each answer the model is shown its mask."
     return gr.Slider(1, MOST, value=1, step=1, label="Turns", info=info, visible=can_look, elem_id="turns")
 
 
@@ -117,7 +117,7 @@ def go_on(panel: Panel, talk: Talk, key: str | None) -> Iterator[tuple[Any, ...]
     """One further turn after the one that is shown, or after what was drawn by hand over it."""
     found = None if key is None else panel.kept.store.named(key)
     if found is None or key is None:
-        raise gr.Error("The picture is gone from the server: choose it again.")
+        raise gr.Error("The picture is no longer on the server: choose it again.")
     result, name = found
     steps = talk.steps[: talk.shown + 1]
     if not result.text:  # of boxes and points that somebody edited
@@ -129,7 +129,7 @@ def choose(panel: Panel, talk: Talk, place: int | None) -> tuple[Any, ...]:
     """A turn of the strip in the editor again."""
     found = panel.kept.store.named(talk.steps[place].key) if place is not None and place < len(talk.steps) else None
     if found is None or place is None:
-        raise gr.Error("This turn is no longer kept: ask again.")
+        raise gr.Error("This turn is no longer on the server: ask again.")
     return (*panel.show(*found), *strip(panel, replace(talk, shown=place)))
 
 
@@ -138,7 +138,7 @@ def _further(panel: Panel, before: Result, name: str, talk: Talk, turns: int) ->
     for _ in range(turns):
         if len(talk.steps) >= MAX_TURNS or talk.steps[-1].title == SAYS[Move.DONE]:
             return
-        yield (results.line("busy", "Looking at its mask …"), *_unchanged(panel)[1:], *strip(panel, talk))
+        yield (results.line("busy", "The model looks at its mask …"), *_unchanged(panel)[1:], *strip(panel, talk))
         try:
             whole = panel.model.go_on(before.image, before.query, [step.said for step in talk.steps])
         except SegrlError as error:
