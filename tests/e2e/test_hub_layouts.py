@@ -39,6 +39,7 @@ FOLDER = Path(__file__).parents[2] / "recipes"
 PAPERS = [
     *("sam_r1", "sam_r1_sft", "seg_r1", "seg_r1_cold_start", "seg_r1_pre_rl", "seg_r1_rl", "seg_r1_sod"),
     *("vision_reasoner", "no_target", "star_lora", "star_select", "one_gpu_24gb", "one_gpu_80gb"),
+    *("turns_cold_start", "turns_lora", "turns_full"),
 ]
 
 
@@ -112,7 +113,7 @@ def test_end_tokens_and_thinking(place: Path, name: str):
 
 def stages_of(name: str, place: Path) -> list:
     hub = {"Qwen/Qwen2.5-VL-7B-Instruct": QWEN_2_5, "Qwen/Qwen2.5-VL-3B-Instruct": QWEN_2_5}
-    hub |= {"Qwen/Qwen3-VL-8B-Instruct": QWEN_3, "hub": QWEN_2_5}
+    hub |= {f"Qwen/Qwen3-VL-{size}-Instruct": QWEN_3 for size in ("4B", "8B")} | {"hub": QWEN_2_5}
     found = []
     for stage in load_stages(FOLDER / f"{name}.yaml"):
         known = {model: place / layout for model, layout in hub.items()}
@@ -124,7 +125,7 @@ def stages_of(name: str, place: Path) -> list:
 def test_a_paper_recipe_takes_two_steps_at_its_own_picture_size(
     place: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """As shipped but for the sizes of batches and completions; `one_gpu_24gb` without its 4-bit weights."""
+    """As shipped but for sizes of batches and completions, 4-bit weights (`one_gpu_24gb`) and ZeRO (`turns_full`)."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -132,7 +133,7 @@ def test_a_paper_recipe_takes_two_steps_at_its_own_picture_size(
     for stage, known in stages_of(name, place):
         own = stage.resolved(model)
         recipe, removed = ci(own, known, place / "data")
-        assert set(removed) <= {"quantization"}
+        assert set(removed) <= {"quantization", "trainer.deepspeed"}
         if own.segmenter is not None:
             section = own.segmenter.model_dump() | {"name": str(place / "facebook/sam2.1-hiera-large")}
             recipe = recipe.model_copy(update={"segmenter": SegmenterSection(**section)})

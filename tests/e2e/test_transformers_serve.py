@@ -6,19 +6,16 @@ The server keeps Qwen3-VL's reasoning apart (`reasoning_content`). Many requests
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import extra
-import httpx
 import pytest
+from real_server import kill, served
 from tiny_families import save_family
 
 from segrl import datasets, policies
@@ -47,35 +44,12 @@ def start(place: Path, port: int) -> subprocess.Popen[bytes]:
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
     with (place / "server.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code, "serve", *options], env=environment, stdout=log, stderr=log
+            [sys.executable, "-W", "ignore", "-c", code, "serve", *options],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], place: Path, patience_s: float = 300) -> None:
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end:
-        assert process.poll() is None, (place / "server.log").read_text()[-3000:]
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.5)
-    raise AssertionError("the server did not start")
-
-
-@contextmanager
-def served(place: Path) -> Iterator[tuple[int, list[subprocess.Popen[bytes]]]]:
-    """A port, and the servers that were started on it; the last one is ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = [start(place, port)]
-    try:
-        wait_for(port, running[0], place)
-        yield port, running
-    finally:
-        running[-1].kill()
-        running[-1].wait()
 
 
 def test_many_requests_and_a_server_that_is_killed(place, monkeypatch):
@@ -86,7 +60,7 @@ def test_many_requests_and_a_server_that_is_killed(place, monkeypatch):
     prompts = [get(here.answer_format).prompt(example.query) for example in examples]
     expected = here.generate(images, prompts, max_new_tokens=MAX_NEW_TOKENS)
     folder = resolve_policy("tiny")
-    with served(place) as (port, running):
+    with served(partial(start, place), place / "server.log") as (port, running):
         name = f"openai:{folder}@http://127.0.0.1:{port}/v1"
         options = {"concurrency": 6, "retries": 300, "timeout_s": 120.0, "family": "qwen3_vl"}
         settings = here.settings
@@ -102,8 +76,7 @@ def test_many_requests_and_a_server_that_is_killed(place, monkeypatch):
         )
         asking.start()
         time.sleep(1.0)
-        running[0].send_signal(signal.SIGKILL)
-        running[0].wait()
+        kill(running[0])
         assert asking.is_alive()
         running.append(start(place, port))
         asking.join(timeout=900)
@@ -136,7 +109,7 @@ def test_a_qwen2_5_vl_of_random_weights(place):
     here = policies.load(str(directory), answer_format="qwen-json", dtype="float32")
     image = scene_examples()[0].image
     (expected,) = here.generate([image], ["the red circle"], max_new_tokens=12)
-    with served(place) as (port, _):
+    with served(partial(start, place), place / "server.log") as (port, _):
         name = f"openai:{directory}@http://127.0.0.1:{port}/v1?family=qwen2_5_vl&max_pixels=12544&min_pixels=3136"
         there = policies.load(name, answer_format="qwen-json")
         found = there.generate([image] * 4, ["the red circle"] * 4, max_new_tokens=12)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,25 @@ RECIPE = {
         "use_cpu": True,
     },
 }
-BETAS = {"kl": 0.1, "plain": 0.0}
+RECIPES: dict[str, dict[str, object]] = {
+    "kl": {"trainer": {**RECIPE["trainer"], "beta": 0.1}},
+    "plain": {"trainer": {**RECIPE["trainer"], "beta": 0.0}},
+    "replace": {"trainer": {**RECIPE["trainer"], "beta": 0.0}, "dynamic_sampling": "replace"},
+    "select": {
+        "trainer": {**RECIPE["trainer"], "beta": 0.1, "loss_type": "grpo", "scale_rewards": "batch"},
+        "select": {"best": 1, "worst": 1},
+        "dynamic_sampling": "skip",
+    },
+}
+LOGGED = {"kl": ["kl"], "plain": [], "replace": ["groups/flat", "groups/replaced"]}
+LOGGED["select"] = ["kl", "groups/flat", "groups/skipped"]
 
 
-def run(line: list[str], folder: Path) -> str:
+def run(line: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> str:
+    """What a program prints that goes well."""
     tests = os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": tests, "TRL_EXPERIMENTAL_SILENCE": "1"}
-    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+    own = environment or {**os.environ, "PYTHONPATH": tests, "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run(line, cwd=folder, env=own, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -58,8 +71,8 @@ def run(line: list[str], folder: Path) -> str:
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     policy = save_policy(folder / "policy")
-    for name, beta in BETAS.items():
-        values = {**RECIPE, "policy": str(policy), "trainer": {**RECIPE["trainer"], "beta": beta}}
+    for name, own in RECIPES.items():
+        values = {**RECIPE, "policy": str(policy), **own}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
     for line in ([sys.executable, str(SCRIPT), str(folder), "1"], command(2, [str(SCRIPT), str(folder), "2"])):
         assert "each prompt is read once per group" in run(line, folder)
@@ -75,10 +88,10 @@ def test_sharded_weights_have_the_same_gradient_either_way(folder: Path, tmp_pat
     assert any("each prompt is read once per group" in line for line in said["lines"])
 
 
-@pytest.mark.parametrize("name", BETAS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_rewards_gradient_norms_and_weights_agree(folder: Path, name: str):
     one, two = (read_rows(folder / f"{name}-{n}" / "steps.jsonl") for n in (1, 2))
-    keys = ["reward", "reward_std", "rewards/iou/mean", "giou", "grad_norm", "loss", *(["kl"] if BETAS[name] else [])]
+    keys = ["reward", "reward_std", "rewards/iou/mean", "giou", "grad_norm", "loss", *LOGGED[name]]
     assert len(one) == len(two) == 3
     for alone, together in zip(one, two, strict=True):
         assert {key: together[key] for key in keys} == {key: pytest.approx(alone[key], abs=CLOSE) for key in keys}
@@ -90,7 +103,7 @@ def test_rewards_gradient_norms_and_weights_agree(folder: Path, name: str):
 
 def test_two_processes_go_on_where_they_were_stopped(folder: Path):
     """The last recipe's run, copied without what came after its second step, ends as it did."""
-    whole, broken = folder / f"{max(BETAS)}-2", folder / "again"
+    whole, broken = folder / f"{max(RECIPES)}-2", folder / "again"
     starts = json.loads((broken / "run.json").read_text())["starts"]
     assert [start["from_step"] for start in starts] == [None, "2"]
     steps = [
@@ -102,6 +115,9 @@ def test_two_processes_go_on_where_they_were_stopped(folder: Path):
 
 
 def test_the_cases_differ(folder: Path):
+    replaced, selected = (read_rows(folder / f"{name}-2" / "steps.jsonl") for name in ("replace", "select"))
+    assert [(row["groups/flat"], row["groups/replaced"]) for row in replaced] == [(1.0, 1.0)] * 3
+    assert {row["groups/skipped"] for row in selected} > {0.5}
     plain, kl = (read_rows(folder / f"{name}-1" / "steps.jsonl") for name in ("plain", "kl"))
     assert kl[-1]["kl"] > 10 * CLOSE
     assert abs(kl[-1]["grad_norm"] - plain[-1]["grad_norm"]) > CLOSE

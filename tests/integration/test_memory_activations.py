@@ -10,8 +10,7 @@ import torch
 from hub_configs import transformers_config
 from transformers import AutoModelForImageTextToText
 
-from segrl.memory_estimate.dimensions import PolicyModel, Vision
-from segrl.memory_estimate.estimate import Block
+from segrl.memory_estimate.dimensions import Block, PolicyModel, Vision
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the name that TRL calls checkpointing by
 

@@ -226,6 +226,7 @@ HEADERS = {
 PAPERS = [
     *("sam_r1", "sam_r1_sft", "seg_r1", "seg_r1_cold_start", "seg_r1_pre_rl", "seg_r1_rl", "seg_r1_sod"),
     *("vision_reasoner", "no_target", "star_lora", "star_select", "one_gpu_24gb", "one_gpu_80gb"),
+    *("turns_cold_start", "turns_lora", "turns_full"),
 ]
 
 
@@ -348,3 +349,19 @@ def test_prompts_are_counted_anew_where_they_are_read_anew(override: str):
     """Attention over very long completions costs more than the prompt; FlashAttention takes no such mask."""
     setting = setting_of(load_recipe(FOLDER / "one_gpu_80gb.yaml", [override]), 1, 80)
     assert setting.rows == (8, setting.prompt + setting.completion)
+
+
+def test_turns_take_a_picture_each():
+    """Of a conversation of three answers: two pictures more, and every turn reads what was before it."""
+    path = FOLDER / "turns_lora.yaml"
+    one, three = (setting_of(load_recipe(path, [f"turns={turns}"]), 1, 80) for turns in ("null", "{max: 3}"))
+    assert not three.shared_prefix
+    less, more = ({part.part: part.nbytes for part in needs(setting)} for setting in (one, three))
+    assert more["activations"] > 1.3 * less["activations"]
+    assert more["rollout cache"] == less["rollout cache"]
+    length = three.prompt + three.completion
+    assert more["prefill"] == pytest.approx(8 * length / three.prompt * less["prefill"])
+    gold = setting_of(load_recipe(FOLDER / "turns_cold_start.yaml"), 1, 80)
+    assert gold.completion == 3 * 200 + 2 * (24 * 24 + 150)
+    after = smallest_changes(dataclasses.replace(three, memory=30 * GB))
+    assert after is None or after.completion == three.completion

@@ -104,6 +104,23 @@ def test_sft_reads_warmup_as_a_share(tmp_path: Path):
     assert build_config(recipe, tmp_path).get_warmup_steps(90) == 9
 
 
+def test_star_is_what_its_code_is(tmp_path: Path):
+    """r 64 with alpha 64, 16 queries × 16 completions of squashed pictures, no KL; then 8 best and 8 worst of 64."""
+    first, second = (
+        load_recipe(FOLDER / f"{name}.yaml", ["trainer.use_cpu=true"]) for name in ("star_lora", "star_select")
+    )
+    for recipe in (first, second):
+        assert (recipe.peft["r"], recipe.peft["lora_alpha"]) == (64, 64)
+        assert (recipe.policy.input_wh, recipe.policy.frame) == ((840, 840), "relative_1000")
+        assert recipe.rewards["matching_box_point"]["tiers"] == [[0.5, 2], [0.7, 3], [0.8, 4]]
+        assert recipe.rewards["format_fields"] == 1.0
+    config, wide = (build_config(recipe, tmp_path) for recipe in (first, second))
+    assert (config.generation_batch_size // config.num_generations, config.num_generations) == (16, 16)
+    assert (config.beta, config.num_iterations, wide.num_generations) == (0.0, 1, 64)
+    assert first.select is None
+    assert (second.select.best, second.select.worst) == (8, 8)
+
+
 def test_adapters_of_the_recipes():
     lora = adapters(load_recipe(FOLDER / "star_lora.yaml"))
     assert (lora["peft_config"].r, lora["peft_config"].exclude_modules) == (64, ".*visual.*")

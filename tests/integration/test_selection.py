@@ -112,8 +112,10 @@ class Pass:
         return torch.cat([p.grad.flatten() for p in self.trainer.model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
-@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize(
+    ("loss_type", "scale"),
+    [*((loss, scale) for loss in ("grpo", "dapo") for scale in ("group", "batch", "none")), ("bnpo", "group")],
+)
 def test_selected_completions_train_as_if_there_were_no_others(
     policy: Path, tmp_path: Path, loss_type: str, scale: str
 ):

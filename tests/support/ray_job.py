@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import tarfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def main(place: Path) -> None:
     def on_shard(done: int, total: int) -> None:
         if done == done_before + 3 and len(nodes) == 1:
             cluster.remove_node(removed, allow_graceful=False)
-            nodes.append(working())
+            nodes.append(working(until=1))
 
     executor = Cluster(cluster.address)
     rounds = count_rounds(executor)
@@ -93,11 +94,16 @@ def main(place: Path) -> None:
     print(json.dumps(found))
 
 
-def working() -> int:
-    """Nodes that have a core."""
+def working(until: int | None = None, patience_s: float = 600) -> int:
+    """Nodes that have a core; asked again until there are `until`: a cluster takes its time to miss one."""
     import ray
 
-    return sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
+    give_up = time.monotonic() + patience_s
+    while True:
+        count = sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
+        if until is None or count == until or time.monotonic() > give_up:
+            return count
+        time.sleep(0.2)
 
 
 def stopped_after(count: int, shards: Any, plan: Plan) -> int:

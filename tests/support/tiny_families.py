@@ -25,7 +25,7 @@ def _ids(tokenizer: Any) -> dict[str, int]:
 
 def _text(tokenizer: Any, **more: Any) -> dict[str, Any]:
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return {"vocab_size": len(tokenizer), "num_hidden_layers": 1, **SIZE, **HEADS, **ends, **more}
+    return {"vocab_size": len(tokenizer), "num_hidden_layers": 1, **SIZE, **HEADS, **ends} | more
 
 
 def _qwen2_vl() -> tuple[Any, Any]:
@@ -46,10 +46,12 @@ def _qwen2_vl() -> tuple[Any, Any]:
     return t.Qwen2VLForConditionalGeneration(config), processor
 
 
-def _qwen2_5_vl() -> tuple[Any, Any]:
+def _qwen2_5_vl(times: int = 1) -> tuple[Any, Any]:
+    """times: how much wider than SIZE the language model is."""
     import transformers as t
 
-    tokenizer = build_tokenizer()
+    tokenizer, width = build_tokenizer(), times * SIZE["hidden_size"]
+    rope = {**ROPE, "mrope_section": [times * n for n in ROPE["mrope_section"]]}
     processor = t.Qwen2_5_VLProcessor(
         image_processor=t.Qwen2VLImageProcessor(size=PIXELS),
         tokenizer=tokenizer,
@@ -57,8 +59,8 @@ def _qwen2_5_vl() -> tuple[Any, Any]:
         chat_template=tokenizer.chat_template,
     )
     config = t.Qwen2_5_VLConfig(
-        text_config=_text(tokenizer, rope_parameters=ROPE),
-        vision_config={"depth": 1, "num_heads": 2, "out_hidden_size": 32, "fullatt_block_indexes": [0], **SIZE},
+        text_config=_text(tokenizer, rope_parameters=rope, hidden_size=width),
+        vision_config={"depth": 1, "num_heads": 2, "out_hidden_size": width, "fullatt_block_indexes": [0], **SIZE},
         **_ids(tokenizer),
     )
     return t.Qwen2_5_VLForConditionalGeneration(config), processor
@@ -169,10 +171,12 @@ WITHOUT_FRAME = {"fast_vlm": _fast_vlm}
 """Families whose numbers nobody has told segrl the meaning of; a recipe gives their frame."""
 
 
-def save_family(name: str, directory: Path, *, sharp: bool = False) -> Path:
-    """A random checkpoint of a family with its processor. sharp: weights so large that what is attended to matters."""
+def save_family(name: str, directory: Path, *, sharp: bool = False, wide: bool = False) -> Path:
+    """A random checkpoint of a family with its processor. sharp: weights so large that what is attended to matters.
+    wide: Qwen2.5-VL with heads of 32, the smallest that vLLM takes on a CPU.
+    """
     torch.manual_seed(0)
-    model, processor = {**BUILD, **WITHOUT_FRAME}[name]()
+    model, processor = _qwen2_5_vl(2) if wide else {**BUILD, **WITHOUT_FRAME}[name]()
     if sharp:
         for part in (model.model.language_model, model.lm_head):
             randomise(part, torch.Generator().manual_seed(0))

@@ -1,4 +1,5 @@
-"""Run by test_two_processes.py, alone and twice at once: three steps on replayed completions, with and without KL.
+"""Run by test_two_processes.py, alone and twice at once: three steps on replayed completions, with and without KL,
+with completions selected and groups without spread skipped or replaced.
 
 Twice at once it also goes on with a run that was cut short.
 """
@@ -9,6 +10,7 @@ import json
 import shutil
 import sys
 import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,32 @@ TEXTS = [
 """A group's completions: rewards differ, and lengths too, so that the token-level mean is not that of the groups."""
 
 
+FLAT = ["nothing"] * len(TEXTS)
+"""A group without spread."""
+REPLACED: set[tuple[int, int]] = set()
+"""Trainers and steps whose first rollout was flat."""
+
+
+def texts_of(query: str, trainer: Any, is_first: bool) -> list[str]:
+    """Of a recipe that skips flat groups about half of the queries have one; of one that replaces them the first
+    rollout of each step is flat."""
+    mode = trainer._chosen.flat
+    is_flat = (mode == "skip" and zlib.crc32(query.encode()) % 2) or (mode == "replace" and is_first)
+    return FLAT if is_flat else TEXTS
+
+
 def replay(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     """The texts in turn for each query, whichever process it is on."""
     tokenizer = trainer.processing_class.tokenizer
+    rollout = id(trainer), trainer.state.global_step
+    is_first = rollout not in REPLACED
+    REPLACED.add(rollout)
     seen: Counter[str] = Counter()
     completions = []
     for prompt in prompts:
         query = json.dumps(prompt, default=lambda image: "")
-        completions.append([*tokenizer(TEXTS[seen[query] % len(TEXTS)])["input_ids"], tokenizer.eos_token_id])
+        text = texts_of(query, trainer, is_first)[seen[query] % len(TEXTS)]
+        completions.append([*tokenizer(text)["input_ids"], tokenizer.eos_token_id])
         seen[query] += 1
     return {"prompt_ids": trainer._tokenize_prompts(prompts)[0], "completion_ids": completions, "logprobs": None}
 

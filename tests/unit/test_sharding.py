@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from segrl.errors import RecipeError
-from segrl.training import sharding
+from segrl.training import parse_recipe, sharding
+from segrl.training.held_out import check_held_out
 
 FSDP = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT"}
 
@@ -43,6 +45,20 @@ def test_zero_3_without_a_model_in_its_checkpoints():
         sharding.check_sharding(config(fsdp=None, deepspeed="a.json", hf_deepspeed_config=of(stage, gathers)))
     with pytest.raises(RecipeError, match="stage3_gather_16bit_weights_on_model_save to true"):
         sharding.check_sharding(config(fsdp=None, deepspeed="a.json", hf_deepspeed_config=of(3, False)))
+
+
+def test_held_out_examples_need_whole_weights():
+    """Processes with unequal shares of them would wait for each other for ever."""
+    values = {"policy": "tiny", "segmenter": "box", "dataset": {"name": "tiny", "n": 4, "seed": 0}}
+    evaluation = {"dataset": {"n": 2, "seed": 1}, "every": 1}
+    recipe = parse_recipe({"method": "grpo", "rewards": {"iou": 1.0}, **values, "evaluation": evaluation})
+    for stage in (2, 3):
+        given = SimpleNamespace(is_zero3=lambda stage=stage: stage == 3)
+        zero = config(fsdp=None, deepspeed="a.json", hf_deepspeed_config=given, logging_steps=1)
+        with nullcontext() if stage == 2 else pytest.raises(RecipeError, match="evaluate the checkpoints after"):
+            check_held_out(recipe, zero)
+    with pytest.raises(RecipeError, match="FSDP and ZeRO-3 divide the weights"):
+        check_held_out(recipe, config(logging_steps=1))
 
 
 def test_what_accelerate_made_something_else_of():

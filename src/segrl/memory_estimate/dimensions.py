@@ -33,6 +33,27 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Block:
+    """A stack of transformer layers. attention: width of queries, keys and values together."""
+
+    layers: int
+    width: int
+    mlp: int
+    attention: int
+
+    def kept(self, tokens: int, stream: int, wide: int, checkpointing: bool) -> float:
+        """Bytes that a forward pass keeps for the backward pass.
+
+        stream, wide: bytes of a number between the layers, and within them. With checkpointing every
+        layer's input is kept, and while one is computed again what it keeps within. The counts are
+        those that a test finds in transformers.
+        """
+        between = (self.layers + 2) * tokens * self.width * stream
+        within = tokens * (11 * self.width + 4 * self.mlp + 2 * self.attention) * wide
+        return between + within * (1 if checkpointing else self.layers)
+
+
+@dataclass(frozen=True)
 class Vision:
     """The image encoder. positions: learned position embeddings, 0 for rotary ones alone; deepstack: extra mergers."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segrl.memory_estimate.dimensions import PolicyModel, SegmenterModel, policy_model, segmenter_model
+from segrl.memory_estimate.dimensions import Block, PolicyModel, SegmenterModel, policy_model, segmenter_model
 from segrl.policies.checkpoint import base_of
 from segrl.segmenters.loading import CACHE_BYTES
 from segrl.tiny import resolve_policy
@@ -45,6 +45,8 @@ IMAGE_WH = (640, 480)
 """The size of a picture that the recipe does not squash: COCO's."""
 GOLD_TOKENS = 200
 """Tokens of a gold answer in SFT."""
+LOOK_TOKENS = 150
+"""Tokens of the words beside the picture of a mask, of a conversation over turns (`training.turns.look_tokens`)."""
 RESERVE = 1.5 * GB
 """What CUDA itself, its libraries and the gaps between tensors take."""
 VLLM_OWN = 1.0 * GB
@@ -74,7 +76,7 @@ class Setting:
     per_device, steps_per_generation, accumulation: micro-batch, how many of them a rollout fills, and how
     many an update takes. rollouts: who generates, "transformers", "colocate" or "server". shared_prefix:
     a prompt is read once per group. cache_bytes: host memory for embeddings. kept: completions of a group that
-    train, 0 for all.
+    train, 0 for all. turns: answers of a conversation at most; each but the first has a picture of its own.
     """
 
     policy: PolicyModel
@@ -93,6 +95,7 @@ class Setting:
     num_generations: int = 8
     kept: int = 0
     completion: int = 256
+    turns: int = 1
     beta: float = 0.0
     checkpointing: bool = True
     bf16: bool = True
@@ -151,6 +154,9 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
     """The setting of a recipe. Raises RecipeError for a policy or segmenter without known dimensions."""
     trainer = {**TRL, **recipe.trainer}
     zero, offload = _sharding_of(trainer)
+    policy, wh = policy_model(_weights_of(recipe)), recipe.policy.input_wh or image_wh
+    turns = 1 if recipe.turns is None else recipe.turns.max
+    gold = turns * GOLD_TOKENS + (turns - 1) * (policy.image_tokens(wh) + LOOK_TOKENS)
     init = trainer.get("model_init_kwargs") or {}
     weights = str(init.get("dtype", "float32")).replace("auto", "bfloat16")
     if recipe.quantization is not None and recipe.quantization.get("load_in_4bit"):
@@ -158,7 +164,7 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
     section = recipe.segmenter if recipe.method == "grpo" else None
     dtype = "float32" if section is None else section.options.get("dtype", "float32")
     return Setting(
-        policy=policy_model(_weights_of(recipe)),
+        policy=policy,
         segmenter=None if section is None else segmenter_model(section.name),
         method=recipe.method,
         gpus=gpus,
@@ -173,12 +179,13 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         accumulation=trainer["gradient_accumulation_steps"],
         num_generations=trainer["num_generations"],
         kept=0 if recipe.select is None else recipe.select.best + recipe.select.worst,
-        completion=trainer["max_completion_length"] if recipe.method == "grpo" else GOLD_TOKENS,
+        completion=trainer["max_completion_length"] if recipe.method == "grpo" else gold,
+        turns=turns,
         beta=trainer["beta"],
         checkpointing=bool(trainer["gradient_checkpointing"]),
         bf16=bool(trainer["bf16"]) and not trainer.get("fp16", False),
         small_moments="8bit" in str(trainer.get("optim", "")),
-        image_wh=recipe.policy.input_wh or image_wh,
+        image_wh=wh,
         segmenter_bytes=SIZES.get(dtype, 4),
         cache_bytes=CACHE_BYTES if section is None else section.options.get("cache_bytes", CACHE_BYTES),
         rollouts=trainer.get("vllm_mode", "colocate") if trainer.get("use_vllm") else "transformers",
@@ -186,6 +193,7 @@ def setting_of(recipe: Recipe, gpus: int, memory_gb: float, image_wh: tuple[int,
         vllm_gpus=trainer["vllm_tensor_parallel_size"],
         shared_prefix=recipe.method == "grpo"
         and recipe.training.shared_prefix
+        and turns == 1
         and "flash" not in str(init.get("attn_implementation")),
     )
 
@@ -329,7 +337,8 @@ def _update(setting: Setting) -> list[Need]:
     attention = (policy.heads + 2 * policy.kv_heads) * policy.head
     text = Block(policy.layers, policy.width, policy.mlp, attention).kept(rows * length, stream, wide, checkpointing)
     group = setting.kept or setting.num_generations
-    images = batch if setting.method == "sft" else math.ceil(batch / group)
+    prompts = batch if setting.method == "sft" else math.ceil(batch / group)  # equal pictures are encoded once
+    images = prompts + batch * (setting.turns - 1)
     grid = policy.image_tokens(setting.image_wh) * policy.vision.merge**2 * images
     encoder = Block(see.layers, see.width, see.mlp, 3 * see.width)
     seen = 0 if setting.frozen_vision else encoder.kept(grid, stream, wide, checkpointing)
@@ -346,27 +355,6 @@ def _update(setting: Setting) -> list[Need]:
     ]
 
 
-@dataclass(frozen=True)
-class Block:
-    """A stack of transformer layers. attention: width of queries, keys and values together."""
-
-    layers: int
-    width: int
-    mlp: int
-    attention: int
-
-    def kept(self, tokens: int, stream: int, wide: int, checkpointing: bool) -> float:
-        """Bytes that a forward pass keeps for the backward pass.
-
-        stream, wide: bytes of a number between the layers, and within them. With checkpointing every
-        layer's input is kept, and while one is computed again what it keeps within. The counts are
-        those that a test finds in transformers.
-        """
-        between = (self.layers + 2) * tokens * self.width * stream
-        within = tokens * (11 * self.width + 4 * self.mlp + 2 * self.attention) * wide
-        return between + within * (1 if checkpointing else self.layers)
-
-
 def _rollout(setting: Setting) -> list[Need]:
     if setting.rollouts != "transformers":
         return []
@@ -374,7 +362,8 @@ def _rollout(setting: Setting) -> list[Need]:
     length, wide = setting.prompt + setting.completion, 2 if setting.bf16 or setting.weights != "float32" else 4
     per_token = policy.cache_numbers * wide
     prompts = math.ceil(at_once / setting.num_generations) if setting.shared_prefix else at_once
-    prefill = prompts * setting.prompt * (4 * policy.width + 2 * policy.mlp) * wide
+    read = length if setting.turns > 1 else setting.prompt  # each turn reads the conversation anew
+    prefill = prompts * read * (4 * policy.width + 2 * policy.mlp) * wide
     gathered = _weight_bytes(setting) * (1 - 1 / setting.gpus) if setting.zero == 3 else 0
     return [
         Need("rollout cache", "rollout", at_once * length * per_token, f"{at_once} × {length} tokens"),

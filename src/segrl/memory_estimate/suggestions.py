@@ -117,7 +117,7 @@ def _smaller_images(s: Setting) -> Iterator[Setting]:
 
 def _shorter_completions(s: Setting) -> Iterator[Setting]:
     for length in (512, 256):
-        if s.method == "grpo" and length < s.completion:
+        if s.method == "grpo" and s.turns == 1 and length < s.completion:  # turns need the room for their pictures
             yield s.changing(f"trainer.max_completion_length={length}", completion=length)
 
 

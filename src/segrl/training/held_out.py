@@ -100,8 +100,12 @@ def check_held_out(recipe: Recipe, config: Any) -> None:
             f"evaluation.every ({section.every}) must be a multiple of trainer.logging_steps ({config.logging_steps}): "
             "what is measured goes into the step's log"
         )
-    if getattr(config, "fsdp", None):
-        raise RecipeError("evaluation.every: FSDP shards the weights; evaluate the checkpoints after training instead")
+    deepspeed = getattr(config, "hf_deepspeed_config", None)
+    if getattr(config, "fsdp", None) or (deepspeed is not None and deepspeed.is_zero3()):
+        raise RecipeError(
+            "evaluation.every: FSDP and ZeRO-3 divide the weights, and processes answer different numbers of examples; "
+            "evaluate the checkpoints after training instead"
+        )
 
 
 def _in_order(records: list[EvalRecord], accelerator: Any) -> list[EvalRecord]:

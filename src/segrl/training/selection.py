@@ -20,7 +20,8 @@ from trl.trainer.utils import nanstd, split_pixel_values_by_grid, unsplit_pixel_
 
 from segrl.errors import RecipeError
 from segrl.training.recipe import Recipe
-from segrl.training.shared_prefix import SharedPrefixTrainer, taken
+from segrl.training.shared_prefix import taken
+from segrl.training.turn_rounds import RoundsTrainer
 
 LEFT = ("prompt_ids", "prompt_mask")
 """Padded on the left."""
@@ -111,7 +112,7 @@ def advantages(rewards_M: Tensor, group: int, scale: str) -> Tensor:
     return centred.reshape(-1).nan_to_num(0.0)
 
 
-class SelectiveTrainer(SharedPrefixTrainer):
+class SelectiveTrainer(RoundsTrainer):
     """The trainer of every GRPO run; `select` says which completions train, all of them until then."""
 
     _chosen = Selection()
