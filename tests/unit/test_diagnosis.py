@@ -105,7 +105,7 @@ def test_the_evidence_names_the_most_frequent_fault():
 
 def test_every_documented_finding_is_shown_by_a_log_here():
     page = Path(__file__).parents[2].joinpath("docs", "diagnosis.md").read_text(encoding="utf-8")
-    table = page.split("## What is looked for")[1].split("\n## ")[0]
+    table = page.split("## Findings")[1].split("\n## ")[0]
     documented = {name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
     shown = {name for name, _ in (*SHOWN_BY_STEPS, *SHOWN_BY_GROUPS)} | {name for *_, name in SHOWN_BY_POINTS}
     assert documented == shown
