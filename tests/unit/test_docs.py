@@ -5,6 +5,7 @@ Nothing is run: a command line is parsed as the command itself parses it, and re
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -198,3 +199,11 @@ def test_names_of_the_package_on_a_page_are_there(page: Path):
     for piece, _ in lines_of(page):
         for name in NAME.findall(piece):
             assert name in ("segrl.json", "segrl.report") or is_there(name), f"there is no {name}"
+
+
+def test_the_layers_of_the_architecture_page_are_those_that_the_house_rules_check():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Layers")[1].split("```")[1]
+    rules = (ROOT / "tests" / "unit" / "test_house.py").read_text(encoding="utf-8")
+    (layers,) = re.findall(r"^LAYERS = (\(.*?^\))", rules, flags=re.M | re.S)
+    expected = [names - {"__main__"} for names in reversed(ast.literal_eval(layers))]
+    assert [set(line.split(", ")) for line in page.strip().splitlines()] == expected
