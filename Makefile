@@ -64,7 +64,7 @@ audit: install
 	$(VENV)/bin/python -m pip_audit --requirement requirements/tested.txt --no-deps --disable-pip --strict
 
 test-long: check
-	$(PYTEST) -m 'not gpu' --timeout 7200
+	$(PYTEST) -m 'not gpu' --hypothesis-profile full --timeout 7200
 
 # Three seeds of reinforcement learning beside their controls; resumes where it was stopped.
 proof: install

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_answers import NO_TARGET, READ
 from test_answers_properties import NAMES, PROMPTS, TEXTS
+from tries import tries
 
 from segrl import answers, segmenters
 from segrl.answers.mask_prompts import MAX_BOXES
@@ -286,7 +287,7 @@ def test_what_the_strict_reading_takes_is_read_alike(name: str, text: str) -> No
     assert lenient(text, name) == answers.parse(text, name)
 
 
-@settings(max_examples=200)
+@tries(200)
 @given(PROMPTS, NAMES, st.text("abc d.'[", max_size=12))
 def test_what_is_rendered_is_read_without_repairs(prompts: list[MaskPrompt], name: str, reasoning: str) -> None:
     try:
@@ -300,7 +301,7 @@ def test_what_is_rendered_is_read_without_repairs(prompts: list[MaskPrompt], nam
     assert half.status in (Status.OK, Status.TRUNCATED)
 
 
-@settings(max_examples=400)
+@tries(400)
 @given(TEXTS, NAMES, st.booleans())
 def test_any_text_gives_an_answer(text: str, name: str, truncated: bool) -> None:
     answer, strict = lenient(text, name, truncated=truncated), answers.parse(text, name, truncated=truncated)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from tries import is_full
 
 from segrl import answers
 from segrl.answers.mask_prompts import MAX_BOXES, MAX_POINTS
@@ -78,7 +79,7 @@ LENIENT_HARD = {
     "answers in the thinking": ("<think>", "<answer>x", ""),
     "no": ("", "no a ", ""),
 }
-LENGTH, FACTOR = 6_000, 8
+LENGTH, FACTOR = 6_000 if is_full() else 2_000, 8
 
 
 def seconds(text: str, name: str, repeats: int = 3, reading: answers.Reading = "strict") -> float:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tries
 
 from segrl import answers
 from segrl.answers.lenient_json import Literal, LiteralError, read_first, read_whole
@@ -31,7 +32,7 @@ TEXTS = st.one_of(st.text(LETTERS, max_size=60), st.lists(FRAGMENTS, max_size=25
 TEXTS |= st.lists(FRAGMENTS, max_size=25).map("".join)
 
 
-@settings(max_examples=400)
+@tries(400)
 @given(TEXTS, NAMES, st.booleans())
 def test_any_text_gives_an_answer(text: str, name: str, truncated: bool) -> None:
     answer = answers.parse(text, name, truncated=truncated)
@@ -63,7 +64,7 @@ LITERALS = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@tries(300)
 @given(st.sampled_from(sorted(INSIDE)), st.lists(LITERALS, min_size=3, max_size=3))
 def test_any_value_in_its_place_is_ok_nothing_or_bad_values(name: str, values: list[object]) -> None:
     text = INSIDE[name].format(*map(json.dumps, values))
@@ -197,7 +198,7 @@ def positive_first(prompt: MaskPrompt) -> MaskPrompt:
     return replace(prompt, points_xy=points, labels=labels)
 
 
-@settings(max_examples=300)
+@tries(300)
 @given(PROMPTS, REASONINGS, NAMES)
 def test_what_is_rendered_is_read_back(prompts: list[MaskPrompt], reasoning: str, name: str) -> None:
     answer_format = answers.get(name)
@@ -290,7 +291,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@tries(300)
 @given(PLAIN, st.sampled_from((None, 1)))
 def test_literals_agree_with_json_and_python(value: object, indent: int | None) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=False)
@@ -314,14 +315,14 @@ def read_or_fault(text: str) -> object:
         return str(error)
 
 
-@settings(max_examples=400)
+@tries(400)
 @given(TEXTS | LITERALS.map(json.dumps))
 def test_short_and_long_texts_are_read_alike(text: str) -> None:
     """Short ones go through the library's reader first."""
     assert read_or_fault(text + "\n" * 20) == read_or_fault(text + "\n" * 5000)
 
 
-@settings(max_examples=400)
+@tries(400)
 @given(st.text(LETTERS, max_size=30) | st.lists(FRAGMENTS, max_size=10).map("".join))
 def test_what_json_reads_is_read_alike(text: str) -> None:
     try:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tries import tries
 
 from segrl import datasets
 from segrl.datasets.folder import split_targets
@@ -294,7 +295,7 @@ def test_gold_points_lie_on_thin_and_hollow_objects(name):
     assert prompt.frame == ORIGINAL
 
 
-@settings(max_examples=60, deadline=None)
+@tries(60)
 @given(st.data())
 def test_gold_prompt_holds_for_any_mask(data):
     height, width = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 13))

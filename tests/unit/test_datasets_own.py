@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from dataset_files import annotation, box_mask, coco_image, crowd_runs, rectangle, save_image, save_json, save_mask
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tries
 
 from segrl import datasets
 from segrl.errors import DataError
@@ -214,7 +215,7 @@ def test_lines_of_one_id_and_no_lines(tmp_path):
         datasets.load("jsonl", root=tmp_path, file="none.jsonl")
 
 
-@settings(max_examples=50)
+@tries(50)
 @given(st.data())
 def test_run_lengths_of_both_kinds_are_the_mask(data):
     height, width = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 9))

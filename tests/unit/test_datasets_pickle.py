@@ -7,8 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tries
 
 from segrl.datasets.referring import load_plain
 from segrl.errors import DataError
@@ -40,7 +41,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 plain = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 
 
-@settings(max_examples=40)
+@tries(40)
 @given(plain, st.integers(0, pickle.HIGHEST_PROTOCOL))
 def test_any_plain_data(tmp_path_factory, data, protocol):
     assert load_plain(write(tmp_path_factory.getbasetemp() / "any.p", data, protocol)) == data

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tries
 
 from segrl import scoring
 from segrl.errors import RecipeError
@@ -59,7 +60,7 @@ JUDGES = {
 }
 
 
-@settings(max_examples=10)
+@tries(10)
 @given(two_masks())
 def test_the_perfect_answer_is_the_maximum_and_nothing_else_beats_it(pair):
     truth, other = pair

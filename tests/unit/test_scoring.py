@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tries import tries
 
 from segrl import scoring
 from segrl.types import ORIGINAL, Answer, MaskPrompt, Segmentation, Status
@@ -46,7 +47,7 @@ def test_masks_of_other_types_and_sizes_are_refused():
         scoring.s_measure(gt[None], gt.T)
 
 
-@settings(max_examples=60, deadline=None)
+@tries(60)
 @given(gt=masks_hw, other=masks_hw)
 def test_nothing_beats_the_perfect_mask(gt, other):
     gt, pred = torch.from_numpy(gt), torch.from_numpy(np.stack([gt, other, np.zeros(HW, bool)]))
@@ -66,7 +67,7 @@ def test_the_rim_of_a_square():
     assert not ring[1:4, 2:5].any()
 
 
-@settings(max_examples=60, deadline=None)
+@tries(60)
 @given(mask=masks_hw, width=st.integers(1, 7))
 def test_both_erosions_agree(mask, width):
     from segrl.scoring import _erode_on_device, _erode_on_host

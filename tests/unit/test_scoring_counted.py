@@ -6,9 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tries import tries
 
 from segrl.evaluation.bootstrap import measure
 from segrl.evaluation.catalogue import CATALOGUE, MEASURED, SCORED
@@ -62,7 +63,7 @@ def ours(samples: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     return {name: found["value"] for name, found in measure(columns_of(samples), ["a"], metrics).items()}
 
 
-@settings(max_examples=150)
+@tries(150)
 @given(pair=pairs)
 @example(pair=(np.zeros((4, 5), bool), np.eye(4, 5, dtype=bool)))
 @example(pair=(np.ones((4, 5), bool), np.eye(4, 5, dtype=bool)))

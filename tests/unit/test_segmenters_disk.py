@@ -7,8 +7,9 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tries
 
 from segrl.segmenters.cache import DiskCache
 from segrl.segmenters.protocol import Embedding
@@ -68,7 +69,7 @@ def test_the_least_recently_used_go_first(tmp_path):
     assert files(tmp_path) == ["a.safetensors", "c.safetensors", "d.safetensors"]
 
 
-@settings(max_examples=25, deadline=None)
+@tries(25)
 @given(puts=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 800)), max_size=12))
 def test_the_limit_holds(tmp_path_factory, puts):
     directory = tmp_path_factory.mktemp("cache")

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tries import tries
 
 from segrl.datasets.gold import gold_prompt
 from segrl.masks import read_mask_values
@@ -108,7 +109,7 @@ def test_tiny_and_full_boxes_have_masks(box):
     assert mask.any()
 
 
-@settings(deadline=None, max_examples=60)
+@tries(60)
 @given(data=st.data(), width=st.integers(1, 24), height=st.integers(1, 24), colours=st.sampled_from([1, 2, 255]))
 def test_no_valid_prompt_raises(data, width, height, colours):
     x, y = st.floats(0, width - 0.01), st.floats(0, height - 0.01)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tries import tries
 
 from segrl import segmenters
 from segrl.errors import FrameError, ModelError
@@ -136,7 +137,7 @@ sides = st.integers(1, 60)
 numbers = st.floats(-20, 80, allow_nan=False)
 
 
-@settings(max_examples=40, deadline=None)
+@tries(40)
 @given(data=st.data(), width=sides, height=sides)
 def test_no_valid_prompt_raises(tiny, data, width, height):
     x1, y1 = data.draw(numbers), data.draw(numbers)

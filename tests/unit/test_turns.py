@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tries import tries
 
 from segrl import answers, turns
 from segrl.answers import Move
@@ -156,7 +157,7 @@ def test_a_person_takes_over():
     assert after.stands is drawn
 
 
-@settings(max_examples=60, deadline=None)
+@tries(60)
 @given(st.lists(st.sampled_from([BOX, MOVED, ELSEWHERE, POINT, NOTHING, DONE, BROKEN, ""]), min_size=1, max_size=6))
 def test_the_last_good_turn_stands(texts):
     conversation = talk(*texts, segmenter="box")

@@ -91,10 +91,6 @@ def _read_any(text: str, start: int) -> tuple[Literal, int]:
     raise LiteralError("nothing to read")
 
 
-def _twice(key: str) -> LiteralError:
-    return LiteralError(f"the key {key[:20]!a} stands twice in one object")
-
-
 def _to_object(pairs: list[tuple[str, Literal]]) -> dict[str, Literal]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -144,7 +140,7 @@ class _Builder:
             self.is_complete = self._top is self.root
         elif self._key is not None:
             if self._key in self._top:
-                raise _twice(self._key)
+                raise LiteralError(f"the key {self._key[:20]!a} stands twice in one object")
             self._top[self._key] = value
             self._key = None
         elif isinstance(value, str):

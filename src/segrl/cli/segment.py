@@ -159,11 +159,12 @@ def segment(
     if PIPE in photos:
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
         return _pipe((query or [""])[0], chosen, {**model, "device": device}, (min_area, min_confidence), style)
+    at_once: BatchSize = "auto" if batch_size == "auto" else _positive("--batch-size", batch_size)
     place, in_shards = _place(out), ray is not None or any(map(is_sharded, photos))
     inputs = None if in_shards else _inputs(photos, query or [], place, limit, prompts)
     plan = Plan(
         place, tuple(chosen if formats else ["coco", "png", *chosen]), {**model, "device": device},
-        _batch_size(batch_size), tuple(query or ()), style, min_area, None if prompts is None else fingerprint(prompts),
+        at_once, tuple(query or ()), style, min_area, None if prompts is None else fingerprint(prompts),
         min_confidence, by_doubt, review,
     )  # fmt: skip
     if inputs is not None:
@@ -312,10 +313,6 @@ def _wrong(message: str) -> Exception:
     from segrl.errors import SegrlError
 
     return SegrlError(message)
-
-
-def _batch_size(text: str) -> BatchSize:
-    return "auto" if text == "auto" else _positive("--batch-size", text)
 
 
 def _processes(text: str) -> int:

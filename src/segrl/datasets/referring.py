@@ -259,8 +259,11 @@ def _expressions(
             what = f"image {ref['image_id']}" if image is None else f"annotation {lacking[0]}"
             raise DataError(f"{refs_file.name} names {what} (ref {ref['ref_id']}), which {instances_file} lacks")
         found = [annotations[int(i)] for i in _as_list(ref["ann_id"]) if int(i) != -1]
+        single = [
+            annotation for annotation in found if not annotation.get("iscrowd")
+        ]  # an expression may name crowds only
         hw = (int(image["height"]), int(image["width"]))
-        instances = tuple(Instance.from_coco(annotation, hw) for annotation in _without_crowds(found))
+        instances = tuple(Instance.from_coco(annotation, hw) for annotation in single or found)
         for sentence in ref["sentences"]:
             yield Expression(
                 id=f"{ref['ref_id']}-{sentence['sent_id']}",
@@ -274,8 +277,3 @@ def _expressions(
 
 def _as_list(ann_id: Any) -> Sequence[Any]:
     return ann_id if isinstance(ann_id, list | tuple) else [ann_id]
-
-
-def _without_crowds(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The annotations of single objects, or all of them where an expression names crowds only."""
-    return [a for a in annotations if not a.get("iscrowd")] or annotations

@@ -62,7 +62,8 @@ def merge_journal(folder: Path, n: int, target: Path) -> bool:
     found = read_journal(folder)
     if any(place not in found for place in range(n)):
         return False
-    write_atomically(target, (json_line(_record(row)) for row in found.rows(range(n))))
+    records = ({key: value for key, value in row.items() if key != "place"} for row in found.rows(range(n)))
+    write_atomically(target, map(json_line, records))
     remove_journal(folder)
     return True
 
@@ -81,10 +82,6 @@ def _files(folder: Path) -> list[Path]:
 
 def _place(row: Row) -> int:
     return int(row["place"])
-
-
-def _record(row: Row) -> Row:
-    return {key: value for key, value in row.items() if key != "place"}
 
 
 @dataclass(frozen=True)

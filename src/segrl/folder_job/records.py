@@ -50,7 +50,9 @@ class Records:
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self._path, self._settings_path, self._settings = out / RESULTS, out / SETTINGS, dict(settings)
-        self._journal = Journal(self._path, key=_key, note=_note, voids=_voids)
+        self._journal = Journal(
+            self._path, key=_key, note=_note, voids=lambda row: [row[key] for key in ("gone", "was") if key in row]
+        )
         self.names = Names()
         for note in self.notes.values():
             self.names.keep(note.file_name, note.name)
@@ -120,10 +122,6 @@ def _note(row: Row) -> Note:
     return Note(row["file_name"], row["name"], file.get("bytes"), file.get("sha256"))
 
 
-def _voids(row: Row) -> list[str]:
-    return [row[key] for key in ("gone", "was") if key in row]
-
-
 class Names:
     """File names of images, and names of files made of them, that no two images share."""
 
@@ -180,7 +178,7 @@ class ByDoubt:
     def __init__(self, records: Records) -> None:
         self._records = records
         known = [(one.confidence, one.image) for one in records]
-        self._order = [image for confidence, image in sorted(known, key=_doubt)]
+        self._order = [image for _, image in sorted(known, key=lambda one: float("inf") if one[0] is None else one[0])]
         self.n_known = sum(confidence is not None for confidence, _ in known)
 
     def __iter__(self) -> Iterator[ImageRecord]:
@@ -188,10 +186,6 @@ class ByDoubt:
             found = self._records.get(image)
             assert found is not None  # it is one of the records
             yield found
-
-
-def _doubt(known: tuple[float | None, str]) -> float:
-    return float("inf") if known[0] is None else known[0]
 
 
 def write_review(records: ByDoubt, plan: Plan, count: int) -> Path:

@@ -92,16 +92,12 @@ def prune(records: Records, plan: Plan, asked: Sequence[str], summary: Summary) 
         elif plan.queries != kept:
             for was, now in zip(before, after, strict=True):
                 now.keep(record, left, was)
-            _replace(records, record, left)
+            if left != record:
+                records.add(left)
     summary.pruned_queries = [query for query in plan.queries if query not in kept]
     if summary.pruned_queries:
         records.begin(kept, plan.formats)
     return new_plan
-
-
-def _replace(records: Records, record: ImageRecord, left: ImageRecord) -> None:
-    if left != record:
-        records.add(left)
 
 
 def follow_moved(jobs: Sequence[Job], records: Records, writers: Sequence[Export]) -> None:

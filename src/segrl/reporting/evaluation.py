@@ -49,17 +49,14 @@ class Group:
 
 def shown_places(table: Table, count: int = SHOWN) -> dict[str, list[int]]:
     """Places of the worst, the median and the best answers among those that could be read, each place once."""
-    read = [place for place in np.argsort(table.columns["iou"], kind="stable").tolist() if not _failed(table, place)]
+    failed = table.columns["failed"]
+    read = [place for place in np.argsort(table.columns["iou"], kind="stable").tolist() if not failed[place]]
     middle = max(0, len(read) // 2 - count // 2)
     found: dict[str, list[int]] = {"worst": read[:count], "best": read[::-1][:count]}
     taken = {place for places in found.values() for place in places}
     found["median"] = [place for place in read[middle : middle + count] if place not in taken]
     found["best"] = [place for place in found["best"] if place not in found["worst"]]
     return found
-
-
-def _failed(table: Table, place: int) -> bool:
-    return bool(table.columns["failed"][place])
 
 
 def keep_pictures(path: Path | str, examples: Sequence[Example]) -> None:

@@ -96,7 +96,7 @@ def _kinds(parts: Mapping[str, Numbers]) -> str:
     ordered = sorted(gains.items(), key=lambda item: -(item[1]["difference"] or 0.0))
     sentences = []
     for word, name in (("better", "better"), ("worse", "worse"), ("unclear", "no change shown")):
-        kinds = [f"{_plain(k)} ({signed(g['difference'])})" for k, g in ordered if verdict(g["ci95"]) == word]
+        kinds = [f"{k.replace('_', ' ')} ({signed(g['difference'])})" for k, g in ordered if verdict(g["ci95"]) == word]
         if kinds:
             sentences.append(f"{name}: {', '.join(kinds)}")
     return "By kind of request, " + "; ".join(sentences) + "."
@@ -118,10 +118,6 @@ def _reading(summary: Numbers) -> str:
     return (
         f"Answers that could be read: {read['a']:.1%} before, {read['b']:.1%} after." if read["a"] is not None else ""
     )
-
-
-def _plain(kind: str) -> str:
-    return kind.replace("_", " ")
 
 
 def page_file(name: str) -> str:

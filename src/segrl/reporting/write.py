@@ -54,7 +54,7 @@ def summary_of(run: EvaluatedRun) -> dict[str, Any]:
         numbers["pointing"] = {"before": pointing(run.before), "after": pointing(run.after)}
     if run.overlap is not None:
         numbers["overlap"] = asdict(run.overlap) | {"held_out": run.overlap.is_held_out}
-    numbers["steps"] = _last_step(run)
+    numbers["steps"] = int(run.steps[-1]["step"]) if run.steps else 0
     numbers["diagnosis"] = [
         {**asdict(spell.finding), "first": spell.first, "last": spell.last}
         for spell in history(run.steps, [facts(row) for row in run.rollouts])
@@ -65,10 +65,6 @@ def summary_of(run: EvaluatedRun) -> dict[str, Any]:
 def chosen(run: EvaluatedRun) -> list[Group]:
     """The examples that the page shows; empty unless the run was measured before and after."""
     return choose(run.before, run.after) if run.before and run.after else []
-
-
-def _last_step(run: EvaluatedRun) -> int:
-    return int(run.steps[-1]["step"]) if run.steps else 0
 
 
 def _render(run: EvaluatedRun, summary: dict[str, Any]) -> str:

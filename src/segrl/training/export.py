@@ -127,6 +127,7 @@ def card(recipe: Recipe, run: RunDir, directory: Path) -> str:
     }
     if not Path(recipe.policy.path).exists():
         front["base_model"] = recipe.policy.path
+    segmenter = "facebook/sam2.1-hiera-large" if recipe.segmenter is None else recipe.segmenter.name
     what = "An adapter of" if is_adapter else "Trained from"
     lines = [
         "---",
@@ -141,7 +142,7 @@ def card(recipe: Recipe, run: RunDir, directory: Path) -> str:
         "```python",
         "import segrl",
         "",
-        f'model = segrl.load("PATH", segmenter="{_segmenter(recipe)}")',
+        f'model = segrl.load("PATH", segmenter="{segmenter}")',
         'model.segment("photo.jpg", "the red cup").mask',
         "```",
         "",
@@ -155,10 +156,6 @@ def card(recipe: Recipe, run: RunDir, directory: Path) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _segmenter(recipe: Recipe) -> str:
-    return "facebook/sam2.1-hiera-large" if recipe.segmenter is None else recipe.segmenter.name
 
 
 def _measured(run: RunDir) -> list[str]:

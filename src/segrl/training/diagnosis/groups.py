@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segrl.coordinates import box_ious
-from segrl.masks import Rle, from_rle, mask_to_box
+from segrl.masks import from_rle, mask_to_box
 from segrl.types import Box
 
 if TYPE_CHECKING:
@@ -75,17 +75,13 @@ def _completion(row: Mapping[str, Any], width: int, height: int) -> CompletionFa
     return CompletionFacts(
         status=row["status"],
         iou=row["iou"],
-        area=_area(row["mask"]) / (height * width),
+        area=int(from_rle(row["mask"]).sum()) / (height * width),
         boxes=tuple(_share(box, width, height) for box in boxes),
         n_points=sum(len(prompt["points_xy"]) for prompt in prompts),
         outside=row.get("outside", False),  # runs of earlier versions did not say
         terms=row["terms"],
         advantage=row["advantage"],
     )
-
-
-def _area(rle: Rle) -> int:
-    return int(from_rle(rle).sum())
 
 
 def _share(box: Sequence[float], width: int, height: int) -> Box:
@@ -119,15 +115,9 @@ def other_frame(groups: Sequence[GroupFacts], enough: int) -> str | None:
     named = [one for group in groups for one in group.completions if one.names_something or one.outside]
     if len(named) < enough:
         return None
-    evidence = [_beyond(sum(one.outside for one in named) / len(named)), _crowded(groups, enough)]
-    factor = _factor(groups, enough)
-    if factor is None and not any(evidence):
-        return None
-    return " ".join(sentence for sentence in (*evidence, factor) if sentence)
-
-
-def _beyond(share: float) -> str | None:
-    return f"{share:.0%} of the answers write numbers beyond the image." if share > OUTSIDE else None
+    share = sum(one.outside for one in named) / len(named)
+    beyond = f"{share:.0%} of the answers write numbers beyond the image." if share > OUTSIDE else None
+    return " ".join(filter(None, (beyond, _crowded(groups, enough), _factor(groups, enough)))) or None
 
 
 def _crowded(groups: Sequence[GroupFacts], enough: int) -> str | None:
@@ -197,10 +187,11 @@ def wrong_frame(groups: Groups) -> Finding | None:
 def pays_degenerate(groups: Groups) -> Finding | None:
     """A term pays answers whose mask is empty, or fills the image, more than the other answers."""
     judged = [group for group in groups[-GROUPS:] if 0 < group.truth_area <= TRUTH_AREA]
+    terms = list(dict.fromkeys(term for group in judged for one in group.completions for term in one.terms))
     for name, holds in (("empty", _is_empty), ("full", _is_full)):
         them = [one for group in judged for one in group.completions if holds(one)]
         others = [one for group in judged for one in group.completions if not (_is_empty(one) or _is_full(one))]
-        paying = [term for term in _all_terms(judged) if _pays_more(term, them, others)]
+        paying = [term for term in terms if _pays_more(term, them, others)]
         if paying and len(them) >= ENOUGH_ANSWERS // 4 and len(others) >= ENOUGH_ANSWERS // 4:
             return _degenerate(name, paying, them, others)
     return None
@@ -368,10 +359,6 @@ def _is_empty(one: CompletionFacts) -> bool:
 
 def _is_full(one: CompletionFacts) -> bool:
     return one.area >= FULL_AREA
-
-
-def _all_terms(groups: Groups) -> list[str]:
-    return list(dict.fromkeys(term for group in groups for one in group.completions for term in one.terms))
 
 
 def _pays_more(term: str, them: Sequence[CompletionFacts], others: Sequence[CompletionFacts]) -> bool:
