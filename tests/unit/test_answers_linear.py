@@ -145,9 +145,10 @@ def test_the_most_points_and_boxes_that_an_answer_may_have() -> None:
     assert seconds(text, "seg-r1", repeats=2) < 2
 
 
-def test_two_hundred_thousand_points_and_boxes() -> None:
-    many = "[" + "[1,2]," * 200_000 + "]"
-    text = f"{'<bbox>[1,2,3,4]</bbox>' * 100_000}<points>{many}</points><labels>[{'1,' * 200_000}]</labels>"
+def test_many_thousand_points_and_boxes() -> None:
+    count = 200_000 if is_full() else 40_000
+    many = "[" + "[1,2]," * count + "]"
+    text = f"{'<bbox>[1,2,3,4]</bbox>' * (count // 2)}<points>{many}</points><labels>[{'1,' * count}]</labels>"
     answer = answers.parse(text, "seg-r1")
     assert answer.status is Status.BAD_VALUES
     assert "more than the" in answer.detail

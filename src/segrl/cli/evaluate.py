@@ -23,6 +23,7 @@ from segrl.cli.common import (
     key_values,
     watch_evaluation,
 )
+from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
     from segrl.evaluation import EvalSettings
@@ -215,7 +216,6 @@ def suite(
     from rich.console import Console
 
     from segrl.cli.evaluation_tables import general_table
-    from segrl.errors import SegrlError
     from segrl.evaluation.general import RESULT, check_policy, general
     from segrl.reporting import write_report
 
@@ -248,7 +248,6 @@ def compare(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all numbers to this JSON file.")] = None,
 ) -> None:
     """Compare evaluations. Two: B minus A for each metric and slice, with paired intervals. More: metrics of each."""
-    from segrl.errors import SegrlError
     from segrl.files import make_directory, write_atomically
 
     if len(runs) < 2:

@@ -22,12 +22,8 @@ _STYLES = {True: "green", False: "red", None: "dim"}
 
 def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
     """The measures with their intervals and what they say, beside those of the baseline; then gIoU by parts."""
-    table, baseline = _table(facts(summary)), summary.get("baseline")
-    table.add_column("measure", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("95% interval", justify="right", no_wrap=True)
-    if baseline:
-        table.add_column("as asked", justify="right", no_wrap=True)
+    baseline = summary.get("baseline")
+    table = _table(facts(summary), "measure", "value", "95% interval", *(["as asked"] if baseline else []))
     table.add_column("meaning")
     left_out = LEFT_OUT if summary["metrics"]["n_acc"]["value"] is not None else LEFT_OUT | {"t_acc"}
     for metric in CATALOGUE:
@@ -45,9 +41,8 @@ def tables_of(summary: Mapping[str, Any]) -> Iterator[Table]:
 
 def _calibration(found: Mapping[str, Any]) -> Table:
     auroc = "" if found["auroc"] is None else f", AUROC {found['auroc']:.3f}"
-    table = _table(f"{found['n']} voted objects by agreement; right: IoU ≥ 0.5{auroc}")
-    for column in ("agreement", "n", "right", "95% interval", "mean IoU"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = f"{found['n']} voted objects by agreement; right: IoU ≥ 0.5{auroc}"
+    table = _table(title, "agreement", "n", "right", "95% interval", "mean IoU")
     for one in found["bins"]:
         row = [f"{one['above']:g}–{one['to']:g}", str(one["n"]), number(one["right"]["value"])]
         table.add_row(*row, interval(one["right"]["ci95"]), number(one["iou"]["value"]))
@@ -55,10 +50,7 @@ def _calibration(found: Mapping[str, Any]) -> Table:
 
 
 def _parts(slices: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = _table("gIoU by slice")
-    table.add_column("", no_wrap=True)
-    for column in ("n", "gIoU", "95% interval", "parsed"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table("gIoU by slice", "", "n", "gIoU", "95% interval", "parsed")
     for dimension, parts in slices.items():
         table.add_row(f"[bold]{_title(dimension)}[/]")
         for position, (name, part) in enumerate(parts.items(), 1):
@@ -103,10 +95,7 @@ def general_table(found: Mapping[str, Any]) -> Table:
     """General ability: each benchmark's score, the base's, and the change."""
     run = found["run"]
     of_base = f" · base {run['base']}" if run["base"] else ""
-    table = _table(f"general ability · {run['checkpoint']}{of_base}")
-    table.add_column("benchmark", no_wrap=True)
-    for column in ("score", "base", "change"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table(f"general ability · {run['checkpoint']}{of_base}", "benchmark", "score", "base", "change")
     for name, one in found["benchmarks"].items():
         change = "–" if one["change"] is None else f"{one['change']:+.1f}"
         table.add_row(name, *("–" if one[key] is None else f"{one[key]:.1f}" for key in ("value", "base")), change)
@@ -115,10 +104,8 @@ def general_table(found: Mapping[str, Any]) -> Table:
 
 def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Iterator[Table]:
     """Every measure of A and B with the difference, then the difference of gIoU by parts."""
-    table = _table(f"B minus A on {found['n']} requests, {found['images']} images")
-    table.add_column("measure", no_wrap=True)
-    for column in (f"A  {names[0]}", f"B  {names[1]}", "difference", "95% interval"):
-        table.add_column(column, justify="right")
+    title, runs = f"B minus A on {found['n']} requests, {found['images']} images", (f"A  {names[0]}", f"B  {names[1]}")
+    table = _table(title, "measure", *runs, "difference", "95% interval", wraps=True)
     for metric in CATALOGUE:
         row = found["metrics"].get(metric.name)
         if row and row["difference"] is not None:
@@ -129,10 +116,7 @@ def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Itera
 
 def change_table(found: Mapping[str, Any], title: str, names: tuple[str, str], dimensions: Iterable[str]) -> Table:
     """gIoU of all and of every part of some dimensions: n, both values, the change with its interval, answers read."""
-    table = _table(title)
-    table.add_column("", no_wrap=True)
-    for column in ("n", *names, "change", "95% interval", "parsed"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _table(title, "", "n", *names, "change", "95% interval", "parsed")
     table.add_row("all", *_part_of_change(found), end_section=True)
     for dimension in dimensions:
         table.add_row(f"[bold]{_title(dimension)}[/]")
@@ -156,10 +140,8 @@ def _part_of_change(part: Mapping[str, Any]) -> list[str]:
 def checkpoints_table(found: Mapping[str, Any]) -> Table:
     """Every measure of several runs, and the best of each."""
     names = [Path(run).name for run in found["runs"]]
-    table = _table(f"{found['n']} requests, {found['images']} images")
-    table.add_column("measure", no_wrap=True)
-    for column in (*names, "best of checkpoints"):
-        table.add_column(column, justify="right")
+    title = f"{found['n']} requests, {found['images']} images"
+    table = _table(title, "measure", *names, "best of checkpoints", wraps=True)
     for metric in CATALOGUE:
         best = found["best_of_checkpoints"].get(metric.name)
         if best and best["value"] is not None and metric.name not in LEFT_OUT:
@@ -189,9 +171,13 @@ def interval(ends: Sequence[float] | None, sign: str = "") -> str:
     return "–" if ends is None else f"{ends[0]:{sign}.3f} to {ends[1]:{sign}.3f}"
 
 
-def _table(title: str) -> Table:
-    """A table without vertical lines: the widest one fits into 80 columns."""
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _table(title: str, first: str, *numbers: str, wraps: bool = False) -> Table:
+    """A table of a column of names and columns of numbers, without vertical lines: the widest fits into 80 columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=not wraps)
+    return table
 
 
 def _title(dimension: str) -> str:

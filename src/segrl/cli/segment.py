@@ -25,6 +25,7 @@ from segrl.cli.common import (
     VoteRules,
     decoding_values,
 )
+from segrl.errors import SegrlError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,23 +148,27 @@ def segment(
 
     Exit status: 0 all images were processed, 1 some failed (listed at the end), 2 nothing was done.
     """
+    from segrl.exports import Style
     from segrl.folder_job import Plan, fingerprint, is_sharded
+    from segrl.images import PictureOptions
 
     drawn = decoding_values(samples, temperature, seed, second_look, vote, turns)
     model = _fitted(prompts is None, segmenter, {
         "policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens, "base": base,
         "reading": "strict" if strict else "lenient", "decoding": drawn,
     })  # fmt: skip
-    style = _style(exact_polygons, page, max_megapixels)
+    style = Style(exact_polygons, PictureOptions(page=page, max_megapixels=max_megapixels))
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
         return _pipe((query or [""])[0], chosen, {**model, "device": device}, (min_area, min_confidence), style)
     at_once: BatchSize = "auto" if batch_size == "auto" else _positive("--batch-size", batch_size)
-    place, in_shards = _place(out), ray is not None or any(map(is_sharded, photos))
-    inputs = None if in_shards else _inputs(photos, query or [], place, limit, prompts)
+    if out is None:
+        raise SegrlError("--out DIR is missing: the directory for the masks")
+    in_shards = ray is not None or any(map(is_sharded, photos))
+    inputs = None if in_shards else _inputs(photos, query or [], out, limit, prompts)
     plan = Plan(
-        place, tuple(chosen if formats else ["coco", "png", *chosen]), {**model, "device": device},
+        out, tuple(chosen if formats else ["coco", "png", *chosen]), {**model, "device": device},
         at_once, tuple(query or ()), style, min_area, None if prompts is None else fingerprint(prompts),
         min_confidence, by_doubt, review,
     )  # fmt: skip
@@ -171,13 +176,6 @@ def segment(
         return _segment(inputs, plan, model, _processes(processes), prune)
     _check_shards({"--format": formats, "--prompts": prompts, "--prune": prune, "--overlay": overlay})
     _segment_shards(photos, plan, limit, _processes(processes), ray)
-
-
-def _style(exact_polygons: bool, page: int | None, max_megapixels: float) -> Style:
-    from segrl.exports import Style
-    from segrl.images import PictureOptions
-
-    return Style(exact_polygons, PictureOptions(page=page, max_megapixels=max_megapixels))
 
 
 def _fitted(asks: bool, segmenter: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,12 +187,6 @@ def _fitted(asks: bool, segmenter: str | None, given: Mapping[str, Any]) -> dict
     fitting = segmenter or fitting_segmenter(given["policy"], given["answer_format"])
     left_out = {name for name in ("base", "decoding") if not given[name]}
     return {"segmenter": fitting} | {name: value for name, value in given.items() if name not in left_out}
-
-
-def _place(out: Path | None) -> Path:
-    if out is None:
-        raise _wrong("--out DIR is missing: the directory for the masks")
-    return out
 
 
 def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: int, prunes: bool) -> None:
@@ -214,13 +206,13 @@ def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: in
 def _check_shards(others: Mapping[str, Any]) -> None:
     for option, value in others.items():
         if value:
-            raise _wrong(f"{option} cannot be used with shards, which are written as parquet files")
+            raise SegrlError(f"{option} cannot be used with shards, which are written as parquet files")
 
 
 def _segment_shards(photos: Sequence[str], plan: Plan, limit: int | None, processes: int, ray: str | None) -> None:
     """Of parquet files, WebDataset's and the hub's, and on a cluster of pictures, too."""
     if plan.by_doubt or plan.review:
-        raise _wrong("--by-doubt and --review cannot be used with shards, which are written as parquet files")
+        raise SegrlError("--by-doubt and --review cannot be used with shards, which are written as parquet files")
     import dataclasses
 
     from segrl.cli.segment_view import View
@@ -228,7 +220,7 @@ def _segment_shards(photos: Sequence[str], plan: Plan, limit: int | None, proces
     from segrl.jobs.cluster import executor
 
     if not plan.queries:
-        raise _wrong("--query is missing: what to find")
+        raise SegrlError("--query is missing: what to find")
     plan = dataclasses.replace(plan, out=plan.out.absolute(), formats=())
     shards = find_shards(photos, leave_out=plan.out, limit=limit)
     view = View(plan.out, "shards")
@@ -247,16 +239,16 @@ def _inputs(
     if prompts is None:
         return find_jobs(photos, queries, leave_out=out, limit=limit)
     if queries:
-        raise _wrong("--prompts and --query exclude each other: the class or query in the file is the query")
+        raise SegrlError("--prompts and --query exclude each other: the class or query in the file is the query")
     return with_prompts(find_jobs(photos, [], leave_out=out, limit=limit, needs_query=False), prompts)
 
 
 def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str, Any]) -> None:
     if len(photos) > 1 or len(queries) != 1 or not queries[0].strip():
-        raise _wrong("- takes one image and one --query")
+        raise SegrlError("- takes one image and one --query")
     for option, value in others.items():
         if value is not None:
-            raise _wrong(f"{option} cannot be used with -: the result goes to standard output")
+            raise SegrlError(f"{option} cannot be used with -: the result goes to standard output")
 
 
 def _pipe(
@@ -271,7 +263,7 @@ def _pipe(
     least: area and confidence of what is kept.
     """
     from segrl import loading
-    from segrl.errors import SegrlError, quieten
+    from segrl.errors import quieten
     from segrl.images import as_image
 
     if len(formats) > 1 or not set(formats) <= set(PIPED):
@@ -309,12 +301,6 @@ def _file(result: Result, kept: Sequence[np.ndarray], kind: str) -> bytes:
     return file.getvalue()
 
 
-def _wrong(message: str) -> Exception:
-    from segrl.errors import SegrlError
-
-    return SegrlError(message)
-
-
 def _processes(text: str) -> int:
     if text != "auto":
         return _positive("--processes", text)
@@ -325,5 +311,5 @@ def _processes(text: str) -> int:
 
 def _positive(option: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise _wrong(f"{option} takes a whole number above 0 or auto, not {text!r}")
+        raise SegrlError(f"{option} takes a whole number above 0 or auto, not {text!r}")
     return int(text)

@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segrl.datasets.rows import Examples, pass_on
+from segrl.datasets.rows import Examples
 from segrl.errors import DataError, SegrlError
-from segrl.images import PictureOptions, content_id
+from segrl.images import content_id
 from segrl.masks import mask_to_box
 from segrl.text import first_line
 from segrl.types import Example
@@ -61,18 +61,14 @@ class Subset(Examples):
     """A sample of a set, in its order."""
 
     def __init__(self, examples: Sequence[Example], sample: Mapping[str, int]) -> None:
-        self._examples, self._places = examples, choose_sample(len(examples), sample)
+        self.made_of, self._places = (examples,), choose_sample(len(examples), sample)
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def read_with(self, pictures: PictureOptions) -> None:
-        """See Examples."""
-        pass_on(pictures, self._examples)
-
     def example(self, place: int) -> Example:
         """See Examples."""
-        return self._examples[self._places[place]]
+        return self.made_of[0][self._places[place]]
 
 
 class Joined(Examples):
@@ -87,21 +83,17 @@ class Joined(Examples):
         if not isinstance(sets, list) or not sets or not all(isinstance(s, dict) and "name" in s for s in sets):
             raise DataError("joined needs sets: a list of entries, each with a name")
         shared = {} if root is None else {"root": root}
-        self._sets = [load(**{**shared, **entry}) for entry in sets]
+        self.made_of = [load(**{**shared, **entry}) for entry in sets]
         self._names = [f"{i}-{entry['name']}" for i, entry in enumerate(sets)]
-        self._ends = list(accumulate(map(len, self._sets)))
+        self._ends = list(accumulate(map(len, self.made_of)))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def read_with(self, pictures: PictureOptions) -> None:
-        """See Examples; it holds for all sets."""
-        pass_on(pictures, *self._sets)
-
     def example(self, place: int) -> Example:
         """See Examples; each set reads its own."""
         which = bisect_right(self._ends, place)
-        example = self._sets[which][place - self._ends[which] + len(self._sets[which])]
+        example = self.made_of[which][place - self._ends[which] + len(self.made_of[which])]
         return replace(example, id=f"{self._names[which]}/{example.id}")
 
 
@@ -148,19 +140,15 @@ class Augmented(Examples):
             self.options = Augmentation(**options)  # type: ignore[arg-type]  # checked where it is built
         except TypeError as error:
             raise DataError(f'augment is {{"views": 8}} and other options, not {options!r}') from error
-        self._examples = examples
+        self.made_of = (examples,)
 
     def __len__(self) -> int:
-        return len(self._examples) * self.options.views
-
-    def read_with(self, pictures: PictureOptions) -> None:
-        """See Examples."""
-        pass_on(pictures, self._examples)
+        return len(self.made_of[0]) * self.options.views
 
     def example(self, place: int) -> Example:
         """See Examples."""
         index, view = divmod(place, self.options.views)
-        example = self._examples[index]
+        example = self.made_of[0][index]
         if spoken := [key for key in OF_ONE_FRAME if key in example.meta]:
             raise DataError(f"augment cannot change {example.id}: its {spoken[0]} would no longer fit the image")
         if view == 0:

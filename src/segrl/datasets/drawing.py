@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from segrl import brush_rle
 from segrl.errors import DataError
 from segrl.files import parse_json
 from segrl.images import AS_IT_IS, SWAPS_SIDES, TURNS, ImageBytes, Picture, PictureOptions, content_id
@@ -302,8 +301,3 @@ def pasted(data: str, corner: Point, image_hw: tuple[int, int], name: str) -> np
     inside = part[max(-y, 0) : image_hw[0] - y, max(-x, 0) : image_hw[1] - x]
     mask[max(y, 0) : max(y, 0) + inside.shape[0], max(x, 0) : max(x, 0) + inside.shape[1]] = inside
     return mask
-
-
-def painted(rle: bytes, image_hw: tuple[int, int], name: str) -> np.ndarray:
-    """A brush region of Label Studio."""
-    return brush_rle.decode(rle, image_hw, name)

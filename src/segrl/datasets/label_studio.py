@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from segrl import brush_rle
 from segrl.datasets.annotated import AnnotatedImages, LabelledImage, WithoutMask, checked, per_label, size_hw
-from segrl.datasets.drawing import Instance, ellipse, painted, scaled
+from segrl.datasets.drawing import Instance, ellipse, scaled
 from segrl.errors import DataError
 from segrl.files import read_json
 from segrl.images import IMAGE_SUFFIXES
@@ -153,7 +153,7 @@ def _instance(region: Mapping[str, Any], name: str, key: str) -> Instance:
     value, kind = region["value"], str(region["type"]).removesuffix("labels")
     try:
         if kind == "brush":
-            return Instance(key, partial(painted, brush_rle.as_bytes(value["rle"], name)), None, hw)
+            return Instance(key, partial(brush_rle.decode, brush_rle.as_bytes(value["rle"], name)), None, hw)
         if kind == "polygon":
             points = [float(number) / 100 for x, y in value["points"] for number in (x, y)]
             return Instance(key, [scaled(points, hw)], None, hw)

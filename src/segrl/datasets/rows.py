@@ -32,10 +32,13 @@ class Examples(Sequence[Example]):
     """
 
     pictures: PictureOptions = AS_IT_IS
+    made_of: Sequence[Sequence[Example]] = ()
+    """Other sets whose pictures these are."""
 
     def read_with(self, pictures: PictureOptions) -> None:
-        """Pictures are read so from now on."""
+        """Pictures are read so from now on. Raises DataError where a set that it is made of reads no files."""
         self.pictures = pictures
+        pass_on(pictures, *self.made_of)
 
     def canvas(self, file: Path | ImageBytes) -> Canvas:
         """An image file, read, to draw its masks on."""

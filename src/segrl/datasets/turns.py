@@ -18,9 +18,8 @@ import numpy as np
 from segrl import segmenters
 from segrl.answers import Move, follow
 from segrl.datasets.gold import gold_answer, gold_prompts, spread_points
-from segrl.datasets.rows import Examples, pass_on
+from segrl.datasets.rows import Examples
 from segrl.errors import DataError
-from segrl.images import PictureOptions
 from segrl.masks import box_to_mask
 from segrl.segmenters import Segmenter, segment
 from segrl.types import ORIGINAL, Answer, Box, Example, MaskPrompt, Segmentation, Status
@@ -103,14 +102,10 @@ class Transcripts(Examples):
             self.options = TranscriptOptions(**options)  # type: ignore[arg-type]  # checked where it is built
         except TypeError as error:
             raise DataError(f'turns is {{"seed": 0}} and other options, not {options!r}: {error}') from error
-        self._examples = examples
+        self.made_of = (examples,)
 
     def __len__(self) -> int:
-        return len(self._examples)
-
-    def read_with(self, pictures: PictureOptions) -> None:
-        """See Examples."""
-        pass_on(pictures, self._examples)
+        return len(self.made_of[0])
 
     @cached_property
     def _segmenter(self) -> Segmenter | None:
@@ -118,7 +113,7 @@ class Transcripts(Examples):
 
     def example(self, place: int) -> Example:
         """See Examples."""
-        example, options = self._examples[place], self.options
+        example, options = self.made_of[0][place], self.options
         draw = np.random.default_rng([options.seed, place])
         turns: list[Said] = []
         if example.targets.any() and draw.random() >= options.first:

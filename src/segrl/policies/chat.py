@@ -36,10 +36,14 @@ def messages(image: Image.Image | None, text: str, system: str | None = None, *,
     return [{"role": "system", "content": [{"type": "text", "text": system}]}, user]
 
 
+def render_chat(processor: Any, chat: Sequence[Message]) -> str:
+    """The exact text that a model reads of a chat, up to where its answer begins."""
+    return str(processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+
 def rendered(processor: Any, text: str, system: str | None = None) -> str:
     """The exact text that a model is sent when it is asked `text` about an image, whose place its template marks."""
-    chat = messages(None, text, system)
-    return str(processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    return render_chat(processor, messages(None, text, system))
 
 
 _ANSWER = "segrl-answer"

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby
 from queue import SimpleQueue
 from threading import Event, Lock
@@ -24,6 +25,7 @@ from segrl.policies.chat import (
     end_token_ids,
     opened_think,
     read_completion,
+    render_chat,
     rendered,
     transcript,
     turn_suffix,
@@ -220,10 +222,7 @@ class TransformersPolicy(ConversingPolicy):
         return transcript(self.render(chat.prompt), exchanges)
 
     def _suffix(self, words: str) -> str:
-        def render(chat: list[dict[str, Any]]) -> str:
-            return str(self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-
-        return turn_suffix(render, words)
+        return turn_suffix(partial(render_chat, self.processor), words)
 
     def _without_control(self, text: str) -> str:
         return without_control(self.processor.tokenizer, text, GROUNDING_TOKENS)

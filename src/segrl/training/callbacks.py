@@ -79,16 +79,7 @@ class Rollouts(TrainerCallback):
         self._run, self._wanted, self._num_generations = run, wanted, num_generations
         self._last_kept = 0
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._collect(args, state)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._collect(args, state)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._collect(args, state)
-
-    def _collect(self, args: Any, state: Any) -> None:
+    def _collect(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         for path in sorted(Path(args.output_dir, "completions").glob("*.parquet")):
@@ -97,6 +88,8 @@ class Rollouts(TrainerCallback):
                 append_rows(self._run.rollouts, groups)
                 self._last_kept = groups[-1]["step"]
             path.unlink()
+
+    on_step_begin = on_save = on_train_end = _collect
 
     def _groups(self, path: Path) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet as parquet

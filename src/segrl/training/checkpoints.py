@@ -213,15 +213,11 @@ def mark_complete(checkpoint: Path) -> None:
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint has its marker and every file that it names, at its size; contents are not read."""
-    return _damage(checkpoint, with_contents=False) is None
+    return damage_of(checkpoint, with_contents=False) is None
 
 
-def damage_of(checkpoint: Path) -> str | None:
+def damage_of(checkpoint: Path, *, with_contents: bool = True) -> str | None:
     """What is wrong with a checkpoint, every file read and compared with its checksum; None for a whole one."""
-    return _damage(checkpoint, with_contents=True)
-
-
-def _damage(checkpoint: Path, with_contents: bool) -> str | None:
     try:
         marker = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
         files, sums = dict(marker["files"]), dict(marker.get("sha256", {}))  # early ones had none

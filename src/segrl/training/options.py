@@ -65,6 +65,8 @@ def build_config(
     Raises RecipeError for an unknown option (naming the nearest), one that segrl sets itself, one
     that resume forbids, and whatever TRL finds wrong.
     """
+    import torch
+
     given = dict(recipe.trainer)
     cls = config_class(recipe.method)
     _check_names(given, [field.name for field in dataclasses.fields(cls) if field.init], recipe.method)
@@ -76,7 +78,7 @@ def build_config(
     if recipe.method == "grpo":
         options["log_completions"] = options.get("log_completions", True) or recipe.log.rollouts.every > 0
         options["reward_weights"] = [term.weight for term in recipe.terms()]
-    if "use_cpu" not in options and not _has_accelerator():
+    if "use_cpu" not in options and not torch.accelerator.is_available():
         options["use_cpu"] = True
         say("no GPU found: training on the CPU (use_cpu: true)")
     if options.get("use_cpu"):
@@ -135,12 +137,6 @@ def _check_names(given: Mapping[str, Any], known: list[str], method: str) -> Non
             raise RecipeError(f"unknown key trainer.{key}; did you mean trainer.{nearest(key, known)}?")
         if key in fixed and key != "num_train_epochs" and value != fixed[key]:
             raise RecipeError(f"trainer.{key} must stay {fixed[key]!r}: resuming a run exactly needs it so")
-
-
-def _has_accelerator() -> bool:
-    import torch
-
-    return torch.accelerator.is_available()
 
 
 def check_resumable(config: Any, method: str) -> None:

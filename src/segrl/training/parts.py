@@ -28,6 +28,7 @@ from segrl.policies import (
     opened_think,
     prepare_image,
     read_completion,
+    render_chat,
     transcript,
     turn_suffix,
 )
@@ -274,7 +275,7 @@ def load_policy(recipe: Recipe) -> PolicyParts:
 
     def render_prompt(chat: list[dict[str, Any]]) -> str:
         try:
-            return str(processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+            return render_chat(processor, chat)
         except (TemplateError, ValueError, TypeError) as error:
             raise ModelError(f"the chat template of {path} cannot be used: {first_line(error)}") from error
 
