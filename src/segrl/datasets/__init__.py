@@ -33,20 +33,23 @@ _READERS: Mapping[str, str] = {
     "grefcoco": "segrl.datasets.referring.grefcoco",
     "reasonseg": "segrl.datasets.reasonseg.ReasonSeg",
     "fcot": "segrl.datasets.cold_start.FCoT",
-    "seg-zero": "segrl.datasets.cold_start.seg_zero",
-    "visionreasoner": "segrl.datasets.cold_start.visionreasoner",
+    "seg-zero": "segrl.datasets.cold_start.SquashedSet",
+    "visionreasoner": "segrl.datasets.cold_start.SquashedSet",
     "hf": "segrl.datasets.hugging_face.HuggingFace",
     "lisa-grounding": "segrl.datasets.reasonseg.LisaGrounding",
     "star": "segrl.datasets.reasoning.star",
     "reasonseg-r": "segrl.datasets.reasoning.reasonseg_r",
     "reasonseg-x": "segrl.datasets.reasoning.reasonseg_x",
-    "muse": "segrl.datasets.reasoning.muse",
-    "mmr": "segrl.datasets.reasoning.mmr",
+    "muse": "segrl.datasets.reasoning.questions_of",
+    "mmr": "segrl.datasets.reasoning.questions_of",
     "earthreason": "segrl.datasets.reasoning.EarthReason",
     "lvis": "segrl.datasets.reasoning.Lvis",
     **dict.fromkeys(LAYOUTS, "segrl.datasets.image_masks.ImageMasks"),
 }
 """The class or function of each data set, imported when it is loaded."""
+
+_ALIKE = ("seg-zero", "visionreasoner", "muse", "mmr", *LAYOUTS)
+"""Sets that one reader reads by their names."""
 
 NAMES = tuple(_READERS)
 """Names that `load` knows."""
@@ -55,7 +58,7 @@ NAMES = tuple(_READERS)
 def _reader(name: str) -> Callable[..., Sequence[Example]]:
     module, _, reader = _READERS[name].rpartition(".")
     found = getattr(import_module(module), reader)
-    first = {"joined": load} | dict.fromkeys(LAYOUTS, name)  # what these take before their options
+    first = {"joined": load, **dict.fromkeys(_ALIKE, name)}  # what these take before their options
     return partial(found, first[name]) if name in first else found
 
 

@@ -127,9 +127,6 @@ class FCoT(TableRows):
         )
 
 
-REFCOCOG = "Ricky06662/refCOCOg_9k_840"
-MULTI_OBJECT = "Ricky06662/VisionReasoner_multi_object_7k_840"
-
 Solution = list[tuple[Box, tuple[Point, ...]]]
 """Boxes with an inclusive maximum, each with its points."""
 
@@ -139,23 +136,23 @@ _POINTS = re.compile(rf"<points>\s*{_PAIR}\s*,\s*{_PAIR}\s*</points>")
 
 
 class SquashedSet(TableRows):
-    """The rows of one set. read_solution: its text → boxes and points; raises KeyError, TypeError or ValueError.
+    """The rows of the set `name` (a key of SQUASHED). root: by default the set on the hub.
 
     restore: resize pictures to the original width and height. The rest: see TableRows.
     """
 
     def __init__(
         self,
-        root: Path | str,
-        read_solution: Callable[[str], Solution],
+        name: str,
+        root: Path | str | None = None,
         *,
-        split: str,
-        restore: bool,
-        revision: str | None,
+        split: str = "train",
+        restore: bool = False,
+        revision: str | None = None,
     ) -> None:
         columns = ("id", "problem", "solution", "image", "img_height", "img_width")
-        super().__init__(root, split=split, columns=columns, revision=revision)
-        self._read_solution, self._restore = read_solution, restore
+        (on_hub, self._read_solution), self._restore = SQUASHED[name], restore
+        super().__init__(root or on_hub, split=split, columns=columns, revision=revision)
 
     def read(self, place: int, row: Mapping[str, Any]) -> Example:
         """See TableRows. Raises DataError for a solution that cannot be read."""
@@ -182,28 +179,6 @@ def _exclusive(box: Box, pixel_wh: tuple[float, float], size_wh: tuple[int, int]
     return (x1, y1, min(x2 + pixel_wh[0], size_wh[0]), min(y2 + pixel_wh[1], size_wh[1]))
 
 
-def seg_zero(
-    root: Path | str = REFCOCOG,
-    *,
-    split: str = "train",
-    restore: bool = False,
-    revision: str | None = None,
-) -> SquashedSet:
-    """Seg-Zero's RefCOCOg sets of 2,000 and 9,000 expressions: one object each, with two points on it."""
-    return SquashedSet(root, _tagged_solution, split=split, restore=restore, revision=revision)
-
-
-def visionreasoner(
-    root: Path | str = MULTI_OBJECT,
-    *,
-    split: str = "train",
-    restore: bool = False,
-    revision: str | None = None,
-) -> SquashedSet:
-    """VisionReasoner's sets: any number of objects, each with a box and a point on it."""
-    return SquashedSet(root, _json_solution, split=split, restore=restore, revision=revision)
-
-
 def _tagged_solution(text: str) -> Solution:
     box, points = _BOX.search(text), _POINTS.search(text)
     if box is None or points is None:
@@ -220,3 +195,11 @@ def _json_solution(text: str) -> Solution:
         x, y = map(float, entry["point_2d"])
         found.append(((x1, y1, x2, y2), ((x, y),)))
     return found
+
+
+SQUASHED: Mapping[str, tuple[str, Callable[[str], Solution]]] = {
+    "seg-zero": ("Ricky06662/refCOCOg_9k_840", _tagged_solution),
+    "visionreasoner": ("Ricky06662/VisionReasoner_multi_object_7k_840", _json_solution),
+}
+"""Where each set lies on the hub, and how a solution is read. Seg-Zero's RefCOCOg sets of 2,000 and 9,000 expressions
+have one object each, with two points on it; VisionReasoner's any number of objects, each with a box and a point."""

@@ -121,17 +121,12 @@ class Questions(Rows[Asked]):
         return Example(row.id, canvas.content_id, canvas.image, row.query, masks, meta={"boxes_xyxy": boxes})
 
 
-def muse(root: Path | str, *, split: str = "val", images: str = "images") -> Questions:
-    """MUSE: `MUSE_val.json` and so on under root or root/MUSE; split: also test_less, test_many."""
-    return _questions_of("MUSE", root, split, images)
+def questions_of(name: str, root: Path | str, *, split: str = "val", images: str = "images") -> Questions:
+    """MUSE or MMR: `MUSE_val.json` and so on under root or root/MUSE.
 
-
-def mmr(root: Path | str, *, split: str = "val", images: str = "images") -> Questions:
-    """MMR: `MMR_val.json` and so on under root or root/MMR; split: also test_mixed, test_obj_only, test_part_only."""
-    return _questions_of("MMR", root, split, images)
-
-
-def _questions_of(name: str, root: Path | str, split: str, images: str) -> Questions:
+    split: of MUSE also test_less, test_many; of MMR also test_mixed, test_obj_only, test_part_only.
+    """
+    name = name.upper()
     places = [Path(root) / name / f"{name}_{split}.json", Path(root) / f"{name}_{split}.json"]
     file = next((place for place in places if place.is_file()), None)
     if file is None:

@@ -11,13 +11,13 @@ Each stage goes on from the policy that the one before it made. A file without `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from segrl import answers
 from segrl.errors import RecipeError
@@ -44,6 +44,17 @@ from segrl.training.sections import (
 
 if TYPE_CHECKING:
     from segrl.evaluation import EvalSettings
+
+
+_SHORT: Mapping[str, Callable[[Any], Any]] = {
+    "answer_format": lambda value: format_name(value),
+    "policy": lambda value: {"path": value} if isinstance(value, str) else value,
+    "segmenter": section_of,
+    "dataset": section_of,
+    "dynamic_sampling": lambda value: {"flat": value} if isinstance(value, str) else value,
+    "reward_check": lambda value: ({} if value else {"samples": 0}) if isinstance(value, bool) else value,
+}
+"""Sections that may be written as one value, and what each stands for."""
 
 
 class Recipe(Section):
@@ -104,30 +115,12 @@ class Recipe(Section):
             )
         return {**values, "policy": {**policy, "system": answers.get(str(name)).system or None}}
 
-    @field_validator("answer_format", mode="before")
+    @field_validator(
+        "answer_format", "policy", "segmenter", "dataset", "dynamic_sampling", "reward_check", mode="before"
+    )
     @classmethod
-    def _format_by_name(cls, value: Any) -> Any:
-        return format_name(value)
-
-    @field_validator("policy", mode="before")
-    @classmethod
-    def _policy_by_path(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
-
-    @field_validator("segmenter", "dataset", mode="before")
-    @classmethod
-    def _section_by_name(cls, value: Any) -> Any:
-        return section_of(value)
-
-    @field_validator("dynamic_sampling", mode="before")
-    @classmethod
-    def _dynamic_sampling_by_name(cls, value: Any) -> Any:
-        return {"flat": value} if isinstance(value, str) else value
-
-    @field_validator("reward_check", mode="before")
-    @classmethod
-    def _reward_check_on_or_off(cls, value: Any) -> Any:
-        return ({} if value else {"samples": 0}) if isinstance(value, bool) else value
+    def _written_short(cls, value: Any, info: ValidationInfo) -> Any:
+        return _SHORT[str(info.field_name)](value)
 
     @model_validator(mode="after")
     def _check_method(self) -> Recipe:
