@@ -148,34 +148,42 @@ def segment(
 
     Exit status: 0 all images were processed, 1 some failed (listed at the end), 2 nothing was done.
     """
-    from segrl.exports import Style
     from segrl.folder_job import Plan, fingerprint, is_sharded
-    from segrl.images import PictureOptions
 
     drawn = decoding_values(samples, temperature, seed, second_look, vote, turns)
     model = _fitted(prompts is None, segmenter, {
         "policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens, "base": base,
         "reading": "strict" if strict else "lenient", "decoding": drawn,
     })  # fmt: skip
-    style = Style(exact_polygons, PictureOptions(page=page, max_megapixels=max_megapixels))
+    style = _style(exact_polygons, page, max_megapixels)
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
         _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
         return _pipe((query or [""])[0], chosen, {**model, "device": device}, (min_area, min_confidence), style)
-    at_once: BatchSize = "auto" if batch_size == "auto" else _positive("--batch-size", batch_size)
-    if out is None:
-        raise SegrlError("--out DIR is missing: the directory for the masks")
-    in_shards = ray is not None or any(map(is_sharded, photos))
-    inputs = None if in_shards else _inputs(photos, query or [], out, limit, prompts)
+    place, in_shards = _place(out), ray is not None or any(map(is_sharded, photos))
+    inputs = None if in_shards else _inputs(photos, query or [], place, limit, prompts)
     plan = Plan(
-        out, tuple(chosen if formats else ["coco", "png", *chosen]), {**model, "device": device},
-        at_once, tuple(query or ()), style, min_area, None if prompts is None else fingerprint(prompts),
+        place, tuple(chosen if formats else ["coco", "png", *chosen]), {**model, "device": device},
+        _batch_size(batch_size), tuple(query or ()), style, min_area, None if prompts is None else fingerprint(prompts),
         min_confidence, by_doubt, review,
     )  # fmt: skip
     if inputs is not None:
         return _segment(inputs, plan, model, _processes(processes), prune)
     _check_shards({"--format": formats, "--prompts": prompts, "--prune": prune, "--overlay": overlay})
     _segment_shards(photos, plan, limit, _processes(processes), ray)
+
+
+def _style(exact_polygons: bool, page: int | None, max_megapixels: float) -> Style:
+    from segrl.exports import Style
+    from segrl.images import PictureOptions
+
+    return Style(exact_polygons, PictureOptions(page=page, max_megapixels=max_megapixels))
+
+
+def _place(out: Path | None) -> Path:
+    if out is None:
+        raise SegrlError("--out DIR is missing: the directory for the masks")
+    return out
 
 
 def _fitted(asks: bool, segmenter: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,6 +307,10 @@ def _file(result: Result, kept: Sequence[np.ndarray], kind: str) -> bytes:
     file = io.BytesIO()
     drawn.save(file, "PNG")
     return file.getvalue()
+
+
+def _batch_size(text: str) -> BatchSize:
+    return "auto" if text == "auto" else _positive("--batch-size", text)
 
 
 def _processes(text: str) -> int:
