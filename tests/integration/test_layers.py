@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HOUSE = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "test_house.py"))
 RANK, MODULES = HOUSE["RANK"], HOUSE["MODULES"]
 TOP = len(HOUSE["LAYERS"]) - 1
@@ -40,3 +42,31 @@ def test_importing_a_layer_loads_nothing_above_it() -> None:
         if name in MODULES and RANK[name.split(".")[1]] > RANK[by.split(".")[1]]
     }
     assert not upward, "\n".join(sorted(upward))
+
+
+def printed(code: str) -> str:
+    """What a process of its own prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("module", ["segrl", "segrl.types", "segrl.errors", "segrl.answers", "segrl.masks"])
+def test_what_is_light_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{'torch', 'transformers', 'trl', 'cv2'}} & sys.modules.keys()))"
+    assert printed(code) == ""
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "segrl.datasets.folder, segrl.datasets.gold, segrl.policies",
+        "segrl.training, segrl.rewards",  # reading a recipe
+        "segrl.memory_estimate, segrl.cli.plan",
+    ],
+)
+def test_what_needs_no_torch_loads_none(modules: str) -> None:
+    assert printed(f"import sys, {modules}; print('torch' in sys.modules)") == "False"
+
+
+def test_report_stays_a_function_whatever_is_imported() -> None:
+    code = "import segrl.reporting, segrl, segrl.cli.app; print(callable(segrl.report), callable(segrl.train))"
+    assert printed(code) == "True True"

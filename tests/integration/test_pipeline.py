@@ -1,9 +1,5 @@
 """The object a user holds, with a scripted policy and the box segmenter."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,9 +73,7 @@ def test_load_takes_a_policy_and_a_segmenter_by_name(tmp_path):
         segrl.load(str(tmp_path), segmenter="box", answer_format="seg-r2")
 
 
-def test_the_package_offers_load_without_torch():
-    code = "import sys, segrl; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+def test_the_package_offers_what_it_has():
     assert segrl.Pipeline is Pipeline
     with pytest.raises(AttributeError, match="lod"):
         segrl.lod  # noqa: B018

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +35,6 @@ def test_dir_shows_what_there_is() -> None:
         assert getattr(segrl, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'laod'"):
         _ = segrl.laod
-
-
-def test_report_stays_a_function_whatever_is_imported() -> None:
-    code = "import segrl.reporting, segrl, segrl.cli.app; print(callable(segrl.report), callable(segrl.train))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "True True"
 
 
 def test_a_result_shows_itself_in_a_notebook(result: Result) -> None:
