@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from segrl.cli.app import app
 from segrl.errors import RecipeError
 from segrl.memory_estimate import altered, dimensions, needs, setting_of, settings_of, smallest_changes
-from segrl.memory_estimate.estimate import TRL, adapter_parameters, fits, peak, vllm_sequences
+from segrl.memory_estimate.estimate import GB, TRL, adapter_parameters, fits, peak, vllm_sequences
 from segrl.memory_estimate.suggestions import CHANGES, _all, _sharding
 from segrl.policies import PUBLISHED as TABLE
 from segrl.tiny.model import build
