@@ -83,7 +83,6 @@ class AutoBatch(Batch):
             self._grows = self.size > pairs
 
     def shrink(self, failed: int) -> None:
-        """See Batch."""
         super().shrink(failed)
         self._grows = False
 

@@ -100,7 +100,6 @@ class Concept(JsonFormat):
         return f"{{{', '.join(fields)}}}"
 
     def to_prompts(self, *columns: Any, frame: Frame) -> Iterator[MaskPrompt]:
-        """See JsonFormat."""
         check_count(sum(len(own or ()) for own in columns[2]), MAX_BOXES, "boxes under exclude")
         for phrase, box, excluded in zip(*columns, strict=True):
             if phrase is None and box is None:
@@ -138,7 +137,6 @@ class Words(AnswerFormat):
         return answer
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         phrase = body.strip()
         if len(phrase) > MAX_PHRASE:
             return Found(faults=[(Status.BAD_VALUES, f"a phrase of {len(phrase)} characters: at most {MAX_PHRASE}")])

@@ -83,7 +83,6 @@ class JsonFormat(AnswerFormat):
         return f"{think_block(reasoning)}{self.lead}<answer>{answer}</answer>"
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         found = Found()
         entries = self.entries(found, body)
         if entries is None:
@@ -242,7 +241,6 @@ class SegZero(JsonFormat):
         return _render_object(self.name, prompt, "bbox", [f'"{key}": {number_list(xy)}' for key, xy in keyed])
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         found, both = super().read(body, frame), {"points_1", "points_2"}
         found.parts = found.parts - both | ({"points"} if both <= found.parts else set())
         return found

@@ -117,7 +117,6 @@ class QwenTokens(AnswerFormat):
         return _thought(reasoning) + "".join(f"<|box_start|>{span}<|box_end|>" for span in spans)
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         return _read_blocks(lambda: list(_token_blocks(body)), _corner_boxes, frame)
 
 
@@ -141,7 +140,6 @@ class InternVL(AnswerFormat):
         return f"{_thought(reasoning)}<box>[{boxes}]</box>"
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         return _read_blocks(lambda: [content for _, content in blocks(body, _BOX_TAG)], read_boxes, frame)
 
 
@@ -174,7 +172,6 @@ class Molmo(AnswerFormat):
         return f'{_thought(reasoning)}<{tag} {places} alt="object">object</{tag}>'
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         found = Found()
         tags = list(_POINT_TAG.finditer(body))
         if _NOTHING.match(body):

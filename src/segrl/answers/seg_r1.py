@@ -111,7 +111,6 @@ class SegR1(AnswerFormat):
         return f"{think_block(reasoning)} {tags}{render_points(rounded)}"
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         reading, contents = find_blocks(body, _TAGS)
         boxes = reading.attempt(_read_boxes, contents["bbox"]) if "bbox" in contents else []
         points, labels = read_points_into(reading, contents)
@@ -163,7 +162,6 @@ class PointsOnly(AnswerFormat):
         return render_points([round_prompt(prompt) for prompt in prompts])
 
     def read(self, body: str, frame: Frame) -> Found:
-        """See AnswerFormat."""
         reading, contents = find_blocks(body, _POINT_TAGS)
         points, labels = read_points_into(reading, contents)
         reading.prompts = group((), points, labels, frame)

@@ -118,7 +118,6 @@ class FCoT(TableRows):
         self._prompts = {place: read[place].prompts for place in self._places}
 
     def read(self, place: int, row: Mapping[str, Any]) -> Example:
-        """See TableRows."""
         query = str(row["problem"]).removeprefix("<image>").strip()
         reasoning = str(row["thinking"]).strip().removeprefix("<think>").removesuffix("</think>").strip()
         image = self.image(place, row["image"])

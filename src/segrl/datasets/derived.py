@@ -67,7 +67,6 @@ class Subset(Examples):
         return len(self._places)
 
     def example(self, place: int) -> Example:
-        """See Examples."""
         return self.made_of[0][self._places[place]]
 
 
@@ -146,7 +145,6 @@ class Augmented(Examples):
         return len(self.made_of[0]) * self.options.views
 
     def example(self, place: int) -> Example:
-        """See Examples."""
         index, view = divmod(place, self.options.views)
         example = self.made_of[0][index]
         if spoken := [key for key in OF_ONE_FRAME if key in example.meta]:

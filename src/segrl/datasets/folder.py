@@ -85,7 +85,6 @@ class Folder(Rows[Pair]):
         return tuple(row.stem for row in self.rows)
 
     def read(self, row: Pair) -> Example:
-        """See Rows."""
         canvas = self.canvas(row.image)
         values = canvas.mask_values(row.mask)
         fit = canvas.fitting(values.shape, str(row.mask), scale=False)

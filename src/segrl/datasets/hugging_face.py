@@ -67,7 +67,6 @@ class TableRows(Examples):
         return len(self._places)
 
     def example(self, place: int) -> Example:
-        """See Examples."""
         row = self._places[place]
         return self.read(row, self.table[row])
 
@@ -170,7 +169,6 @@ class HuggingFace(TableRows):
             )
 
     def read(self, place: int, row: Mapping[str, Any]) -> Example:
-        """See TableRows."""
         where, value = self.where(place), {ours: row[theirs] for ours, theirs in self._columns.items()}
         file = self.image_file(place, value["image"])
         canvas = self.canvas(file)

@@ -171,7 +171,6 @@ class ImageMasks(Rows[Masked]):
         self.query = query
 
     def read(self, row: Masked) -> Example:
-        """See Rows."""
         canvas = self.canvas(row.image)
         mask = canvas.fit(over_128(canvas.mask_values(row.mask)), str(row.mask))
         return Example(

@@ -72,7 +72,6 @@ class JsonLines(Rows[Line]):
         super().__init__(rows, str(path))
 
     def read(self, row: Line) -> Example:
-        """See Rows."""
         return read_line(row, self._root, self.canvas(row.image))
 
 

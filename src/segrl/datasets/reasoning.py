@@ -67,7 +67,6 @@ class ReasoningTable(TableRows):
         raise first
 
     def read(self, place: int, row: Mapping[str, Any]) -> Example:
-        """See TableRows."""
         where, canvas = self.where(place), self.canvas(self.image_file(place, row["image"]))
         written = row[self._masks]
         several = list(written or ()) if self._masks == "solution_mask" else [written] if written else []
@@ -115,7 +114,6 @@ class Questions(Rows[Asked]):
     """Questions of one JSON file, in its order. Raises DataError for an entry that cannot be read."""
 
     def read(self, row: Asked) -> Example:
-        """See Rows."""
         canvas = self.canvas(row.image)
         masks, boxes = canvas.instances(row.objects)
         return Example(row.id, canvas.content_id, canvas.image, row.query, masks, meta={"boxes_xyxy": boxes})
@@ -209,7 +207,6 @@ class EarthReason(Rows[Seen]):
         super().__init__(rows, f"EarthReason {split} ({folder})")
 
     def read(self, row: Seen) -> Example:
-        """See Rows."""
         canvas = self.canvas(row.image)
         target = canvas.fit(canvas.mask_values(row.label) > 0, str(row.label))
         return Example(row.id, canvas.content_id, canvas.image, row.query, stack([target], canvas.hw))

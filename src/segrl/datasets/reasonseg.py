@@ -71,7 +71,6 @@ class ReasonSeg(Rows[Question]):
         super().__init__(questions, f"ReasonSeg {split} ({folder})")
 
     def read(self, row: Question) -> Example:
-        """See Rows."""
         canvas = self.canvas(row.image)
         values = _draw(row.shapes, canvas.drawn_hw, f"the annotation of {row.image}")
         target, ignore = (canvas.fit(values == value, str(row.image)) for value in (_TARGET, _IGNORE))

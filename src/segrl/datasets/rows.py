@@ -80,7 +80,6 @@ class Rows(Examples, Generic[Row]):
         return len(self.rows)
 
     def example(self, place: int) -> Example:
-        """See Examples."""
         return self.read(self.rows[place])
 
     @abstractmethod

@@ -112,7 +112,6 @@ class Transcripts(Examples):
         return None if self.options.segmenter is None else segmenters.load(self.options.segmenter)
 
     def example(self, place: int) -> Example:
-        """See Examples."""
         example, options = self.made_of[0][place], self.options
         draw = np.random.default_rng([options.seed, place])
         turns: list[Said] = []

@@ -38,11 +38,9 @@ class Coco(Export):
 
     @property
     def place(self) -> Path:
-        """See Export."""
         return self.out / "coco.json"
 
     def finish(self, records: Iterable[ImageRecord]) -> Path:
-        """See Export."""
         write_atomically(self.place, self._pieces(records))
         return self.place
 
@@ -98,11 +96,9 @@ class RleLines(Export):
 
     @property
     def place(self) -> Path:
-        """See Export."""
         return self.out / "rle.jsonl"
 
     def finish(self, records: Iterable[ImageRecord]) -> Path:
-        """See Export."""
         rows = (
             {
                 "image": record.image,

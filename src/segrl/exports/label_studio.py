@@ -35,7 +35,6 @@ class LabelStudio(Export):
     name = "label-studio"
 
     def finish(self, records: Iterable[ImageRecord]) -> Path:
-        """See Export."""
         write_atomically(self.place / "interface.xml", interface(self.queries))
         write_atomically(self.place / "tasks.json", self._pieces(records))
         return self.place

@@ -41,11 +41,9 @@ class LabelMe(Export):
     name = "labelme"
 
     def files(self, record: ImageRecord) -> list[Path]:
-        """See Export."""
         return [self.place / f"{record.name}.json"]
 
     def add(self, record: ImageRecord, queries: Collection[str] | None = None) -> None:
-        """See Export."""
         (path,) = self.files(record)
         there = {} if queries is None else _read(path)
         kept = [one for one in there.get("shapes", []) if one.get("label") not in (queries or ())]
@@ -63,7 +61,6 @@ class LabelMe(Export):
             _write(path, new, there, there["shapes"], self.style.pictures)
 
     def keep(self, old: ImageRecord, new: ImageRecord, was: Export) -> None:
-        """See Export."""
         (path,) = self.files(old)
         there, gone = _read(path), set(was.queries) - set(self.queries)
         if any(one.get("label") in gone for one in there.get("shapes", [])):

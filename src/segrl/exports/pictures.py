@@ -23,7 +23,6 @@ class _Pictures(Export):
     suffix: str
 
     def files(self, record: ImageRecord) -> list[Path]:
-        """See Export."""
         return [self._path(record, found) for found in record.answers]
 
     def add(self, record: ImageRecord, queries: Collection[str] | None = None) -> None:

@@ -42,7 +42,6 @@ class Yolo(Export):
     name = "yolo"
 
     def files(self, record: ImageRecord) -> list[Path]:
-        """See Export."""
         suffix = Path(record.image).suffix
         kind = suffix if suffix.lower() in READ_BY_ULTRALYTICS else ".png"
         return [self.place / "labels" / f"{record.name}.txt", self.place / "images" / f"{record.name}{kind}"]
@@ -68,7 +67,6 @@ class Yolo(Export):
                 yield from _lines(found, self.class_of[found.query])
 
     def finish(self, records: Iterable[ImageRecord]) -> Path:
-        """See Export."""
         import yaml
 
         content = {"train": "images", "val": "images", "nc": len(self.queries), "names": list(self.queries)}
