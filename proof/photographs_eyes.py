@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from photographs_policy import FEATURES, SIDE, STRIDE, build, save
 from segmenter import rate_at
 from segmenter_samples import Pictures, random_colours, split, unpack
 from torch import nn
@@ -25,7 +26,6 @@ from torch.nn import functional
 
 from segrl.masks import mask_to_box
 from segrl.segmenters.tiny.network import resize
-from segrl.tiny.photos import FEATURES, SIDE, STRIDE, build, save
 
 DENSE = 8
 """Pixels that the dense head predicts for each feature, each way."""

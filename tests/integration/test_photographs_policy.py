@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[2] / "proof"))
+
+from photographs_policy import SIDE, STRIDE, build, build_processor, save
+
 from segrl import policies
-from segrl.tiny.photos import SIDE, STRIDE, build, build_processor, save
 from segrl.training.options import freeze_vision_tower
 from segrl.types import Frame
 
