@@ -1,4 +1,4 @@
-"""segrl segment: masks for one's own pictures."""
+"""segrl segment: masks for your own images."""
 
 from __future__ import annotations
 
