@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationC
 
 from segrl.policies.chat import rendered
 from segrl.policies.model_speedups import keep_room
-from segrl.policies.one_prefill import equal_prompts, generate, images_by_row, reading_once
+from segrl.policies.one_prefill import equal_prompts, equal_rows, generate, images_by_row, reading_once
 
 PICTURES = [Image.radial_gradient("L").resize((90, 70)).convert("RGB"), Image.new("RGB", (60, 60), (10, 90, 200))]
 ASKED = [(0, "the red circle"), (1, "the star at the left of all"), (0, "the red circle"), (0, "the ring")]
@@ -145,3 +145,25 @@ def test_images_belong_to_the_rows_whose_tokens_they_fill():
     assert torch.equal(found[1][0], pixels[6:])
     assert images_by_row({**inputs, "pixel_values": pixels[:-1]}, image_token) is None
     assert images_by_row({"input_ids": ids}, image_token) == [[], [], []]
+
+
+X = 0  # padding
+IDS_MP = torch.tensor([[X, 5, 6], [7, 8, 9], [X, 5, 6], [7, 8, 9], [X, 5, 6]])
+MASK_MP = (IDS_MP != X).long()
+NO_IMAGES: list[list[torch.Tensor]] = [[]] * 5
+
+
+def test_groups_have_equal_prompts_whatever_their_padding():
+    assert equal_rows(IDS_MP, MASK_MP, NO_IMAGES) == [[0, 2, 4], [1, 3]]
+    wider, mask = (torch.nn.functional.pad(tensor, (2, 0)) for tensor in (IDS_MP[:1], MASK_MP[:1]))
+    both, masks = (
+        torch.cat([wider, torch.tensor([[1, 1, X, 5, 6]])]),
+        torch.cat([mask, torch.tensor([[0, 0, 0, 1, 1]])]),
+    )
+    assert equal_rows(both, masks, NO_IMAGES) == [[0, 1]]
+
+
+def test_groups_have_equal_images_too():
+    a, b = torch.zeros(4, 3), torch.ones(4, 3)
+    assert equal_rows(IDS_MP, MASK_MP, [[a], [a], [b], [a], [a.clone()]]) == [[0, 4], [1, 3], [2]]
+    assert equal_rows(IDS_MP, MASK_MP, [[a], [a], [a, a], [a], [a]]) == [[0, 4], [1, 3], [2]]

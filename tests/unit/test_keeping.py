@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segrl.errors import RecipeError
 from segrl.training.checkpoints import RunDir, best_checkpoint, drop_others, held_out_giou, mark_complete
-from segrl.training.options import build_config
-from segrl.training.recipe import parse_recipe
 from segrl.training.sections import CheckpointSection
 
 VALUES = {"method": "sft", "policy": "tiny", "dataset": "tiny", "segmenter": "box"}
@@ -59,20 +56,3 @@ def test_half_a_checkpoint_is_neither_kept_nor_counted(run: RunDir):
     assert best_checkpoint(run) == run.checkpoints / "checkpoint-2"
     drop_others(run, CheckpointSection())
     assert steps(run) == {1, 2, 3}  # the next start removes what is broken
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_best_needs_answers_where_checkpoints_fall(tmp_path: Path):
-    with pytest.raises(RecipeError, match=r"set evaluation\.every"):
-        parse_recipe({**VALUES, "checkpoints": {"best": True}})
-    with pytest.raises(RecipeError, match=r"checkpoints\.last"):
-        parse_recipe({**VALUES, "checkpoints": {"last": 1}})
-    held_out = {"dataset": {"n": 3, "seed": 0}, "every": 15}
-    values = {**VALUES, "evaluation": held_out, "checkpoints": {"best": True}}
-    for save_steps, fits in ((5, True), (10, False)):
-        recipe = parse_recipe({**values, "trainer": {"use_cpu": True, "save_steps": save_steps}})
-        if fits:
-            assert build_config(recipe, tmp_path).save_total_limit is None
-        else:
-            with pytest.raises(RecipeError, match="must be a multiple"):
-                build_config(recipe, tmp_path)

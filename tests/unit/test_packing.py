@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from segrl.policies.one_prefill import equal_rows
 from segrl.training.packing import PADDING, lengths_of, pack, spread, visible
 
 X = 0  # padding
@@ -12,23 +11,6 @@ IDS_MP = torch.tensor([[X, 5, 6], [7, 8, 9], [X, 5, 6], [7, 8, 9], [X, 5, 6]])
 MASK_MP = (IDS_MP != X).long()
 IDS_MC = torch.tensor([[11, 12], [21, X], [13, X], [22, 23], [14, 15]])
 MASK_MC = (IDS_MC != X).long()
-NO_IMAGES: list[list[torch.Tensor]] = [[]] * 5
-
-
-def test_groups_have_equal_prompts_whatever_their_padding():
-    assert equal_rows(IDS_MP, MASK_MP, NO_IMAGES) == [[0, 2, 4], [1, 3]]
-    wider, mask = (torch.nn.functional.pad(tensor, (2, 0)) for tensor in (IDS_MP[:1], MASK_MP[:1]))
-    both, masks = (
-        torch.cat([wider, torch.tensor([[1, 1, X, 5, 6]])]),
-        torch.cat([mask, torch.tensor([[0, 0, 0, 1, 1]])]),
-    )
-    assert equal_rows(both, masks, NO_IMAGES) == [[0, 1]]
-
-
-def test_groups_have_equal_images_too():
-    a, b = torch.zeros(4, 3), torch.ones(4, 3)
-    assert equal_rows(IDS_MP, MASK_MP, [[a], [a], [b], [a], [a.clone()]]) == [[0, 4], [1, 3], [2]]
-    assert equal_rows(IDS_MP, MASK_MP, [[a], [a], [a, a], [a], [a]]) == [[0, 4], [1, 3], [2]]
 
 
 def test_a_group_becomes_a_row_without_padding():

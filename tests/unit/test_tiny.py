@@ -1,4 +1,4 @@
-"""The tiny world: scenes, queries, gold answers, tokenizer."""
+"""The tiny world: scenes, queries, gold answers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segrl import answers
 from segrl.errors import RecipeError
 from segrl.masks import mask_to_box
 from segrl.tiny import resolve_policy
 from segrl.tiny.gold import deepest
-from segrl.tiny.model import SPECIAL, build_tokenizer
 from segrl.tiny.scenes import MIN_VISIBLE, TinyScenes
 from segrl.tiny.shapes import KINDS, SIDE, UNDERSTOOD, draw_mask
-from segrl.types import Example, Status
+from segrl.types import Example
 
 ALL = tuple(KINDS)
 
@@ -102,40 +100,6 @@ def test_deepest_point_lies_on_a_thin_mask(seed: int):
     if mask.any():
         x, y = deepest(mask)
         assert mask[int(y), int(x)]
-
-
-def test_gold_answers_are_read_back_and_short_in_tokens():
-    spelled, seg_r1 = build_tokenizer(), answers.get("seg-r1")
-    for example in TinyScenes(28, 14, tuple(k for k in ALL if k != "count")):
-        text = seg_r1.render(example.meta["prompts"], example.meta["reasoning"])
-        ids = spelled(text)["input_ids"]
-        assert spelled.decode(ids) == text
-        assert len(ids) <= 100
-        assert seg_r1.parse(text).status in (Status.OK, Status.NO_TARGET)
-        prompt = spelled.convert_ids_to_tokens(spelled(seg_r1.prompt(example.query))["input_ids"])
-        assert not any(token.startswith("<0x") for token in prompt), prompt
-
-
-@given(st.text(max_size=40))
-def test_any_text_comes_back_from_the_tokenizer(text: str):
-    spelled = _TOKENIZER
-    if any(special in text for special in SPECIAL):
-        return
-    assert spelled.decode(spelled(text)["input_ids"]) == text
-
-
-_TOKENIZER = build_tokenizer()
-
-
-def test_names_of_tiny_policies(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert resolve_policy("owner/model") == "owner/model"
-    assert resolve_policy("tiny").endswith("weights")
-    fresh = resolve_policy("tiny-fresh")
-    assert fresh == resolve_policy("tiny-fresh")
-    from segrl.policies import read_settings
-
-    assert read_settings(fresh).input_wh == (SIDE, SIDE)
 
 
 def test_another_process_may_make_the_fresh_policy_first(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from segrl.errors import RecipeError
 from segrl.training.options import build_config, prepare_vllm
 from segrl.training.recipe import parse_recipe
 
+BEST = {"method": "sft", "policy": "tiny", "dataset": "tiny", "segmenter": "box"}
+
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
 
 
@@ -36,7 +38,7 @@ def test_bfloat16_as_the_recipe_says(tmp_path, trainer):
 
 
 def test_without_a_gpu_it_says_so_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("segrl.training.options._has_accelerator", lambda: False)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     said: list[str] = []
     values = {"method": "sft", "policy": "tiny", "dataset": "tiny"}
     assert build_config(parse_recipe(values), tmp_path, say=said.append).use_cpu
@@ -102,3 +104,19 @@ def test_vllm_needs_one_size_of_pictures_and_writes_no_picture_tokens():
     without = SimpleNamespace(use_vllm=False, generation_kwargs=None)
     prepare_vllm(without, None, processor)
     assert without.generation_kwargs is None
+
+
+def test_best_needs_answers_where_checkpoints_fall(tmp_path):
+    with pytest.raises(RecipeError, match=r"set evaluation\.every"):
+        parse_recipe({**BEST, "checkpoints": {"best": True}})
+    with pytest.raises(RecipeError, match=r"checkpoints\.last"):
+        parse_recipe({**BEST, "checkpoints": {"last": 1}})
+    held_out = {"dataset": {"n": 3, "seed": 0}, "every": 15}
+    values = {**BEST, "evaluation": held_out, "checkpoints": {"best": True}}
+    for save_steps, fits in ((5, True), (10, False)):
+        recipe = parse_recipe({**values, "trainer": {"use_cpu": True, "save_steps": save_steps}})
+        if fits:
+            assert build_config(recipe, tmp_path).save_total_limit is None
+        else:
+            with pytest.raises(RecipeError, match="must be a multiple"):
+                build_config(recipe, tmp_path)
