@@ -18,7 +18,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 # From the lowest to the highest; a module imports its own layer and those below.
 LAYERS = (
-    {"types", "errors", "files", "devices", "text", "plugins"},
+    {"types", "errors", "files", "devices", "text", "plugins", "recent"},
     {"srgb", "brush_rle", "images", "masks", "contours", "overlay", "coordinates", "jobs"},
     {"answers", "segmenters", "scoring"},
     {"text_to_masks", "turns", "tiny"},

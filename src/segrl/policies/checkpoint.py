@@ -71,6 +71,11 @@ def base_of(name: str, base: str | None = None) -> str | None:
     return found
 
 
+def without_adapters(model: Any) -> Any:
+    """The model of transformers below peft's adapters, which stay in it; the model itself where there are none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def check_files(directory: Path) -> None:
     """Raises ModelError for a directory with a configuration whose weights are no weights that transformers loads:
     pointers of Git LFS, or the shards in which another trainer saves."""

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
+from segrl.policies.checkpoint import without_adapters
+
 ROWS = ("input_ids", "attention_mask", "mm_token_type_ids")
 """Inputs with a row per sequence and a column per token."""
 IMAGES = ("pixel_values", "image_grid_thw")
@@ -102,7 +104,7 @@ class Prompts:
         cache = copy.deepcopy(self.cache)
         cache.reorder_cache(order)
         if self.rope_deltas is not None:
-            _bare(self.model).base_model.rope_deltas = self.rope_deltas[order]
+            without_adapters(self.model).base_model.rope_deltas = self.rope_deltas[order]
         inputs = {name: value[order] for name, value in self.inputs.items()}
         return self.write(**inputs, past_key_values=cache, **options)
 
@@ -116,11 +118,7 @@ def read(model: Any, inputs: Mapping[str, Tensor], config: GenerationConfig, *, 
     once = GenerationConfig(max_new_tokens=1, do_sample=False, return_dict_in_generate=True, **ends)
     cache = write(**cut, generation_config=once).past_key_values
     texts = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
-    return Prompts(model, write, texts, cache, getattr(_bare(model).base_model, "rope_deltas", None))
-
-
-def _bare(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return Prompts(model, write, texts, cache, getattr(without_adapters(model).base_model, "rope_deltas", None))
 
 
 def _is_plain(config: GenerationConfig) -> bool:

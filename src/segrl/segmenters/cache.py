@@ -14,14 +14,13 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
+from segrl.recent import Recent
 from segrl.segmenters.protocol import Embedding
 
 if TYPE_CHECKING:
@@ -40,46 +39,21 @@ class Store(Protocol):
         ...
 
 
-class MemoryCache:
+class MemoryCache(Recent[Embedding]):
     """The most recently used embeddings, at most `max_bytes` of them, in host memory.
 
     dtype: floating-point tensors are kept in it (None: as they are; then the cache changes no mask).
     """
 
     def __init__(self, max_bytes: int, dtype: torch.dtype | None = None) -> None:
-        self.max_bytes = max_bytes
+        super().__init__(max_bytes, lambda embedding: embedding.nbytes)
         self.dtype = dtype
-        self._kept: OrderedDict[str, Embedding] = OrderedDict()
-        self._nbytes = 0
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept now."""
-        return self._nbytes
-
-    def get(self, key: str) -> Embedding | None:
-        """The embedding, now the most recently used; None if it is not kept."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
 
     def put(self, key: str, embedding: Embedding) -> None:
         """Keep a copy of `embedding` on the host; one larger than `max_bytes` is not kept."""
         kept = on_host(embedding, self.dtype)
-        if kept.nbytes > self.max_bytes:
-            return
-        with self._lock:
-            if key in self._kept:
-                self._nbytes -= self._kept.pop(key).nbytes
-            self._kept[key] = kept
-            self._nbytes += kept.nbytes
-            while self._nbytes > self.max_bytes:
-                self._nbytes -= self._kept.popitem(last=False)[1].nbytes
+        if kept.nbytes <= self.max_bytes:
+            super().put(key, kept)
 
 
 def on_host(embedding: Embedding, dtype: torch.dtype | None) -> Embedding:

@@ -9,7 +9,6 @@ fits box and points best.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.coordinates import box_iou
 from segrl.errors import ModelError
 from segrl.masks import mask_to_box
+from segrl.recent import Recent
 from segrl.segmenters.cache import MemoryCache, Store
 from segrl.segmenters.encoding import Encoder, Job
 from segrl.segmenters.protocol import ALL_PROMPTS, Embedding, Instances, WordSegmenter, check_frames
@@ -70,7 +70,7 @@ class ConceptSegmenter(Encoder):
             disk=disk,
         )
         self.score_threshold, self.mask_threshold = score_threshold, mask_threshold
-        self._texts: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+        self._texts = Recent[tuple[Any, Any]](TEXTS_KEPT)
 
     def _features(self, pixel_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """The levels that the decoder reads, finest first; it passes over the last."""
@@ -119,19 +119,16 @@ class ConceptSegmenter(Encoder):
 
     def _text(self, words: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The encoded phrase `(1, t, d)` and its attention mask `(1, t)`."""
-        if words in self._texts:
-            self._texts.move_to_end(words)
-            return self._texts[words]
+        if (known := self._texts.get(words)) is not None:
+            return known
         tokens = self.processor.tokenizer(
             [words], return_tensors="pt", padding="max_length", max_length=PHRASE_TOKENS, truncation=True
         ).to(self.device)
         if len(self.processor.tokenizer(words)["input_ids"]) > PHRASE_TOKENS:
             logger.warning("SAM 3 reads the first %d tokens of a phrase; longer: %r", PHRASE_TOKENS, words)
         features = self.model.get_text_features(**tokens, return_dict=True).pooler_output
-        self._texts[words] = features, tokens["attention_mask"]
-        if len(self._texts) > TEXTS_KEPT:
-            self._texts.popitem(last=False)
-        return self._texts[words]
+        self._texts.put(words, (features, tokens["attention_mask"]))
+        return features, tokens["attention_mask"]
 
     def _vision(self, features: Mapping[str, torch.Tensor]) -> Any:
         """The embeddings as the model takes them, with the positions that it puts beside them."""

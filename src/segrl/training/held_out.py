@@ -16,6 +16,7 @@ from segrl.datasets.rows import spread
 from segrl.errors import RecipeError
 from segrl.evaluation import EvalRecord, Loaded, describe, write_evaluation
 from segrl.evaluation.run import answers_to
+from segrl.policies.checkpoint import without_adapters
 from segrl.training.checkpoints import RunDir
 from segrl.training.diagnosis import Finding, same_answer_in
 from segrl.training.parts import Parts
@@ -85,8 +86,7 @@ class HeldOut(TrainerCallback):
     def _loaded(self, model: Any, step: int) -> Loaded:
         from segrl.policies.transformers_policy import TransformersPolicy
 
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters stay in it
-        policy = TransformersPolicy(inner, self._policy.processor, self._policy.settings)
+        policy = TransformersPolicy(without_adapters(model), self._policy.processor, self._policy.settings)
         return Loaded(self._settings, self._examples, lambda window: policy, self._text_to_masks, {"step": step})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from segrl.devices import installed_version
 from segrl.errors import RecipeError
+from segrl.policies.checkpoint import without_adapters
 
 Say = Callable[[str], None]
 
@@ -97,8 +98,9 @@ def finish(trainer: Any) -> None:
     if config.fsdp:
         trainer.model._is_fsdp_managed_module = True  # `generate` looks for it, and only then waits for the slowest
     elif config.deepspeed and config.hf_deepspeed_config.is_zero3():
-        inner = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
-        inner._weight_conversions = []  # else transformers saves under names that belong to no layout
+        without_adapters(
+            trainer.model
+        )._weight_conversions = []  # else transformers saves under names that belong to no layout
 
 
 def own_part(parameter: Any) -> Any:

@@ -16,6 +16,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from segrl.policies import one_prefill
+from segrl.policies.checkpoint import without_adapters
 from segrl.policies.one_prefill import equal_rows
 from segrl.training.packing import MASK_SHARE, Cost, Packed, block_mask, lengths_of, mask_bytes, pack, spread, visible
 
@@ -129,8 +130,7 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     def _bare(self, model: Any) -> Any:
         """The model of transformers within what accelerate and peft put around it."""
-        inner = self.accelerator.unwrap_model(model)
-        return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+        return without_adapters(self.accelerator.unwrap_model(model))
 
     def _tell(self, key: str, line: str) -> None:
         if self._say is not None and key not in self._said:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from segrl.devices import ComputeType, device_name, installed_version, rank
 from segrl.errors import RecipeError
 from segrl.files import write_atomically
+from segrl.policies.checkpoint import without_adapters
 from segrl.policies.model_speedups import keep_room, project_patches
 from segrl.rewards.trl_adapter import Shuffle, TrlRewards
 from segrl.training import sharding, turns
@@ -141,7 +142,7 @@ def _grpo_trainer(
         if model is not None:
             project_patches(model)
             share_images(model)
-    keep_room(getattr(trainer.model, "get_base_model", lambda: trainer.model)())
+    keep_room(without_adapters(trainer.model))
     trainer.add_callback(Rollouts(run, recipe.log.rollouts, config.num_generations))
     return trainer, rewards
 

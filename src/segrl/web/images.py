@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +13,7 @@ from PIL import Image
 
 from segrl.errors import DataError
 from segrl.images import FORMATS, PictureOptions, TooManyPixels, content_id, open_image, read_image
+from segrl.recent import Recent
 from segrl.web.errors import Refused, invalid
 
 MAX_ASPECT = 200
@@ -94,9 +93,7 @@ class RecentImages:
     """The images used last, at most `max_bytes` of pixels, by their content. For several threads."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.nbytes = max_bytes, 0
-        self._kept: OrderedDict[str, Image.Image] = OrderedDict()
-        self._lock = threading.RLock()
+        self._kept = Recent[Image.Image](max_bytes, lambda image: 3 * image.width * image.height)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -104,23 +101,12 @@ class RecentImages:
     def put(self, image: Image.Image) -> str:
         """The image's id, under which `get` finds it while it is kept."""
         key = content_id(image)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = image
-                self.nbytes += _nbytes(image)
-            self._kept.move_to_end(key)
-            while self.nbytes > self.max_bytes:
-                self.nbytes -= _nbytes(self._kept.popitem(last=False)[1])
+        self._kept.put(key, image)
         return key
 
     def get(self, key: str) -> Image.Image:
         """The image. Raises Refused(404) if it is not kept (any more)."""
-        with self._lock:
-            if key not in self._kept:
-                raise Refused(404, "unknown_image", "image_id: not known here (any more); send the image again")
-            self._kept.move_to_end(key)
-            return self._kept[key]
-
-
-def _nbytes(image: Image.Image) -> int:
-    return 3 * image.width * image.height
+        image = self._kept.get(key)
+        if image is None:
+            raise Refused(404, "unknown_image", "image_id: not known here (any more); send the image again")
+        return image

@@ -6,8 +6,6 @@ import io
 import json
 import secrets
 import tempfile
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -19,6 +17,7 @@ from PIL import Image
 
 from segrl import exports, overlay
 from segrl.masks import png_bytes
+from segrl.recent import Recent
 from segrl.result import Result
 from segrl.types import Status
 from segrl.web.images import PackedMasks
@@ -164,19 +163,12 @@ class ResultStore:
     """
 
     def __init__(self, max_bytes: int = 512 * 2**20) -> None:
-        self.max_bytes, self.nbytes = max_bytes, 0
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = Recent[_Kept](max_bytes, lambda kept: kept.nbytes, keeps_last=True)
 
     def put(self, result: Result, name: str = PICTURE) -> str:
         """The key of a result about the picture of that file name; the oldest ones go when there are too many."""
         key = secrets.token_urlsafe(12)
-        kept = _Kept(replace(result, masks=result.masks[:0]), PackedMasks.of(result.masks), name)
-        with self._lock:
-            self._kept[key] = kept
-            self.nbytes += kept.nbytes
-            while self.nbytes > self.max_bytes and len(self._kept) > 1:
-                self.nbytes -= self._kept.popitem(last=False)[1].nbytes
+        self._kept.put(key, _Kept(replace(result, masks=result.masks[:0]), PackedMasks.of(result.masks), name))
         return key
 
     def get(self, key: str) -> Result | None:
@@ -186,8 +178,7 @@ class ResultStore:
 
     def named(self, key: str) -> tuple[Result, str] | None:
         """The result and the picture's file name, or None if they are gone."""
-        with self._lock:
-            kept = self._kept.get(key)
+        kept = self._kept.get(key, uses=False)
         if kept is None:
             return None
         height, width = kept.masks.hw
