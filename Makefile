@@ -14,7 +14,7 @@ JOBS ?= auto
 SHARED_OUT := -n $(JOBS) --dist loadfile
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install quickstart unit test test-long check attack audit proof turns segmenter bench gpu-check docs clean
+.PHONY: help install quickstart unit test test-long check attack audit proof turns segmenter photographs bench gpu-check docs clean
 
 help:
 	@echo 'make quickstart   install, then improve the shipped tiny policy and write a report'
@@ -26,6 +26,7 @@ help:
 	@echo 'make proof        reinforcement learning beside its controls, three seeds: writes docs/proof.md'
 	@echo 'make turns        does a policy that sees its mask correct it? writes docs/turns_proof.md'
 	@echo 'make segmenter    the tiny segmenter from nothing, on DUTS=FOLDER: hours; started again, it goes on'
+	@echo 'make photographs  the policy for photographs and its controls, on DUTS=FOLDER and ECSSD=FOLDER: hours, resumable'
 	@echo 'make bench        the speed of the mask reward and of the update beside the plain path: writes bench/*.json'
 	@echo 'make gpu-check    what segrl does on this GPU, in at most 8 minutes: writes docs/gpu.md'
 	@echo 'make docs         the documentation as a site in site/, for any browser, without a network'
@@ -79,6 +80,10 @@ turns: install
 segmenter: install
 	$(VENV)/bin/python proof/segmenter.py train --data $(DUTS) --out runs/segmenter
 	$(VENV)/bin/python proof/segmenter.py ship runs/segmenter --data $(DUTS)
+
+# The policy for photographs by Seg-R1's stages, beside its controls: writes docs/photographs.md; resumes.
+photographs: install
+	$(VENV)/bin/python proof/photographs.py run --duts $(DUTS) $(if $(ECSSD),--ecssd $(ECSSD)) --out runs/photographs --page docs/photographs.md
 
 # Ratios are measured side by side; leave the machine to it.
 bench: install

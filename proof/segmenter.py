@@ -220,11 +220,11 @@ def build(options: Options) -> State:
     """A new training."""
     torch.manual_seed(options.seed)
     network = CropNetwork().to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=average_weights, use_buffers=True)
     return State(network, average, torch.optim.AdamW(network.parameters(), options.rate, weight_decay=0.03))
 
 
-def _average(averages: Any, current: Any, count: torch.Tensor) -> None:
+def average_weights(averages: Any, current: Any, count: torch.Tensor) -> None:
     """An exponential average whose memory grows with the steps so far, so that the first weights are soon forgotten."""
     weight = max(1 - 0.998, 9 / (10 + int(count)))
     for average, value in zip(averages, current, strict=True):

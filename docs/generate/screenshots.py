@@ -32,7 +32,7 @@ COLOURS = 128
 @contextmanager
 def demo() -> Iterator[str]:
     """The address of a `segrl demo` that runs."""
-    line = [Path(sys.executable).with_name("segrl"), "demo", "--port", "0"]
+    line = [Path(sys.executable).with_name("segrl"), "demo", "--policy", "tiny-scenes", "--port", "0"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from segrl import answers, policies
 from segrl.inference import Decoding
 from segrl.pipeline import Pipeline
 from segrl.policies import MAX_NEW_TOKENS
-from segrl.tiny import POLICIES
+from segrl.tiny import DEFAULT_POLICY, POLICIES
 from segrl.types import Reading
 
 if TYPE_CHECKING:
@@ -39,18 +39,30 @@ def make_text_to_masks(
 
     settings = getattr(policy, "settings", None)
     chosen = answers.get(answer_format or policy.answer_format).worded(getattr(settings, "prompt_template", None))
+    chosen = chosen.limited_to(getattr(settings, "queries", None))
     return TextToMasks(chosen, policy.frame_for, segmenter, reading)
 
 
 def fitting_segmenter(policy: str, answer_format: str | None = None) -> str:
-    """The segmenter that `load` takes for a policy: SAM 3 for answers in words, GrabCut for our own, that of a
-    published one, the one that a policy was trained with (its segrl.json says which), or SAM 2.1 large."""
+    """The segmenter that `load` takes for a policy: SAM 3 for answers in words, GrabCut for
+    drawn scenes, the tiny one for tiny-photos, that of a published policy, the one that a policy was trained with (its
+    segrl.json says which), or SAM 2.1 large."""
     if policy == policies.WORDS or (answer_format is not None and answers.get(answer_format).needs):
         return WORD_SEGMENTER
     row = policies.published(policy)
-    if policy in POLICIES or row is not None:
-        return row.segmenter if row is not None else "grabcut"
+    if row is not None:
+        return row.segmenter
+    if policy in POLICIES:
+        return "tiny" if policy == "tiny-photos" else "grabcut"
     return _trained_with(policy) or DEFAULT_SEGMENTER
+
+
+def drawing_segmenter(names: Iterable[str]) -> Segmenter | None:
+    """What cuts out boxes and points on pictures about which none of these policies was asked: the tiny segmenter,
+    where a policy's own has no weights; None where each has better ones."""
+    from segrl import segmenters
+
+    return segmenters.load("tiny") if any(fitting_segmenter(name) in WEIGHTLESS for name in names) else None
 
 
 def fitting_options(policy: str, segmenter: str) -> dict[str, Any]:
@@ -82,7 +94,7 @@ def takes_device(name: str) -> bool:
 
 
 def load(
-    policy: str = "tiny",
+    policy: str = DEFAULT_POLICY,
     *,
     segmenter: str | None = None,
     answer_format: str | None = None,
@@ -92,7 +104,9 @@ def load(
     decoding: Decoding | Mapping[str, Any] | None = None,
     **policy_options: Any,
 ) -> Pipeline:
-    """A pipeline by names: a policy (`tiny`, a directory, a name on the hub) and a segmenter that fits it.
+    """A pipeline by names: a policy and a segmenter that fits it.
+
+    policy: a name of `tiny.POLICIES`, a directory, a name on the hub, or what else `policies.load` takes.
 
     The settings of a published checkpoint are known by its name (`policies.published`), those of one that segrl
     trained are in its segrl.json; for any other a warning says what was assumed.

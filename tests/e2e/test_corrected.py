@@ -43,7 +43,7 @@ def drafts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stem in STEMS:
         shutil.copy(PHOTOGRAPHS / "images" / f"{stem}.jpg", place / "photos")
     out = place / "drafts"
-    formats = ["--format", "labelme,coco,yolo", "--segmenter", "box", "--device", "cpu"]
+    formats = ["--format", "labelme,coco,yolo", "--segmenter", "box", "--device", "cpu", "--policy", "tiny-scenes"]
     segrl("segment", place / "photos", "--query", QUERY, "--out", out, *formats)
     return out
 

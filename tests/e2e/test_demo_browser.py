@@ -279,12 +279,81 @@ def test_the_last_edit_wins_however_fast_they_come(visit):
     np.testing.assert_array_equal(visit.download(), redone)
 
 
-def test_boxes_are_drawn_before_any_question_is_asked(browser, url, tmp_path):
+@pytest.fixture
+def drawing(browser, url, tmp_path):
+    """A visitor who has uploaded a picture and asked nothing."""
     path = tmp_path / "my cat.png"
     SCENES[0].image.save(path)
     visit = Visit(browser, url, "draw", LAPTOP)
     visit.page.locator("#upload input[type=file]").set_input_files(path)
     visit.page.wait_for_function("document.querySelector('.editor').dataset.shown")
+    visit.editor.locator("canvas").scroll_into_view_if_needed()
+    yield visit
+    visit.context.close()
+
+
+def at(visit, x: float, y: float) -> tuple[float, float]:
+    """Where on the screen a place of the picture is, given as shares of its sides."""
+    box = visit.editor.locator("canvas").bounding_box()
+    return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+
+def drag_box(visit, low: float, high: float) -> None:
+    visit.editor.locator("[data-tool='box']").click()
+    visit.page.mouse.move(*at(visit, low, low))
+    visit.page.mouse.down()
+    visit.page.mouse.move(*at(visit, high, high))
+    visit.page.mouse.up()
+
+
+def test_a_box_a_point_and_undo_within_half_a_second_leave_the_box(drawing):
+    for _ in range(3):
+        drag_box(drawing, 0.2, 0.6)
+        drawing.editor.locator("[data-tool='on']").click()
+        drawing.page.mouse.click(*at(drawing, 0.3, 0.5))
+        drawing.editor.locator("[data-do='undo']").click()
+        settled(drawing)
+        boxed = mask_of_box((22, 22, 67, 67))
+        np.testing.assert_array_equal(drawing.layer(), boxed)
+        np.testing.assert_array_equal(drawing.download(), boxed)
+        drawing.editor.locator("[data-do='undo']").click()
+        drawing.editor.locator("[data-do='redo']").click()
+        settled(drawing)
+        np.testing.assert_array_equal(drawing.download(), boxed)
+
+
+def test_a_point_is_previewed_under_the_pointer_and_nothing_is_kept_of_it(drawing):
+    drawing.editor.locator("[data-tool='on']").click()
+    before = drawing.shown
+    drawing.page.mouse.move(*at(drawing, 0.5, 0.5))
+    drawing.page.wait_for_function("document.querySelector('.editor').dataset.preview === 'shown'")
+    assert drawing.shown == before
+    assert drawing.editor.get_attribute("data-masks") == "0"
+    drawing.shoot("8-preview")
+    drawing.page.mouse.move(1, 1)
+    drawing.page.wait_for_function("!('preview' in document.querySelector('.editor').dataset)")
+    drawing.edit(lambda: drawing.page.mouse.click(*at(drawing, 0.5, 0.5)))
+    assert drawing.editor.get_attribute("data-masks") == "1"
+
+
+def test_one_of_several_objects_is_cleared(drawing):
+    drag_box(drawing, 0.1, 0.4)
+    settled(drawing)
+    drawing.editor.locator("[data-do='add']").click()
+    drag_box(drawing, 0.5, 0.9)
+    settled(drawing)
+    assert drawing.editor.get_attribute("data-masks") == "2"
+    drawing.edit(lambda: drawing.editor.locator("[data-do='clear']").click())
+    settled(drawing)
+    assert drawing.editor.get_attribute("data-masks") == "1"
+    np.testing.assert_array_equal(drawing.layer(), mask_of_box((11, 11, 45, 45)))
+    drawing.edit(lambda: drawing.editor.locator("[data-do='undo']").click())
+    settled(drawing)
+    assert drawing.editor.get_attribute("data-masks") == "2"
+
+
+def test_boxes_are_drawn_before_any_question_is_asked(drawing):
+    visit = drawing
     assert visit.editor.get_attribute("data-masks") == "0"
     visit.editor.locator("canvas").focus()
     visit.edit(lambda: visit.page.keyboard.press("b"))
@@ -296,7 +365,6 @@ def test_boxes_are_drawn_before_any_question_is_asked(browser, url, tmp_path):
         visit.editor.locator("[data-file='mask.png']").click()
     assert waiting.value.suggested_filename.endswith("cat-mask.png")
     visit.shoot("7-drawn")
-    visit.context.close()
 
 
 def test_the_page_asks_no_other_host(visit):

@@ -19,7 +19,7 @@ from segrl import datasets, loading, pipeline, segmenters
 from segrl.folder_job import Plan, find_jobs, segment_photos
 from segrl.jobs import Processes
 
-QUICK = {"policy": "tiny", "segmenter": "box", "max_new_tokens": 8, "device": "cpu"}
+QUICK = {"policy": "tiny-scenes", "segmenter": "box", "max_new_tokens": 8, "device": "cpu"}
 """Answers that are cut off after eight tokens: as fast as a real policy gets, and the same every time."""
 
 
@@ -51,10 +51,12 @@ def run(photos: Path, out: Path, **options):
 
 def test_a_killed_run_is_gone_on_with(photos: Path, at_one_go: list[str], tmp_path: Path) -> None:
     arguments = ["segment", photos, "--query", "the red ring", "--out", tmp_path, "--format", "rle,png"]
-    options = ["--segmenter", "box", "--max-new-tokens", "8", "--device", "cpu", "--batch-size", "1"]
+    options = ["--policy", "tiny-scenes", "--segmenter", "box", "--max-new-tokens", "8", "--device", "cpu"]
     code = "from segrl.cli import main; main()"
     killed = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments), *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, "-c", code, *map(str, arguments), *options, "--batch-size", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     journal, begun = tmp_path / "results.jsonl", time.monotonic()
     while not (journal.exists() and journal.read_text().count("\n") >= 2):

@@ -12,8 +12,11 @@ from types import SimpleNamespace
 from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from scripted import ScriptedPolicy
 from serving import SUPPORT, png, started
 
 from segrl.web.limits import Limits
@@ -121,11 +124,13 @@ def test_gradio_and_the_page_refuse_it_too(client, secret):
     from gradio.context import LocalContext
 
     from segrl.web.demo.app import upload_folder
+    from segrl.web.demo.edits import Edits
     from segrl.web.demo.page import Kept
     from segrl.web.demo.results import ResultStore
     from segrl.web.images import RecentImages
 
-    kept = Kept(ResultStore(), RecentImages(10**6), upload_folder(), LIMITS)
+    store = ResultStore()
+    kept = Kept(store, RecentImages(10**6), upload_folder(), LIMITS, Edits({}, store, LIMITS))
     for path in (str(secret), "/dev/zero", "/etc/passwd"):
         with pytest.raises(gr.Error, match="not a file that was uploaded"):
             kept.opened(path, "none")
@@ -136,6 +141,50 @@ def test_gradio_and_the_page_refuse_it_too(client, secret):
             processing_utils._check_allowed(str(secret), True)
     finally:
         LocalContext.blocks.reset(token)
+
+
+def test_a_preview_is_of_what_was_drawn_and_bounded():
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    from segrl import segmenters
+    from segrl.loading import make_text_to_masks
+    from segrl.pipeline import Pipeline
+    from segrl.result import Result
+    from segrl.types import Answer, Status
+    from segrl.web.demo.edits import MAX_CHARACTERS, Edits
+    from segrl.web.demo.results import ResultStore
+
+    class Whole:
+        """Masks of ones, for pictures about which nothing was asked."""
+
+        def encode(self, images):
+            return segmenters.load("box").encode(images)
+
+        def decode(self, embeddings, prompts):
+            boxes = segmenters.load("box").decode(embeddings, prompts)
+            return [torch.ones_like(masks) for masks in boxes]
+
+    policy = ScriptedPolicy({}, default="")
+    store, image = ResultStore(), Image.new("RGB", (20, 10))
+    empty = np.zeros((0, 10, 20), dtype=bool)
+    asked, unasked = (store.put(Result(image, query, "", Answer(Status.NO_TARGET), empty)) for query in ("it", ""))
+    pipeline = Pipeline(policy, make_text_to_masks(policy, segmenters.load("box")))
+    app = FastAPI()
+    app.include_router(Edits({"a/b": pipeline}, store, LIMITS, Whole()).routes())
+    client = TestClient(app)
+
+    def preview(key: str, objects: object, model: str = "a/b") -> httpx.Response:
+        return client.get(f"/files/{key}/preview.png", params={"model": model, "objects": json.dumps(objects)})
+
+    box = [{"box_xyxy": [2, 3, 8, 9]}]
+    for key, pixels in ((asked, 36), (unasked, 200)):
+        layer = np.asarray(Image.open(io.BytesIO(preview(key, box).content)))
+        assert (layer[..., 3] > 0).sum() == pixels
+    assert len(store._kept) == 2
+    assert preview(asked, box, "other").status_code == 404
+    for key, objects in (("gone", box), (asked, [{"box_xyxy": [2]}]), (asked, box * 4), (asked, "x" * MAX_CHARACTERS)):
+        assert preview(key, objects).status_code == 422
 
 
 @pytest.mark.parametrize(

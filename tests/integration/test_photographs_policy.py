@@ -11,9 +11,10 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "proof"))
 
-from photographs_policy import SIDE, STRIDE, build, build_processor, save
+from photographs_policy import QUERIES, SIDE, STRIDE, build, build_processor, save
 
-from segrl import policies
+from segrl import answers, loading, policies, tiny
+from segrl.errors import ModelError, SegrlError
 from segrl.training.options import freeze_vision_tower
 from segrl.types import Frame
 
@@ -57,3 +58,31 @@ def test_frozen_eyes_stay_as_they_are_in_use():
     before = {name: buffer.clone() for name, buffer in tower.named_buffers()}
     tower(torch.randn(2, 3, SIDE, SIDE))
     assert all(torch.equal(before[name], buffer) for name, buffer in tower.named_buffers())
+
+
+def test_its_name_stands_for_the_shipped_weights(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny, "PHOTOS", tmp_path / "weights")
+    with pytest.raises(ModelError, match="no weights for tiny-photos: train them with make photographs") as told:
+        policies.load("tiny-photos")
+    assert "\n" not in str(told.value)
+    save(tmp_path / "weights", model)
+    pipeline = loading.load("tiny-photos", max_new_tokens=2)
+    assert type(pipeline.text_to_masks.segmenter).__name__ == "TinySegmenter"
+    pipeline.segment(Image.new("RGB", (64, 48)), "The main object.")
+
+
+def test_it_answers_one_question_in_the_words_of_its_training():
+    limited = answers.get("seg-r1").limited_to(QUERIES)
+    for query in (*QUERIES, "the main object", "All the  primary objects."):
+        assert limited.prompt(query) == QUERIES[0]
+    assert limited.wording == QUERIES[0]
+    with pytest.raises(SegrlError, match="'the red cup': that needs a larger one, for instance --policy") as told:
+        limited.prompt("the red cup")
+    assert "\n" not in str(told.value)
+    assert answers.get("seg-r1").prompt("the red cup").endswith("the red cup")
+
+
+def test_the_scenes_policy_has_two_names():
+    assert tiny.resolve_policy("tiny") == tiny.resolve_policy("tiny-scenes")
+    assert tiny.DEFAULT_POLICY in tiny.POLICIES
+    assert loading.fitting_segmenter("tiny-scenes") == "grabcut"

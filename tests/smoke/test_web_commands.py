@@ -44,7 +44,7 @@ def ask(url: str, query: str = SCENE.query) -> httpx.Response:
 
 
 def test_serve_answers_and_finishes_what_runs_on_sigterm():
-    with started("serve") as (process, url):
+    with started("serve", "--policy", "tiny-scenes") as (process, url):
         assert httpx.get(f"{url}/healthz", timeout=60).json()["status"] == "ok"
         first = ask(url).json()["results"][0]
         assert first["query"] == SCENE.query

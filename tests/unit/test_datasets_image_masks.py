@@ -104,6 +104,17 @@ def test_a_mask_on_stored_pixels_turns_as_the_image_does(tmp_path, orientation):
         assert np.array_equal(example.truth, BOX)
 
 
+def test_every_so_manieth_picture_is_held_out(tmp_path):
+    for stem in "edcba":
+        write(tmp_path, "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask", stem)
+    options = {"root": tmp_path, "split": "train"}
+    held_out, kept = (datasets.load("duts", **options, hold_out=2, part=part) for part in ("held_out", "train"))
+    assert ([e.id for e in held_out], [e.id for e in kept]) == (["a", "c", "e"], ["b", "d"])
+    for wrong in ({"hold_out": 1}, {"hold_out": 2, "part": "test"}):
+        with pytest.raises(DataError, match="hold_out is a whole number from 2"):
+            datasets.load("duts", **options, **wrong)
+
+
 def test_partners_that_are_missing_are_named(tmp_path):
     write(tmp_path, "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask", "a")
     save_mask(tmp_path / "DUTS-TE/DUTS-TE-Mask/b.png", BOX)

@@ -41,7 +41,9 @@ def test_only_an_open_think_tag_at_the_end_counts(rendered, expected):
 
 def test_settings_round_trip(tmp_path):
     assert policies.read_settings(tmp_path) == policies.PolicySettings()
-    settings = policies.PolicySettings(answer_format="seg-r1", frame="resized", input_wh=(112, 80), system="s")
+    settings = policies.PolicySettings(
+        answer_format="seg-r1", frame="resized", input_wh=(112, 80), system="s", queries=("it",)
+    )
     policies.write_settings(tmp_path, settings)
     assert policies.read_settings(tmp_path) == settings
 
@@ -57,6 +59,8 @@ def test_settings_round_trip(tmp_path):
         ('{"input_wh": [112]}', "two positive integers"),
         ('{"input_wh": [112, 0]}', "two positive integers"),
         ('{"input_wh": "112"}', "two positive integers"),
+        ('{"queries": []}', "list of the queries"),
+        ('{"queries": "the main object"}', "list of the queries"),
     ],
 )
 def test_wrong_settings_name_the_file(tmp_path, text, hint):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from segrl.answers.lenient import recover, says_none
 from segrl.answers.reading import Found, split_reasoning
 from segrl.answers.scan import Scan
-from segrl.errors import SegrlError
+from segrl.errors import DataError, SegrlError
 from segrl.plugins import PREFIX, import_here
 from segrl.text import first_line
 from segrl.types import UNKNOWN_FRAME, Answer, Frame, MaskPrompt, Reading
@@ -51,6 +51,23 @@ class AnswerFormat(ABC):
         vars(other)["prompt"] = partial(_filled, template)
         return other
 
+    @property
+    def wording(self) -> str:
+        """The text prompt with `{query}` in the place of the query; the one prompt that there is after `limited_to`."""
+        return self.prompt("{query}")
+
+    def limited_to(self, queries: Sequence[str] | None) -> AnswerFormat:
+        """The same format for a policy that knows these queries alone, each asked in the words of the first.
+
+        Letter case and a final full stop do not count. `prompt` then raises DataError for any other query. None
+        changes nothing.
+        """
+        if queries is None:
+            return self
+        other = copy(self)
+        vars(other)["prompt"] = partial(_known, self.prompt(queries[0]), tuple(queries))
+        return other
+
     @abstractmethod
     def render(self, prompts: Sequence[MaskPrompt], reasoning: str = "") -> str:
         """The answer text for mask prompts in the policy's frame; no prompts mean "nothing there".
@@ -82,6 +99,20 @@ class AnswerFormat(ABC):
         if answer.status.is_failure and says_none(body):
             return replace(answer, says_none=True)
         return answer
+
+
+def _known(prompt: str, queries: Sequence[str], query: str) -> str:
+    if _plain(query) not in {*map(_plain, queries), "{query}"}:
+        asked = " and ".join(f'"{known}"' for known in queries)
+        raise DataError(
+            f"this policy answers {asked} only, not {query.strip()!r}: that needs a larger one, "
+            "for instance --policy geshang/Seg-R1-7B (a GPU with 24 GB; downloaded when it is first used)"
+        )
+    return prompt
+
+
+def _plain(query: str) -> str:
+    return " ".join(query.casefold().split()).rstrip(".?!")
 
 
 def _filled(template: str, query: str) -> str:

@@ -24,7 +24,10 @@ Base = Annotated[
     typer.Option(metavar="P", help="Base model of an adapter, if it is not where the adapter's configuration says."),
 ]
 PolicyName = Annotated[
-    str, typer.Option(metavar="P", help="tiny, words, a model directory, a name on the hub, or openai:MODEL@URL.")
+    str,
+    typer.Option(
+        metavar="P", help="tiny-photos, tiny-scenes, words, a directory, a name on the hub, or openai:MODEL@URL."
+    ),
 ]
 SegmenterName = Annotated[
     str | None, typer.Option(metavar="S", help="grabcut, tiny or a SAM model [default: depends on the policy].")

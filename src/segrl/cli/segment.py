@@ -26,6 +26,7 @@ from segrl.cli.common import (
     decoding_values,
 )
 from segrl.errors import SegrlError
+from segrl.tiny import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +118,7 @@ def segment(
     query: Queries = None,
     formats: Formats = None,
     overlay: Overlay = False,
-    policy: PolicyName = "tiny",
+    policy: PolicyName = DEFAULT_POLICY,
     segmenter: SegmenterName = None,
     prompts: Prompts = None,
     answer_format: AnswerFormat = None,

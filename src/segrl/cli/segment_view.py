@@ -53,9 +53,9 @@ class View:
         if inputs.passed_over:
             files = ", ".join(f"{n} {suffix}" for suffix, n in sorted(inputs.passed_over.items()))
             self._say(f"[yellow]skipped, not images:[/] {escape(files)}")
-        if model.get("policy") == "tiny":
+        if (name := model.get("policy")) in ("tiny", "tiny-scenes"):
             self._say(
-                "[yellow]the tiny policy knows drawn coloured shapes only; for photographs use a real model:[/]\n"
+                f"[yellow]the policy {name} knows drawn coloured shapes only; for photographs use a real model:[/]\n"
                 "  --policy geshang/Seg-R1-7B (needs a GPU with 24 GB; downloaded on first use)"
             )
 

@@ -25,6 +25,7 @@ from segrl.cli.common import (
     decoding_values,
 )
 from segrl.errors import SegrlError
+from segrl.tiny import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Policies = Annotated[
     list[str] | None,
-    typer.Option(help="tiny, words, a model directory, or a name on the hub; repeated: policies side by side."),
+    typer.Option(help="tiny-photos, tiny-scenes, words, a directory, a name on the hub; repeated: side by side."),
 ]
 Reading = Annotated[
     Literal["lenient", "strict"],
@@ -81,7 +82,7 @@ Timeout = Annotated[
 
 
 def serve(
-    policy: PolicyName = "tiny",
+    policy: PolicyName = DEFAULT_POLICY,
     segmenter: SegmenterName = None,
     answer_format: AnswerFormat = None,
     base: Base = None,
@@ -229,10 +230,11 @@ def demo(
     """Serve a web page: ask about an image, read the reasoning, correct boxes and points, download masks."""
     limits = limits_of(locals(), seconds=upload_timeout)
     import segrl
+    from segrl.loading import drawing_segmenter
     from segrl.policies.checkpoint import is_adapter
     from segrl.web.demo.app import create_app
 
-    names = list(dict.fromkeys(policy or ["tiny"]))
+    names = list(dict.fromkeys(policy or [DEFAULT_POLICY]))
     options: dict[str, Any] = {
         "segmenter": segmenter, "answer_format": answer_format, "device": device, "reading": reading,
         "max_new_tokens": max_new_tokens, "decoding": decoding_values(samples, temperature, seed, second_look, vote),
@@ -244,7 +246,8 @@ def demo(
     def make_app() -> FastAPI:
         models = {name: segrl.load(name, base=base_for(name), **options) for name in names}
         kept, disk = round(max_kept_mb * 2**20), round(max_disk_mb * 2**20)
-        return create_app(models, limits=limits, max_kept=kept, max_disk=disk)
+        unasked = None if segmenter else drawing_segmenter(names)
+        return create_app(models, limits=limits, unasked=unasked, max_kept=kept, max_disk=disk)
 
     run_server(
         host, port, seconds=timeout, warn=True, make_app=make_app,

@@ -16,9 +16,10 @@ without a pixel says that nothing is there. A mask of another size than its imag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -147,7 +148,8 @@ class Masked:
 class ImageMasks(Rows[Masked]):
     """One split of the set `name` (a key of LAYOUTS) under `root`, sorted by file name.
 
-    query: the request that goes with every image. Raises DataError
+    query: the request that goes with every image. hold_out: every so manieth image by name, the first among them, is
+    held out; part: "train", the others, or "held_out" (without hold_out both are all). Raises DataError
     for a split that the set does not have, folders that are not there, an image without a mask and
     a mask without an image.
     """
@@ -159,6 +161,8 @@ class ImageMasks(Rows[Masked]):
         *,
         split: str = "test",
         query: str = QUERY,
+        hold_out: int | None = None,
+        part: Literal["train", "held_out"] = "train",
     ) -> None:
         layout = LAYOUTS[name]
         if split not in layout.splits:
@@ -167,6 +171,8 @@ class ImageMasks(Rows[Masked]):
         rows = [row for pair in pairs for row in _match(base, pair)]
         ids = distinct(row.id for row in rows)
         rows = [replace(row, id=new) for new, row in zip(ids, rows, strict=True)]
+        if hold_out is not None:
+            rows = _part(rows, hold_out, part)
         super().__init__(rows, f"{name} {split} ({base})")
         self.query = query
 
@@ -181,6 +187,12 @@ class ImageMasks(Rows[Masked]):
             targets=stack([mask], mask.shape),
             tags={"kind": row.tag} if row.tag else {},
         )
+
+
+def _part(rows: Sequence[Masked], hold_out: int, part: str) -> list[Masked]:
+    if type(hold_out) is not int or hold_out < 2 or part not in ("train", "held_out"):
+        raise DataError(f"hold_out is a whole number from 2 and part train or held_out, not {hold_out!r} and {part!r}")
+    return [row for i, row in enumerate(rows) if (i % hold_out == 0) == (part == "held_out")]
 
 
 def over_128(values: np.ndarray) -> np.ndarray:

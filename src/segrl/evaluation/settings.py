@@ -301,7 +301,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
 
 def _prompt_facts(loaded: Loaded) -> dict[str, Any]:
     """What the policy is sent for the query `{query}`, with the chat template where the policy has one."""
-    text = loaded.text_to_masks.answer_format.prompt("{query}")
+    text = loaded.text_to_masks.answer_format.wording
     render = getattr(loaded.policy_for([]), "render", None)
     sent = render(text) if callable(render) else text
     return {

@@ -102,6 +102,8 @@ def _asked(tasks: Iterable[Task], plan: Plan, device: str | None) -> Iterator[Re
     from segrl import loading
 
     model = loading.load(**{**plan.policy, "device": device})
+    for query in plan.queries:
+        model.text_to_masks.answer_format.prompt(query)  # one that the policy does not answer ends the run at once
     pairs = ((task.image, query) for task in tasks for query in task.queries)
     yield from model.try_many(pairs, batch_size=plan.batch_size, pictures=plan.style.pictures)
 

@@ -76,7 +76,7 @@ __all__ = [
 
 
 def load(name_or_path: str | PathLike[str], **options: Any) -> Policy:
-    """A policy by name: `tiny` (shipped with segrl), a directory, a model's name on the hub,
+    """A policy by name: `tiny-photos` or `tiny-scenes` (shipped with segrl), a directory, a model's name on the hub,
     `openai:MODEL@http://host:port/v1` for a model behind a server, or `words` (`WordsPolicy`).
 
     A directory may hold a whole checkpoint or a PEFT adapter. options: see `segrl.policies.loading.load`

@@ -76,7 +76,7 @@ def _shown(
     settings: PolicySettings, query: str, frame: str | None, family: str, processor: object = None
 ) -> ShownPrompt:
     chosen = answers.get(answer_format_of(settings, family))
-    prompt = chosen.worded(settings.prompt_template).prompt(query)
+    prompt = chosen.worded(settings.prompt_template).limited_to(settings.queries).prompt(query)
     plain = f"{settings.system}\n\n{prompt}" if settings.system else prompt
     text = plain if processor is None else rendered(processor, prompt, settings.system)
     return ShownPrompt(text, chosen.name, frame, settings.input_wh)

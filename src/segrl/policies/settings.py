@@ -74,8 +74,9 @@ class PolicySettings:
     the segmenter that it was trained with, which is then the default. prompt_template: the text prompt that it was
     trained with, `{query}` in the place of the query, where that is not the answer format's (`read_template`).
     turns: what it is shown after a turn (the options of `segrl.turns.TurnView`), for a policy that was trained to
-    correct its masks. Raises ModelError for an unknown frame, a size that is no size, `resized` without a size, and a
-    template without `{query}`.
+    correct its masks. queries: the only ones that it answers, each asked in the words of the first
+    (`AnswerFormat.limited_to`). Raises ModelError for an unknown frame, a size that is no size, `resized` without a
+    size, a template without `{query}`, and queries that are none.
     """
 
     answer_format: str | None = None
@@ -85,8 +86,11 @@ class PolicySettings:
     segmenter: str | None = None
     prompt_template: str | None = None
     turns: Mapping[str, Any] | None = None
+    queries: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.queries is not None:
+            object.__setattr__(self, "queries", _checked_queries(self.queries))
         if self.turns is not None:
             try:
                 TurnView.from_options(self.turns)
@@ -126,6 +130,13 @@ def refuse_code(settings: PolicySettings, name: str, *, trusted: bool) -> None:
             f"the {FILE_NAME} of {name} names code, {settings.answer_format}, which is not imported unless you say so: "
             "trust_remote_code=True (policy.trust_remote_code=true), or give the answer_format yourself"
         )
+
+
+def _checked_queries(value: Any) -> tuple[str, ...]:
+    is_list = isinstance(value, list | tuple) and len(value) > 0
+    if not is_list or not all(isinstance(one, str) and one.strip() for one in value):
+        raise ModelError(f"queries is a list of the queries that the policy answers, not {value!r}")
+    return tuple(value)
 
 
 def _checked_wh(value: Any) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The embedded default: synthetic scenes and a tiny policy with its weights. No GPU, no download."""
+"""The embedded policies: one for photographs, one for drawn scenes; and the scenes. No GPU, no download."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from segrl.errors import ModelError
+
+PHOTOS = Path(__file__).parent / "photos_weights"
+"""Where the policy for photographs lies; `python proof/photographs.py ship` puts it there."""
+
 
 def policy_dir() -> Path:
-    """Directory of the shipped cold-started policy, in the ordinary `from_pretrained` layout."""
+    """Directory of the shipped cold-started policy for drawn scenes, in the ordinary `from_pretrained` layout."""
     return Path(__file__).parent / "weights"
+
+
+def photos_dir() -> Path:
+    """Directory of the shipped policy for photographs. Raises ModelError where no weights ship."""
+    if not (PHOTOS / "model.safetensors").is_file():
+        raise ModelError("this build has no weights for tiny-photos: train them with make photographs DUTS=FOLDER")
+    return PHOTOS
 
 
 def quickstart_recipe() -> Path:
@@ -40,8 +52,15 @@ def fresh_policy_dir() -> Path:
     return place
 
 
-POLICIES = {"tiny": policy_dir, "tiny-fresh": fresh_policy_dir}
-"""Names that stand for a directory of this package, wherever a policy is named."""
+POLICIES = {
+    "tiny-photos": photos_dir,
+    "tiny-scenes": policy_dir,
+    "tiny": policy_dir,
+    "tiny-fresh": fresh_policy_dir,
+}
+"""Names that stand for a directory of this package, wherever a policy is named; tiny is tiny-scenes."""
+DEFAULT_POLICY = "tiny-photos" if (PHOTOS / "model.safetensors").is_file() else "tiny-scenes"
+"""What pictures are asked with where nobody names a policy."""
 
 
 def resolve_policy(name: str) -> str:

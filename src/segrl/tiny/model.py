@@ -6,6 +6,7 @@ A token is a whole word, a whole number or a frequent phrase; bytes stand for ev
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,16 +55,18 @@ CHAT_TEMPLATE = """\
 """
 
 
-def build_tokenizer(highest: int = SIDE) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    highest: int = SIDE, phrases: Sequence[str] = PHRASES, words: Sequence[str] = WORDS
+) -> PreTrainedTokenizerFast:
     """The tokenizer: one token per phrase, per known word (also with a space before it), per integer to `highest`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     numbers = [str(i) for i in range(highest + 1)]
     pieces = [
-        *PHRASES,
-        *WORDS,
-        *(f" {word}" for word in WORDS),
+        *phrases,
+        *words,
+        *(f" {word}" for word in words),
         *numbers,
         *(f" {n}" for n in numbers),
         *"[](),.:;?-_\n ",
@@ -80,8 +83,8 @@ def build_tokenizer(highest: int = SIDE) -> PreTrainedTokenizerFast:
             unk_token=None,
         )
     )
-    phrases = "|".join(_escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{phrases}| ?[A-Za-z]+| ?[0-9]+|, |\\. |[\\s\\S]"), "isolated")
+    known = "|".join(_escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(f"{known}| ?[A-Za-z]+| ?[0-9]+|, |\\. |[\\s\\S]"), "isolated")
     core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     return PreTrainedTokenizerFast(

@@ -69,7 +69,7 @@ class Reader:
         end: str = "",
     ) -> None:
         self.settings, self.frame_for, self.render_prompt, self.end = settings, frame_for, render_prompt, end
-        self.format = answers.get(answer_format).worded(settings.prompt_template)
+        self.format = answers.get(answer_format).worded(settings.prompt_template).limited_to(settings.queries)
 
     def prompt(self, example: Example) -> list[dict[str, Any]]:
         """The chat messages, with a placeholder where the image goes."""

@@ -1,16 +1,18 @@
 // An editor of boxes and points over a picture. Gradio gives `element`, `props`, `watch` and `trigger`.
-// From Python: props.value = {key, files, size_wh, masks, name, objects}, an answer; the same with `edit`, a number, in
+// From Python: props.value = {key, files, preview, size_wh, masks, name, objects}, an answer; the same with `edit`, a number, in
 // place of `objects`: the masks of that edit, or {edit} alone where there are none; or {busy: true} while a new answer
 // is made and what is shown belongs to an earlier one.
 // To Python: the event 'edited' with {number, of, objects: [{box_xyxy, points_xy, labels}]}, in pixels of the picture;
 // of: the key of the answer. One edit is on its way at a time; whatever changes meanwhile is sent once it is back, so
-// that the last one wins.
+// that the last one wins. Previews of a point under the pointer are asked of the address `preview`; nothing waits for
+// them, and none is shown after anything else has happened.
 
 const COLOURS = ["230 159 0", "86 180 233", "0 158 115", "240 228 66", "0 114 178", "213 94 0", "204 121 167"];
 const ON = "rgb(0 158 115)", OFF = "rgb(204 60 140)";
 const REACH = 14; // how near a finger or mouse must come, in CSS pixels
 const SEND_AFTER = 250; // milliseconds after the last key
 const LOST_AFTER = 30000; // milliseconds until an edit without an answer is taken for lost
+const PREVIEW_AFTER = 90; // milliseconds that the pointer must rest
 
 const root = element.querySelector(".editor"), canvas = element.querySelector("canvas");
 const pen = canvas.getContext("2d"), said = element.querySelector(".said");
@@ -19,6 +21,7 @@ let size = null, picture = null, layer = null, hidden = false;
 let objects = [], chosen = 0, part = null; // part: null, {box: true, corner?} or {point: i}, of objects[chosen]
 let tool = "move", drag = null, cross = null, past = [], undone = [], timer = null, latest = 0;
 let of = null, number = 0, flying = null, changed = false; // flying: the number of the edit on its way
+let address = null, ghost = null, resting = null, asking = null; // of previews; asking: what can stop the one asked for
 
 const current = () => objects[chosen];
 const clone = (value) => JSON.parse(JSON.stringify(value));
@@ -43,7 +46,8 @@ async function receive() {
   const isNew = Boolean(value.objects);
   if (isNew) {
     clearTimeout(timer); clearTimeout(lost);
-    of = value.key; flying = null; changed = false;
+    of = value.key; address = value.preview; flying = null; changed = false;
+    forget();
   } else if (value.edit !== undefined) {
     if (value.edit !== flying) return; // of an edit before the last answer
     landed();
@@ -55,6 +59,7 @@ async function receive() {
     const images = await Promise.all([isNew ? load(value.files + "picture.jpg") : picture, load(value.files + "layer.png")]);
     if (mine !== latest) return;
     [picture, layer] = images;
+    ghost = null;
   } catch {
     say("The picture is no longer on the server: ask again.");
     return;
@@ -104,7 +109,9 @@ function draw() {
   pen.imageSmoothingEnabled = z < 3;
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  if (!hidden) pen.drawImage(layer, 0, 0, canvas.width, canvas.height);
+  if (ghost) pen.globalAlpha = 0.7;
+  if (ghost || !hidden) pen.drawImage(ghost || layer, 0, 0, canvas.width, canvas.height);
+  pen.globalAlpha = 1;
   objects.forEach((object, i) => drawBox(object, i, z));
   objects.forEach((object, i) => object.points_xy.forEach((point, j) => drawPoint(point, object.labels[j], i, j, z)));
   if (document.activeElement === canvas && cross && !part) drawCross(z);
@@ -159,6 +166,7 @@ function keep(before = clone({ objects, chosen })) {
 }
 
 function send(wait = 0) {
+  forget();
   draw();
   clearTimeout(timer);
   changed = true;
@@ -173,13 +181,58 @@ function fly() {
   flying = ++number; changed = false;
   say("Segmenting again …");
   lost = setTimeout(landed, LOST_AFTER);
-  const whole = objects.filter((o) => o.box_xyxy || o.points_xy.length);
-  trigger("edited", { number, of, objects: clone(whole) });
+  trigger("edited", { number, of, objects: clone(whole(objects)) });
+}
+
+const whole = (some) => some.filter((o) => o.box_xyxy || o.points_xy.length);
+const onPixel = (at) => [onto(Math.floor(at[0]), size[0]), onto(Math.floor(at[1]), size[1])];
+
+// The preview: what a click here would give.
+
+function hover(at) {
+  if (flying !== null || changed) return;
+  unhover();
+  const hit = find(at);
+  if ((tool !== "on" && tool !== "off") || !address || (hit && hit.part.point !== undefined)) return;
+  resting = setTimeout(() => preview(at), PREVIEW_AFTER);
+}
+
+async function preview(at) {
+  if (flying !== null || changed) return;
+  const some = clone(objects), object = some[chosen] || empty();
+  if (!some[chosen]) some.push(object);
+  object.points_xy.push(onPixel(at));
+  object.labels.push(tool === "on" ? 1 : 0);
+  const mine = asking = new AbortController();
+  try {
+    const response = await fetch(address + encodeURIComponent(JSON.stringify(whole(some))), { signal: mine.signal });
+    const image = response.ok ? await createImageBitmap(await response.blob()) : null;
+    if (mine !== asking || !image) return;
+    ghost = image;
+    root.dataset.preview = "shown";
+    draw();
+  } catch (error) {
+    if (error.name !== "AbortError") say("There is no preview now.");
+  }
+}
+
+// No preview is waited for any more, and none is shown.
+function forget() {
+  clearTimeout(resting);
+  if (asking) asking.abort();
+  asking = ghost = null;
+  delete root.dataset.preview;
+}
+
+function unhover() {
+  const had = ghost;
+  forget();
+  if (had) draw();
 }
 
 function landed() {
   clearTimeout(lost);
-  flying = null;
+  flying = ghost = null;
   if (changed) { clearTimeout(timer); timer = setTimeout(fly, 0); }
 }
 
@@ -198,10 +251,13 @@ function ensure() {
 function addPoint(point, label) {
   keep();
   const object = ensure();
-  object.points_xy.push([onto(Math.floor(point[0]), size[0]), onto(Math.floor(point[1]), size[1])]);
+  object.points_xy.push(onPixel(point));
   object.labels.push(label);
   part = { point: object.points_xy.length - 1 };
+  const seen = ghost; // stands until the mask itself is there
   send();
+  ghost = seen;
+  draw();
 }
 
 function setBox(a, b) {
@@ -227,6 +283,13 @@ function remove() {
   send();
 }
 
+function clear() {
+  if (!current()) { say("There is no object to clear."); return; }
+  keep();
+  objects.splice(chosen, 1); chosen = Math.max(0, chosen - 1); part = null;
+  send();
+}
+
 function back(from, to, nothing) {
   const state = from.pop();
   if (!state) { say(nothing); return; }
@@ -241,7 +304,7 @@ const redo = () => back(undone, past, "Nothing to redo.");
 
 function add() {
   keep();
-  objects = objects.filter((o) => o.box_xyxy || o.points_xy.length);
+  objects = whole(objects);
   objects.push(empty()); chosen = objects.length - 1; part = null;
   if (tool === "move") use("box");
   say("New object: draw its box, or put a point on it.");
@@ -302,6 +365,7 @@ function move(by) {
 canvas.addEventListener("pointerdown", (event) => {
   if (!size || event.button > 0) return;
   const at = place(event), hit = find(at);
+  if (tool !== "on" && tool !== "off") forget();
   canvas.setPointerCapture(event.pointerId);
   if (tool === "box") drag = { from: at, box: true, before: clone({ objects, chosen }) };
   else if (tool !== "move" && !(hit && hit.part.point !== undefined)) addPoint(at, tool === "on" ? 1 : 0);
@@ -315,7 +379,11 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (!size) return;
   const at = place(event);
-  if (!drag) { if (tool === "move") canvas.style.cursor = find(at) ? "grab" : "default"; return; }
+  if (!drag) {
+    if (tool === "move") canvas.style.cursor = find(at) ? "grab" : "default";
+    if (event.pointerType !== "touch") hover(at);
+    return;
+  }
   if (drag.box) drag.moved = setBox(drag.from, at) || drag.moved;
   else if (drag.opposite) drag.moved = setBox(drag.opposite, at) || drag.moved;
   else {
@@ -333,6 +401,7 @@ function drop() {
   drag = null;
 }
 canvas.addEventListener("pointerup", drop);
+canvas.addEventListener("pointerleave", unhover);
 canvas.addEventListener("pointercancel", drop);
 canvas.addEventListener("focus", draw);
 canvas.addEventListener("blur", draw);
@@ -378,7 +447,7 @@ function boxHere() {
 const KEYS = {
   ArrowLeft: (e) => arrow(e, -1, 0), ArrowRight: (e) => arrow(e, 1, 0), ArrowUp: (e) => arrow(e, 0, -1), ArrowDown: (e) => arrow(e, 0, 1),
   s: next, b: boxHere, "+": () => addPoint(cross, 1), "=": () => addPoint(cross, 1), "-": () => addPoint(cross, 0),
-  n: add, h: hide, v: () => use("move"), Delete: remove, Backspace: remove, Escape: () => { part = null; draw(); },
+  n: add, c: clear, h: hide, v: () => use("move"), Delete: remove, Backspace: remove, Escape: () => { part = null; draw(); },
 };
 
 canvas.addEventListener("keydown", (event) => {
@@ -392,7 +461,7 @@ canvas.addEventListener("keydown", (event) => {
   event.stopPropagation();
 });
 
-const DO = { add, remove, undo, redo, hide };
+const DO = { add, remove, clear, undo, redo, hide };
 root.addEventListener("click", (event) => {
   const button = event.target.closest("button, a");
   if (!button) return;

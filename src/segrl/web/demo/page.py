@@ -10,28 +10,41 @@ from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import gradio as gr
 import numpy as np
 from PIL import Image
-from pydantic import FailFast, TypeAdapter, ValidationError
 
 from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline
 from segrl.result import Result
 from segrl.types import Answer, Status
 from segrl.web.demo import results, turns
+from segrl.web.demo.edits import Edits
 from segrl.web.demo.guard import uploaded
 from segrl.web.demo.options import UNCHANGED, Options, chosen, controls, decoding_of
 from segrl.web.demo.results import ResultStore
 from segrl.web.demo.turns import MOST, Strip
-from segrl.web.errors import Refused, invalid, one_line
+from segrl.web.errors import Refused, one_line
 from segrl.web.images import RecentImages, decode
 from segrl.web.limits import Limits
-from segrl.web.schemas import Prompt
 
-Example = tuple[Image.Image, str]
+
+class Example(NamedTuple):
+    """An image and a query; without one ("") it is shown ready for boxes and points. title: what it shows, whose it
+    is and on what terms."""
+
+    image: Image.Image
+    query: str
+    title: str = ""
+
+    @property
+    def label(self) -> str:
+        """Of its button."""
+        return f"{self.query or 'Draw on it'}: {self.title}" if self.title else self.query
+
 
 HISTORY = 20
 INTRODUCTION = "Describe what to segment. The model answers with boxes and points, and a segmenter makes the mask."
@@ -39,8 +52,6 @@ BETWEEN_PIECES = 0.08
 """Seconds between two looks at what is being written."""
 
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-
-PROMPTS = TypeAdapter(Annotated[list[Prompt], FailFast()])
 
 
 def asset(name: str) -> str:
@@ -72,13 +83,14 @@ class Turn:
 class Kept:
     """What all visitors' pages share: results and pictures within a bound of memory. A page's own state holds keys.
 
-    folder: where uploads lie, and nothing else.
+    folder: where uploads lie, and nothing else. edits: makes the masks of what is drawn by hand.
     """
 
     store: ResultStore
     pictures: RecentImages
     folder: Path
     limits: Limits
+    edits: Edits
 
     def picture(self, asked: Asked) -> Image.Image:
         """The image. Raises gr.Error if it is gone."""
@@ -131,7 +143,7 @@ class Panel:
         """An answer in all outputs."""
         key = self.kept.store.put(result, name)
         objects = [prompt.to_json() for prompt in result.prompts]
-        return results.of_result(result), result.text, {**_shown(key, result, name), "objects": objects}, key
+        return results.of_result(result), result.text, {**self._shown(key, result, name), "objects": objects}, key
 
     def begin(self, asked: Asked) -> tuple[Any, ...]:
         """A picture about which nothing was asked: boxes and points can be drawn at once."""
@@ -169,40 +181,24 @@ class Panel:
         asked = event._data if isinstance(event._data, dict) else {}
         number = asked.get("number")
         try:
-            result, name = self._edited(asked)
+            result, name = self.kept.edits.masks(self.name, asked.get("of"), asked.get("objects"))
         except (Refused, SegrlError) as error:
             detail = error.detail if isinstance(error, Refused) else one_line(error)
             return results.line("unread", escape(detail)), gr.skip(), {"edit": number}, gr.skip()
         key = self.kept.store.put(result, name)
-        value = {**_shown(key, result, name), "edit": number}
+        value = {**self._shown(key, result, name), "edit": number}
         return results.of_result(result, edited=True), gr.skip(), value, key
 
-    def _edited(self, asked: dict[str, Any]) -> tuple[Result, str]:
-        found = self.kept.store.named(str(asked.get("of")))
-        if found is None:
-            raise invalid("The picture is no longer on the server: choose it again.")
-        (result, name), limits = found, self.kept.limits
-        try:
-            prompts = [one.to_mask_prompt() for one in PROMPTS.validate_python(asked.get("objects"))]
-        except ValidationError as error:
-            raise invalid("These boxes and points are not valid.") from error
-        if len(prompts) > limits.max_prompts:
-            raise invalid(f"At most {limits.max_prompts} objects.")
-        if len(prompts) * result.image.width * result.image.height > limits.max_mask_pixels:
-            raise invalid("Too many masks for a picture of this size: use fewer objects.")
-        return self.model.masks(result.image, prompts, result.query), name
-
-
-def _shown(key: str, result: Result, name: str) -> dict[str, Any]:
-    """What the editor is told of a result."""
-    stem = Path(name).stem
-    return {
-        "key": key,
-        "files": f"files/{key}/",
-        "size_wh": result.image.size,
-        "masks": len(result.masks),
-        "name": stem,
-    }
+    def _shown(self, key: str, result: Result, name: str) -> dict[str, Any]:
+        """What the editor is told of a result."""
+        return {
+            "key": key,
+            "files": f"files/{key}/",
+            "preview": f"files/{key}/preview.png?model={quote(self.name, safe='')}&objects=",
+            "size_wh": result.image.size,
+            "masks": len(result.masks),
+            "name": Path(name).stem,
+        }
 
 
 def remember(names: Sequence[str], store: ResultStore) -> Callable[..., tuple[list[Turn], Any]]:
@@ -286,8 +282,9 @@ def build(models: Mapping[str, Pipeline], examples: Sequence[Example], kept: Kep
         for listen in (ask.click, query.submit):
             shown.answers(listen(kept.question, [upload, query, number, *how], asked, **_QUIET))
         for i, (button, example) in enumerate(zip(buttons, examples, strict=True)):
-            taking = _taking(example, f"example-{i + 1}.png", kept)
-            shown.answers(button.click(taking, how, [upload, query, asked], **_QUIET))
+            taking = _taking(example, f"{example.title.partition(' ')[0] or f'example-{i + 1}'}.png", kept)
+            step = button.click(taking, how, [upload, query, asked], **_QUIET)
+            (shown.answers if example.query else shown.begins)(step)
         shown.begins(upload.upload(kept.opened, [upload, query], asked, **_QUIET))
         shown.wire()
     return page
@@ -312,10 +309,10 @@ def _examples(examples: Sequence[Example]) -> list[gr.Button]:
     with tempfile.TemporaryDirectory() as folder, gr.Column(elem_id="examples"):
         gr.Markdown("Or take an example:")
         buttons = []
-        for i, (image, query) in enumerate(examples):
+        for i, example in enumerate(examples):
             icon = Path(folder) / f"{i}.png"
-            image.save(icon)  # the button keeps a copy
-            buttons.append(gr.Button(query, icon=icon, size="sm", elem_classes="segrl-example"))
+            example.image.save(icon)  # the button keeps a copy
+            buttons.append(gr.Button(example.label, icon=icon, size="sm", elem_classes="segrl-example"))
         return buttons
 
 
@@ -346,7 +343,7 @@ def _panel(name: str, model: Pipeline, kept: Kept) -> Panel:
 
 
 def _taking(example: Example, name: str, kept: Kept) -> Callable[..., tuple[Any, ...]]:
-    image, query = example
+    image, query, _ = example
     return lambda *values: (image, query, Asked(kept.pictures.put(image), name, query, options=chosen(values)))
 
 

@@ -22,10 +22,12 @@ from segrl.result import Result
 from segrl.types import Status
 from segrl.web.images import PackedMasks
 
-DRAW = "Draw a box or put a point on an object, or enter a query and press Ask."
+DRAW = "Draw a box around an object or put a point on it to get its mask, or enter a query and press Ask."
 NOTHING_YET = "Choose a picture, say what to look for, and press Ask."
+_SCENES = "A very small model that ships with segrl. It knows drawn shapes like the examples, not photographs."
 ABOUT = {
-    "tiny": "A very small model that ships with segrl. It knows drawn shapes like the examples, not photographs.",
+    "tiny-photos": "A small model that ships with segrl. It finds what stands out in a photograph: the main object.",
+    **dict.fromkeys(("tiny", "tiny-scenes"), _SCENES),
     "tiny-fresh": "The tiny model before any training: hardly any of its answers can be read.",
 }
 """What a visitor must know of a policy before believing its answers."""
@@ -206,6 +208,11 @@ def drawn(result: Result, name: str) -> bytes:
     return _file(result.overlay(), "PNG")
 
 
+def cut_out(result: Result, name: str) -> bytes:
+    """What is marked on a transparent ground, as PNG."""
+    return _file(overlay.cutout(result.image, result.mask), "PNG")
+
+
 def coco(result: Result, name: str) -> bytes:
     """COCO's JSON for this one image; without a query the category is `object`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -221,6 +228,7 @@ FILES = {
     "mask.png": (mask, "image/png"),
     "coco.json": (coco, "application/json"),
     "overlay.png": (drawn, "image/png"),
+    "cutout.png": (cut_out, "image/png"),
 }
 
 
