@@ -3,11 +3,12 @@
     python proof/photographs.py run --duts DUTS --ecssd ECSSD --out runs/photographs --page docs/photographs.md
     python proof/photographs.py ship runs/photographs --page docs/photographs.md
 
-`ship` puts the best seed into the package, in half precision, with its card. Stages: the eyes (`photographs_eyes.py`), the cold start, reinforcement learning with three seeds, as many minutes of
-more SFT, reinforcement learning with rewards shuffled in each group. All choices (checkpoint, constant box, seed) are
-made on the pictures of DUTS-TR that the recipe holds out; then every arm is measured on DUTS-TE and ECSSD. What is
-done already in --out is not done again, so the same command goes on after an interruption. `--short` does two steps of
-each, in the tests. `make photographs` runs it.
+`ship` puts the best seed into the package, in half precision, with its card. Stages: the eyes
+(`photographs_eyes.py`), the cold start, reinforcement learning with three seeds, as many minutes of more SFT,
+reinforcement learning with rewards shuffled in each group. All choices (checkpoint, constant box, seed) are made on
+the pictures of DUTS-TR that the recipe holds out; then every arm is measured on DUTS-TE and ECSSD. What is done already
+in --out is not done again, so the same command goes on after an interruption. `--short` does two steps of each, in the
+tests. `make photographs` runs it.
 """
 
 from __future__ import annotations

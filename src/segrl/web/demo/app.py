@@ -62,10 +62,10 @@ def create_app(
     limits = limits or Limits()
     folder = upload_folder()
     app, store = FastAPI(openapi_url=None), ResultStore(max_kept)
-    app.include_router(routes(store))
     shown = {name: bounded(model, limits.max_mask_pixels) for name, model in models.items()}
     edits = Edits(shown, store, limits, unasked)
-    app.include_router(edits.routes())
+    app.include_router(edits.routes())  # before those of the results, whose paths it would be taken for
+    app.include_router(routes(store))
     kept = Kept(store, RecentImages(max_kept), folder, limits, edits)
     chosen = fitting_examples(models) if examples is None else [Example(*one) for one in examples]
     page = build(shown, chosen, kept)

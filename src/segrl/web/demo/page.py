@@ -47,7 +47,7 @@ class Example(NamedTuple):
 
 
 HISTORY = 20
-INTRODUCTION = "Describe what to segment. The model answers with boxes and points, and a segmenter makes the mask."
+INTRODUCTION = "Mark an object with a box or a point to get its mask; or describe it, and the model marks it."
 BETWEEN_PIECES = 0.08
 """Seconds between two looks at what is being written."""
 

@@ -23,7 +23,7 @@ from segrl.types import Status
 from segrl.web.images import PackedMasks
 
 DRAW = "Draw a box around an object or put a point on it to get its mask, or enter a query and press Ask."
-NOTHING_YET = "Choose a picture, say what to look for, and press Ask."
+NOTHING_YET = "Choose a picture. Then draw a box or put a point on an object, or enter a query and press Ask."
 _SCENES = "A very small model that ships with segrl. It knows drawn shapes like the examples, not photographs."
 ABOUT = {
     "tiny-photos": "A small model that ships with segrl. It finds what stands out in a photograph: the main object.",
