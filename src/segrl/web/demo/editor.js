@@ -303,6 +303,7 @@ const undo = () => back(past, undone, "Nothing to undo.");
 const redo = () => back(undone, past, "Nothing to redo.");
 
 function add() {
+  forget();
   keep();
   objects = whole(objects);
   objects.push(empty()); chosen = objects.length - 1; part = null;
@@ -312,6 +313,7 @@ function add() {
 }
 
 function use(name) {
+  unhover();
   tool = name;
   for (const button of element.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
   canvas.style.cursor = name === "move" ? "default" : "crosshair";
