@@ -26,7 +26,7 @@ Base = Annotated[
 PolicyName = Annotated[
     str,
     typer.Option(
-        metavar="P", help="tiny-photos, tiny-scenes, words, a directory, a name on the hub, or openai:MODEL@URL."
+        metavar="P", help="tiny-photos, tiny-scenes, words, a directory, a name on the hub, openai:MODEL@URL."
     ),
 ]
 SegmenterName = Annotated[
