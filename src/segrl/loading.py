@@ -57,12 +57,14 @@ def fitting_segmenter(policy: str, answer_format: str | None = None) -> str:
     return _trained_with(policy) or DEFAULT_SEGMENTER
 
 
-def drawing_segmenter(names: Iterable[str]) -> Segmenter | None:
+def drawing_segmenter(names: Iterable[str], chosen: str | None = None) -> Segmenter | None:
     """What cuts out boxes and points on pictures about which none of these policies was asked: the tiny segmenter,
-    where a policy's own has no weights; None where each has better ones."""
+    where a policy's own has no weights; None where each has better ones or somebody has chosen."""
     from segrl import segmenters
 
-    return segmenters.load("tiny") if any(fitting_segmenter(name) in WEIGHTLESS for name in names) else None
+    return (
+        segmenters.load("tiny") if not chosen and any(fitting_segmenter(name) in WEIGHTLESS for name in names) else None
+    )
 
 
 def fitting_options(policy: str, segmenter: str) -> dict[str, Any]:

@@ -229,8 +229,7 @@ def demo(
 ) -> None:
     """Serve a web page: ask about an image, read the reasoning, correct boxes and points, download masks."""
     limits = limits_of(locals(), seconds=upload_timeout)
-    import segrl
-    from segrl.loading import drawing_segmenter
+    import segrl.loading
     from segrl.policies.checkpoint import is_adapter
     from segrl.web.demo.app import create_app
 
@@ -240,13 +239,12 @@ def demo(
         "max_new_tokens": max_new_tokens, "decoding": decoding_values(samples, temperature, seed, second_look, vote),
     }  # fmt: skip
 
-    def base_for(name: str) -> str | None:
-        return base if len(names) == 1 or is_adapter(name) else None  # beside an adapter stands, often, its own base
-
     def make_app() -> FastAPI:
-        models = {name: segrl.load(name, base=base_for(name), **options) for name in names}
+        # The policy beside an adapter is often its base.
+        bases = {name: base if len(names) == 1 or is_adapter(name) else None for name in names}
+        models = {name: segrl.load(name, base=bases[name], **options) for name in names}
         kept, disk = round(max_kept_mb * 2**20), round(max_disk_mb * 2**20)
-        unasked = None if segmenter else drawing_segmenter(names)
+        unasked = segrl.loading.drawing_segmenter(names, segmenter)
         return create_app(models, limits=limits, unasked=unasked, max_kept=kept, max_disk=disk)
 
     run_server(
