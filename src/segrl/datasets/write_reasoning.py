@@ -98,8 +98,7 @@ def write_reasoning(
     settings = {**(about or {}), "source": str(source), "answer_format": answer_format, "temperature": temperature}
     settings |= {"seed": seed, "max_new_tokens": max_new_tokens}
     make_directory(out)
-    busy = f"{out} is being written by another process: wait for it, or choose another --out"
-    with locked(out / LOCK, busy):
+    with locked(out / LOCK, out):
         kept = Journal(out / DATA, key=_id)
         dropped = Journal(out / DROPPED, key=_id, note=lambda row: row["why"])
         _claim(out, settings, kept, dropped)

@@ -46,8 +46,7 @@ def open_journal(path: Path, patience_s: float = PATIENCE_S) -> Iterator[Journal
     Raises DataError if another one holds it.
     """
     make_directory(path.parent)
-    busy = f"{path.parent.parent} is being written by another process: wait for it, or choose another --out"
-    with locked(path, busy, patience_s):
+    with locked(path, path.parent.parent, patience_s):
         others = [file for file in _files(path.parent) if file != path]
         yield Journal(path, _place, others=others, sync_s=SYNC_S)
 

@@ -169,8 +169,7 @@ def segment_photos(
     """
     plan.writers()  # a wrong format is told before anything is written
     make_directory(plan.out)
-    busy = f"{plan.out} is being written by another process: wait for it, or choose another --out"
-    with locked(plan.out / LOCK, busy):
+    with locked(plan.out / LOCK, plan.out):
         return _segment(jobs, plan, executor or InProcess(), on_image or (lambda done, total: None), prunes)
 
 

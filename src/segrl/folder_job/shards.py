@@ -267,8 +267,7 @@ def segment_shards(
     all there are. Raises SegrlError for a folder of other settings, and one that another process writes to.
     """
     make_directory(plan.out / "shards")
-    busy = f"{plan.out} is being written by another process: wait for it, or choose another --out"
-    with locked(plan.out / ".lock", busy):
+    with locked(plan.out / ".lock", plan.out):
         _claim(plan)
         journal = Journal(plan.out / "shards.jsonl", key=lambda row: row["shard"], note=lambda row: row)
         left = [shard for shard in shards if not _is_done(shard, journal, plan.out)]

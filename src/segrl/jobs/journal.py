@@ -156,8 +156,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(path: Path, message: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """The block runs in one process at a time; `path` is the lock's file. Raises DataError(message) out of patience.
+def locked(path: Path, out: Path | str, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """The block runs in one process at a time; `path` is the lock's file. Raises DataError naming `out`, which another
+    process writes to, or with a message of one's own, out of patience.
 
     The lock ends with the process, however it ends.
     """
@@ -166,7 +167,8 @@ def locked(path: Path, message: str, patience_s: float = PATIENCE_S) -> Iterator
     except OSError as error:
         raise SegrlError(f"cannot write {path}: {error.strerror}") from error
     with file:
-        lock(file, message, patience_s)
+        busy = f"{out} is being written by another process: wait for it, or choose another --out"
+        lock(file, out if isinstance(out, str) else busy, patience_s)
         yield
 
 
