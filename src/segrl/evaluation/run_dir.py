@@ -26,8 +26,11 @@ from typing import Any
 
 from segrl.errors import DataError
 from segrl.files import Below, json_line, make_directory, write_atomically
-from segrl.jobs.journal import PATIENCE_S, Journal, Row, locked
+from segrl.jobs.journal import Journal, Row, locked
 from segrl.text import differences
+
+PATIENCE_S = 20.0
+"""How long to wait for a lock: the helpers of a killed process need a moment to notice."""
 
 LONG_PATIENCE_S = 600.0
 """How long to wait for somebody who writes the result of a large data set."""
@@ -112,7 +115,7 @@ class EvalDir:
         cannot be written.
         """
         make_directory(self.path)
-        with locked(self.lock, self.path):
+        with locked(self.lock, self.path, PATIENCE_S):
             if not self.run.exists():
                 self.describe(description)
         if differing := self.differences(description):
