@@ -100,7 +100,7 @@ def test_it_goes_into_the_report_of_an_evaluation(python: Path, checkpoint: Path
     assert segrl("suite", *options)[0] == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert "General ability" not in before
-    assert page.index("Every measure") < page.index("General ability") < page.index("<td>1581.0</td><td>–</td>")
+    assert page.index("All metrics") < page.index("General ability") < page.index("<td>1581.0</td><td>–</td>")
 
 
 def test_an_evaluation_after_the_suite_is_on_the_page_too(python: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_an_evaluation_after_the_suite_is_on_the_page_too(python: Path, tmp_path
     code, said = segrl(*data, *common)
     assert code == 0, said
     page = (out / "report.html").read_text()
-    assert page.index("Every measure") < page.index("General ability") < page.index("<td>1581.0</td>")
+    assert page.index("All metrics") < page.index("General ability") < page.index("<td>1581.0</td>")
     assert list((out / "evaluation" / "images").iterdir())
     (out / "report.html").write_text("as it was")
     assert segrl(*data, *common)[0] == 0

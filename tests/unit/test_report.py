@@ -132,11 +132,11 @@ def test_page_stands_alone(run):
 @pytest.mark.parametrize(
     ("found", "said", "unsaid"),
     [
-        (None, ["30 requests, the overlap", "gIoU on examples"], ["held-out", "held out", "training images"]),
-        (Overlap(30, 90, 90, 0), ["30 held-out requests", "gIoU on held-out examples"], ["training images"]),
+        (None, ["30 queries, the overlap", "gIoU on examples"], ["held-out", "held out", "training images"]),
+        (Overlap(30, 90, 90, 0), ["30 held-out queries", "gIoU on held-out examples"], ["training images"]),
         (
             Overlap(30, 90, 90, 12),
-            ["12 of 30 examples (40%)", "30 requests (12 with training images)"],
+            ["12 of 30 examples (40%)", "30 queries (12 with training images)"],
             ["held-out", "held out"],
         ),
     ],
@@ -146,7 +146,7 @@ def test_held_out_is_said_only_where_it_holds(run, found, said, unsaid):
         write_overlap(found, run.overlap_path)
     page = write_report(run.path).read_text()
     recipe = parse_recipe({"method": "sft", "policy": "tiny", "dataset": "tiny"})
-    for text in (page[: page.index("Recipe and words")], card(recipe, RunDir(run.path), run.path)):
+    for text in (page[: page.index("Recipe and terms")], card(recipe, RunDir(run.path), run.path)):
         assert not [word for word in unsaid if word in text]
     assert all(words in page for words in said)
     title = str(before_after_table(json.loads(run.summary_path.read_text()), found).title)

@@ -104,7 +104,7 @@ def general_table(found: Mapping[str, Any]) -> Table:
 
 def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> Iterator[Table]:
     """Every measure of A and B with the difference, then the difference of gIoU by parts."""
-    title, runs = f"B minus A on {found['n']} requests, {found['images']} images", (f"A  {names[0]}", f"B  {names[1]}")
+    title, runs = f"B minus A on {found['n']} queries, {found['images']} images", (f"A  {names[0]}", f"B  {names[1]}")
     table = _table(title, "measure", *runs, "difference", "95% interval", wraps=True)
     for metric in CATALOGUE:
         row = found["metrics"].get(metric.name)
@@ -140,7 +140,7 @@ def _part_of_change(part: Mapping[str, Any]) -> list[str]:
 def checkpoints_table(found: Mapping[str, Any]) -> Table:
     """Every measure of several runs, and the best of each."""
     names = [Path(run).name for run in found["runs"]]
-    title = f"{found['n']} requests, {found['images']} images"
+    title = f"{found['n']} queries, {found['images']} images"
     table = _table(title, "measure", *names, "best of checkpoints", wraps=True)
     for metric in CATALOGUE:
         best = found["best_of_checkpoints"].get(metric.name)

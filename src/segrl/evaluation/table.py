@@ -40,7 +40,7 @@ NOTHING = "nothing there"
 
 TITLES = {
     "kind": "kind",
-    "query_length": "length of the request",
+    "query_length": "length of the query",
     "object_size": "size of the object",
     "objects": "number of objects",
     "place": "place in the image",

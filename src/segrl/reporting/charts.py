@@ -160,12 +160,12 @@ STATUS_COLOURS = {
 
 _SIMPLE = (
     ("completions/mean_length", "Length", "Mean tokens per answer."),
-    ("kl", "KL", "Distance from the policy that training began with (k3 estimate, nats per token)."),
-    ("entropy", "Entropy", "How undecided the policy is at each token (nats); near 0 it no longer explores."),
-    ("loss", "Loss", "What the optimizer descends."),
-    ("mean_token_accuracy", "Token accuracy", "Share of gold tokens that the policy puts first."),
+    ("kl", "KL", "KL divergence from the policy at the start of training (k3 estimate, nats per token)."),
+    ("entropy", "Entropy", "Mean entropy of the next-token distribution (nats); near 0 the policy no longer explores."),
+    ("loss", "Loss", "The training objective."),
+    ("mean_token_accuracy", "Token accuracy", "Share of gold tokens that are the policy's most likely ones."),
     ("grad_norm", "Gradient norm", "Before clipping."),
-    ("learning_rate", "Learning rate", "The schedule."),
+    ("learning_rate", "Learning rate", "Learning rate after warm-up and schedule."),
 )
 
 
@@ -187,7 +187,7 @@ def training_charts(
 
 def _reward(steps: Sequence[Row]) -> Chart:
     series = [_series(steps, "reward", "reward", "c1"), _series(steps, "reward_std", "deviation", "c2")]
-    note = "Mean weighted reward of the sampled answers, and its deviation: without one there is nothing to learn from."
+    note = "Mean weighted reward of the sampled answers, and its standard deviation: at 0 there is no gradient."
     return Chart("Reward", note, _present(series), floor=0.0)
 
 
@@ -201,16 +201,14 @@ def _terms(steps: Sequence[Row]) -> Chart:
 def _giou(steps: Sequence[Row], measured: Sequence[tuple[float, float]], asked: str) -> Chart:
     sampled = _series(steps, "giou", "sampled answers, training queries", "c1")
     evaluated = Series(f"greedy answers, {asked}", tuple(measured), "c2", dots_only=True)
-    note = "Mean IoU with the true masks. Sampled answers explore; greedy ones are what the policy thinks best."
+    note = "Mean IoU with the true masks. Sampled answers explore; greedy ones are the most likely ones."
     return Chart("gIoU", note, _present([sampled, evaluated]), floor=0.0)
 
 
 def _statuses(steps: Sequence[Row]) -> Chart:
     series = [_series(steps, f"status/{s.value}", s.value.replace("_", " "), STATUS_COLOURS[s]) for s in Status]
     present = tuple(line for line in _present(series) if any(value > 0 for _, value in line.points))
-    return Chart(
-        "Answer status", "Share of sampled answers by how they could be read.", present, floor=0.0, ceiling=1.0
-    )
+    return Chart("Answer status", "Share of sampled answers by status.", present, floor=0.0, ceiling=1.0)
 
 
 def _groups(steps: Sequence[Row]) -> Chart:
@@ -220,13 +218,14 @@ def _groups(steps: Sequence[Row]) -> Chart:
         ("clip_ratio/region_mean", "clipped tokens", "c2"),
     )
     series = [_series(steps, key, name, colour) for key, name, colour in lines]
-    return Chart("Wasted", "What teaches nothing, as shares.", _present(series), floor=0.0)
+    note = "Shares of groups, answers and tokens that contribute no gradient."
+    return Chart("No gradient", note, _present(series), floor=0.0)
 
 
 def _phases(steps: Sequence[Row]) -> Chart:
     names = ("rollout", "reward", "update", "evaluation")
     series = [_series(steps, f"seconds/{name}", name, COLOURS[i]) for i, name in enumerate(names)]
-    return Chart("Seconds", "Wall time between two logs, by what was done.", _present(series), floor=0.0)
+    return Chart("Seconds", "Wall time between two logs, by phase.", _present(series), floor=0.0)
 
 
 def _names(steps: Sequence[Row], wanted: Callable[[str], bool]) -> list[str]:

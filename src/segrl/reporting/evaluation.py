@@ -152,7 +152,7 @@ def facts(summary: Mapping[str, Any]) -> str:
     """What was evaluated on what, in a line."""
     run = summary["run"]
     words = [
-        f"{run['dataset']['name']} ({summary['n']} requests, {summary['images']} images)",
+        f"{run['dataset']['name']} ({summary['n']} queries, {summary['images']} images)",
         f"policy {run['policy']['name']}",
         f"segmenter {run['segmenter']['name']}",
         f"answers {run['prompt']['answer_format']}",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Numbers = Mapping[str, Any]
 
-_SHUFFLED = " A control: the rewards were shuffled within each group, so they taught nothing about the answers."
+_SHUFFLED = " A control: the rewards were shuffled within each group, so they carried no information about the answers."
 _NAMED = {"policy": "path", "segmenter": "name", "dataset": "name"}
 
 
@@ -64,9 +64,9 @@ def _what_was_done(recipe: Numbers, steps: int) -> str:
     if recipe.get("method") == "sft":
         return f"The policy “{policy}” was trained on gold answers {length} (SFT) on the data set “{data}”."
     return (
-        f"The policy “{policy}” reads an image and a request, and points: it writes boxes and points, which the frozen "
+        f"The policy “{policy}” reads an image and a query and writes boxes and points, which the frozen "
         f"segmenter “{segmenter}” turns into a mask. It was trained {length} of reinforcement learning (GRPO) on the "
-        f"data set “{data}”: it wrote several answers to each request, and those whose masks fitted better were made "
+        f"data set “{data}”: it wrote several answers to each query, and those with better masks were made "
         "more likely. It was shown no gold box and no gold point: what it learned here came from the reward."
         + (_SHUFFLED if (recipe.get("control") or {}).get("shuffle_rewards") else "")
     )
@@ -83,7 +83,7 @@ def _overall(comparison: Numbers, overlap: Overlap | None) -> str:
         "unclear": "No change was shown, for the interval holds 0",
     }[found]
     return (
-        f"On {comparison['n']} {words(overlap, 'requests')}, the overlap with the true mask (gIoU) went from "
+        f"On {comparison['n']} {words(overlap, 'queries')}, the overlap with the true mask (gIoU) went from "
         f"{giou['a']:.2f} to {giou['b']:.2f}, a change of {signed(giou['difference'])} "
         f"(95% interval {interval(giou['ci95'])}). {outcome}."
     )
@@ -99,7 +99,7 @@ def _kinds(parts: Mapping[str, Numbers]) -> str:
         kinds = [f"{k.replace('_', ' ')} ({signed(g['difference'])})" for k, g in ordered if verdict(g["ci95"]) == word]
         if kinds:
             sentences.append(f"{name}: {', '.join(kinds)}")
-    return "By kind of request, " + "; ".join(sentences) + "."
+    return "By kind of query, " + "; ".join(sentences) + "."
 
 
 def _pointing(summary: Numbers) -> str:
