@@ -91,6 +91,7 @@ bench: install
 	$(VENV)/bin/python bench/update.py
 	$(VENV)/bin/python bench/rollout.py
 	$(VENV)/bin/python bench/cpu.py
+	$(VENV)/bin/python bench/answers.py
 
 # Needs CUDA, and no download.
 gpu-check: install

@@ -14,11 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segrl.api import Evaluation, evaluate, report, train
+    from segrl.api import Evaluation, evaluate, report, segment, train
     from segrl.inference import Decoding, VoteRule
     from segrl.loading import load
     from segrl.pipeline import Pipeline, Stream
-    from segrl.result import Result
+    from segrl.result import Result, by_doubt
     from segrl.types import MaskPrompt, Status
 
 __version__ = "0.1.0"
@@ -33,13 +33,16 @@ __all__ = [
     "Stream",
     "VoteRule",
     "__version__",
+    "by_doubt",
     "evaluate",
     "load",
     "report",
+    "segment",
     "train",
 ]
 
-_HOMES = {"Evaluation": "api", "evaluate": "api", "report": "api", "train": "api", "load": "loading"}
+_HOMES = {"Evaluation": "api", "evaluate": "api", "report": "api", "segment": "api", "train": "api"}
+_HOMES |= {"load": "loading", "by_doubt": "result"}
 _HOMES |= {"Decoding": "inference", "VoteRule": "inference"}
 _HOMES |= {"Pipeline": "pipeline", "Stream": "pipeline", "Result": "result", "MaskPrompt": "types", "Status": "types"}
 _SUBMODULES = frozenset({

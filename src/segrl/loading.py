@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segrl import answers, policies
+from segrl.errors import SegrlError
 from segrl.inference import Decoding
 from segrl.pipeline import Pipeline
 from segrl.policies import MAX_NEW_TOKENS
+from segrl.policies.turns import check_turns
 from segrl.tiny import DEFAULT_POLICY, POLICIES
 from segrl.types import Reading
 
@@ -126,6 +128,7 @@ def load(
     if answer_format is not None:
         answers.get(answer_format)  # a wrong name is told before minutes of loading
     loaded = policies.load(policy, answer_format=answer_format, **_placed(policy, device), **policy_options)
+    check_turns(loaded, chosen.turns)
     if assumed := getattr(loaded, "assumed", ""):
         logger.warning(assumed)
     name = segmenter or fitting_segmenter(policy, answer_format)
@@ -134,6 +137,19 @@ def load(
     return Pipeline(
         loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy), decoding=chosen
     )
+
+
+def folder_options(policy: str, segmenter: str | None = None, **options: Any) -> dict[str, Any]:
+    """Options of `load` as the folder of a job keeps them: with the segmenter that is taken, without what says nothing.
+
+    Raises SegrlError for a decoding that is no plain values.
+    """
+    if not isinstance(options.get("decoding") or {}, Mapping):
+        raise SegrlError('the decoding of a folder is given in plain values, for instance {"samples": 8}')
+    chosen = segmenter or fitting_segmenter(policy, options.get("answer_format"))
+    plain: dict[str, Any] = {"answer_format": None, "max_new_tokens": None, "reading": "lenient"}
+    given = {name: value for name, value in options.items() if value or name in plain}
+    return {"segmenter": chosen, "policy": policy} | plain | given
 
 
 def _placed(name: str, device: str | None) -> dict[str, str]:

@@ -262,13 +262,21 @@ class Pipeline:
             for (image, query), one in zip(pairs, replies, strict=True)
         ]
 
-    def go_on(self, image: ImageLike, query: str, said: Sequence[str | Sequence[MaskPrompt]]) -> Result:
-        """One further turn after those in `said`, as `segment(turns=…)` would take it.
+    def go_on(
+        self,
+        image: ImageLike,
+        query: str,
+        said: Sequence[str | Sequence[MaskPrompt]],
+        *,
+        decoding: Decoding | None = None,
+    ) -> Result:
+        """One further turn after those in `said`, as `segment(turns=…)` would take it; none after "done".
 
         said: the texts of the policy, and in place of some what a person drew instead, as mask prompts in original
-        pixels: the policy is then shown their mask. Raises SegrlError for a policy that takes single requests only.
+        pixels: the policy is then shown their mask. decoding: temperature, seed and longest answer, in place of the
+        pipeline's own. Raises SegrlError for a policy that takes single requests only.
         """
-        view, picture = view_of(self.policy), as_image(image)
+        view, picture, how = view_of(self.policy), as_image(image), decoding or self.decoding
         conversation = Conversation(picture, checked_query(query))
         for one in said:
             if isinstance(one, str):
@@ -282,7 +290,9 @@ class Pipeline:
             [conversation],
             turns=len(conversation.turns) + 1,
             view=view,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=how.max_new_tokens or self.max_new_tokens,
+            temperature=how.heat,
+            seed=how.seed,
         )
         return Result.of_turns(conversation)
 

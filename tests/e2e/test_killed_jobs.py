@@ -41,14 +41,16 @@ def run(command: list[str], kill_after_s: float | None = None) -> int:
     return process.returncode
 
 
+@pytest.mark.parametrize("options", [[], ["--turns", "4", "--segmenter", "grabcut"]], ids=["one answer", "turns"])
 @pytest.mark.parametrize("kills", KILLS)
-def test_segment(kills: int, tmp_path: Path) -> None:
+def test_segment(kills: int, options: list[str], tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for i in range(40):
         noise = np.random.default_rng(i).integers(0, 255, (96, 128, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "photos" / f"{i}.png")
     command = [sys.executable, str(SUPPORT / "killed_segment.py"), "segment", str(tmp_path / "photos")]
-    command += ["-q", "box", "-q", "ghost", "--format", ",".join(exports.names()), "--batch-size", "1", "--out"]
+    command += ["-q", "box", "-q", "ghost", "--format", ",".join(exports.names()), "--batch-size", "1"]
+    command += [*options, "--out"]
     whole, out, dice = tmp_path / "whole", tmp_path / "out", random.Random(kills)
     assert run([*command, str(whole)]) == 0
     struck = sum(run([*command, str(out)], dice.uniform(*PAUSES_S)) != 0 for _ in range(kills))

@@ -19,6 +19,7 @@ from segrl.web.demo import turns
 from segrl.web.demo.page import Asked
 from segrl.web.demo.results import ResultStore
 from segrl.web.demo.turns import Talk
+from segrl.web.limits import Limits
 
 BOX = "<think>there</think> <bbox>[10,8,30,28]</bbox>, <points>[[20,20]]</points>, <labels>[1]</labels>"
 MOVED = "<think>further</think> <bbox>[12,8,32,28]</bbox>, <points>[[20,20]]</points>, <labels>[1]</labels>"
@@ -48,7 +49,7 @@ def panel(*texts: str) -> SimpleNamespace:
     """What the strip needs of a panel, without a page."""
     pipeline = Pipeline(Conversing(*texts), TextToMasks(answers.get("seg-r1"), lambda wh: ORIGINAL, load("box")))
     store = ResultStore()
-    made = SimpleNamespace(model=pipeline, kept=SimpleNamespace(store=store), outputs=[None] * 4)
+    made = SimpleNamespace(model=pipeline, kept=SimpleNamespace(store=store, limits=Limits()), outputs=[None] * 4)
     made.show = lambda result, name: ("status", result.text, {}, store.put(result, name))
     return made
 

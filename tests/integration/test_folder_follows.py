@@ -222,6 +222,7 @@ def test_one_picture_through_a_pipe(photos: Path, asked: list[str], tmp_path: Pa
     assert "nothing was found" in segment("-", "-q", "ghost", stdin=data).stderr
     for wrong, message in (
         (("-", "-q", "box", "--out", tmp_path), "--out cannot be used with -"),
+        (("-", "-q", "box", "--review", "5"), "--review cannot be used with -"),
         (("-", photos, "-q", "box"), "takes one image"),
         (("-", "-q", "box", "--format", "coco"), "takes one of png, cutout, overlay"),
         ((photos, "-q", "box"), "--out DIR"),

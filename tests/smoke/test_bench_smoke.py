@@ -97,3 +97,14 @@ def test_the_check_of_a_gpu_needs_one():
     done = subprocess.run([sys.executable, str(BENCH.with_name("gpu_check.py"))], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_seconds_and_tokens_of_an_answer_in_short(tmp_path):
+    command = [sys.executable, "-W", "ignore", str(BENCH.with_name("answers.py")), "--short", "--threads", "1"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "answers.json").read_text())["rows"]
+    words, one, vote = rows[:3]
+    assert min(row["seconds"] for row in rows) > 0
+    assert words["tokens"] == 0 < one["tokens"] < vote["tokens"]
+    assert "| one answer | GrabCut |" in done.stdout

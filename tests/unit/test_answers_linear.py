@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from tries import is_full
@@ -82,37 +84,48 @@ LENIENT_HARD = {
 LENGTH, FACTOR = 6_000 if is_full() else 2_000, 8
 
 
-def seconds(text: str, name: str, repeats: int = 3, reading: answers.Reading = "strict") -> float:
-    """The least CPU time of a few parses."""
+Read = Callable[[str], object]
+
+
+def seconds(read: Read, text: str, repeats: int = 3) -> float:
+    """The least CPU time of a few readings."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        answers.parse(text, name, reading=reading)
+        read(text)
         times.append(time.process_time() - start)
     return min(times)
 
 
-def check_linear(parts: tuple[str, str, str], name: str, reading: answers.Reading) -> None:
+def check_linear(parts: tuple[str, str, str], read: Read) -> None:
     """Raises AssertionError if a text FACTOR times as long takes much more than FACTOR times as long."""
     before, middle, after = parts
     count = LENGTH // len(middle)
-    short = seconds(before + middle * count + after, name, reading=reading)
-    long = seconds(before + middle * (count * FACTOR) + after, name, repeats=1, reading=reading)
+    short = seconds(read, before + middle * count + after)
+    long = seconds(read, before + middle * (count * FACTOR) + after, repeats=1)
     if long > 2.5 * FACTOR * short + 0.02:  # a quadratic step would take FACTOR² times as long: measure again
-        long = seconds(before + middle * (count * FACTOR) + after, name, repeats=3, reading=reading)
-    assert long <= 2.5 * FACTOR * short + 0.02, name
+        long = seconds(read, before + middle * (count * FACTOR) + after)
+    assert long <= 2.5 * FACTOR * short + 0.02, read
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [("", " ", "x"), ("<answer>", " ", "x"), ("done", " ", "x"), ("", "</think> ", "x"), ("", "</think>done ", "x")],
+)
+def test_whether_a_text_says_done_takes_linear_time(parts: tuple[str, str, str]) -> None:
+    check_linear(parts, answers.says_done)
 
 
 @pytest.mark.parametrize("kind", HARD)
 def test_time_is_linear(kind: str) -> None:
     for name in {*answers.names()} - {"qwen-json", "gemini", "seg-zero", "think2seg"}:  # these read as json-list does
-        check_linear(HARD[kind], name, "strict")
+        check_linear(HARD[kind], partial(answers.parse, answer_format=name))
 
 
 @pytest.mark.parametrize("kind", HARD | LENIENT_HARD)
 def test_time_of_the_lenient_reading_is_linear(kind: str) -> None:
     for name in ("json-list", "seg-r1"):  # the others scan as one of these does
-        check_linear((HARD | LENIENT_HARD)[kind], name, "lenient")
+        check_linear((HARD | LENIENT_HARD)[kind], partial(answers.parse, answer_format=name, reading="lenient"))
 
 
 @pytest.mark.parametrize("name", answers.names())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from segrl.errors import SegrlError
 from segrl.evaluation.result import calibration
@@ -12,6 +13,7 @@ from segrl.evaluation.table import tabulate
 from segrl.inference import Decoding, VoteRule, vote
 from segrl.inference.vote import overlaps_of
 from segrl.masks import box_to_mask
+from segrl.result import Result
 from segrl.types import ORIGINAL, Answer, Box, MaskPrompt, Segmentation, Status, Votes
 
 HW = (40, 60)
@@ -55,6 +57,43 @@ def test_nothing_there_wins_with_its_share_of_the_readable(share: float, status:
     assert found.answer.status is status
     assert found.votes.nothing == 1
     assert found.votes.confidence == 0.5
+
+
+def test_a_share_that_is_reached_exactly_counts():
+    """0.55 * 20 is more than 11 in floating point, and a float32 of 7/10 less than 0.7."""
+    _, found = vote([nothing()] * 11 + [said(LEFT)] * 9, VoteRule(nothing=0.55))
+    assert found.answer.status is Status.NO_TARGET
+    samples = [said(LEFT, RIGHT)] * 7 + [said(LEFT, THIRD)] * 93
+    assert len(vote(samples, VoteRule(least_votes=0.07))[1].masks) == 2
+    _, found = vote([said(LEFT, RIGHT)] * 7 + [said(LEFT)] * 3, VoteRule(least_votes=0.7))
+    result = Result.of(Image.new("RGB", HW[::-1]), "it", "", found)
+    assert result.surer(0.7) is result
+    assert all(share >= 0.7 for share in result.confidence.tolist())
+
+
+@pytest.mark.parametrize(
+    ("samples", "boxes"),
+    [
+        ([nothing(), said(LEFT)], []),  # half say so
+        ([said(LEFT), said(RIGHT)], [LEFT]),  # one object, and the first of two that are alike
+        ([said(LEFT), nothing(Status.BAD_SYNTAX)], [LEFT]),
+        ([said(LEFT, RIGHT), said(RIGHT)], [RIGHT]),
+        ([nothing(), nothing(Status.TRUNCATED)], []),
+    ],
+)
+def test_a_vote_of_two(samples: list[Segmentation], boxes: list[Box]):
+    chosen, found = vote(samples)
+    assert boxes_of(found) == boxes
+    assert len(found.votes.agreement) == len(found.masks) == len(boxes)
+    assert not samples[chosen].answer.status.is_failure
+
+
+def test_objects_whose_masks_are_empty():
+    box = said(LEFT)
+    empty = Segmentation(box.answer, torch.zeros_like(box.masks))
+    chosen, found = vote([nothing(Status.BAD_SYNTAX), empty, empty])
+    assert (chosen, found.votes.agreement) == (1, (1.0,))
+    assert vote([empty, box])[1].votes.agreement == (0.5,)
 
 
 def test_an_object_needs_its_share_of_the_votes():
@@ -104,6 +143,7 @@ def test_overlaps_are_those_of_the_pixels():
         ({"temperature": -1}, "temperature"),
         ({"temperature": "hot"}, "temperature is a number"),
         ({"turns": "3"}, "turns is a whole number"),
+        ({"max_new_tokens": 0}, "max_new_tokens is a whole number"),
         ({"vote": 3}, "vote is a mapping"),
         ({"vote": {"same_object": "all"}}, "vote.same_object is a share"),
         ({"samples": 4, "second_look": True}, "choose one"),

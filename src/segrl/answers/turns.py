@@ -17,8 +17,8 @@ from segrl.types import Answer, MaskPrompt, Point, Status
 
 DONE = "<answer>done</answer>"
 """How a policy says that it leaves the mask as it is."""
-DONE_PATTERN = r"(?:.*</think>)?\s*(?:<answer>)?\s*[Dd]one[.!]?\s*(?:</answer>)?\s*"
-"""A whole text that says so, after any reasoning; the tags may be missing."""
+DONE_PATTERN = r"(?:.*</think>)?\s*(?:<answer>\s*)?[Dd]one[.!]?\s*(?:</answer>\s*)?"
+"""A whole text that says so, after any reasoning; the tags may be missing. Read in time linear in the text's length."""
 SAME_BOX = 0.5
 """From this IoU on, a box means the object of an earlier box, and the segmenter goes on from that one's mask."""
 

@@ -41,6 +41,9 @@ FORMATS = "coco, yolo, rle, png, cutout, labelme, label-studio"
 PIPE = "-"
 """In place of pictures: one from standard input, its mask to standard output."""
 
+NOT_PIPED = ("out", "prompts", "limit", "by_doubt", "review", "prune")
+"""Options of many pictures."""
+
 PIPED = ("png", "cutout", "overlay")
 """What a single picture can be written as, all of them PNG."""
 
@@ -150,24 +153,24 @@ def segment(
     Exit status: 0 all images were processed, 1 some failed (listed at the end), 2 nothing was done.
     """
     from segrl.folder_job import Plan, fingerprint, is_sharded
+    from segrl.loading import folder_options
 
     drawn = decoding_values(samples, temperature, seed, second_look, vote, turns)
-    model = _fitted(prompts is None, segmenter, {
-        "policy": policy, "answer_format": answer_format, "max_new_tokens": max_new_tokens, "base": base,
-        "reading": "strict" if strict else "lenient", "decoding": drawn,
-    })  # fmt: skip
+    model = {"segmenter": segmenter or "tiny"} if prompts is not None else folder_options(
+        policy, segmenter, answer_format=answer_format, max_new_tokens=max_new_tokens, base=base,
+        reading="strict" if strict else "lenient", decoding=drawn,
+    )  # fmt: skip
     style = _style(exact_polygons, page, max_megapixels)
     chosen = [name.strip() for name in (formats or "").split(",") if name.strip()] + ["overlay"] * overlay
     if PIPE in photos:
-        _check_pipe(photos, query or [], {"--out": out, "--prompts": prompts, "--limit": limit})
+        _check_pipe(photos, query or [], locals())
         return _pipe((query or [""])[0], chosen, {**model, "device": device}, (min_area, min_confidence), style)
     place, in_shards = _place(out), ray is not None or any(map(is_sharded, photos))
     inputs = None if in_shards else _inputs(photos, query or [], place, limit, prompts)
     plan = Plan(
         place, tuple(chosen if formats else ["coco", "png", *chosen]), {**model, "device": device},
         _batch_size(batch_size), tuple(query or ()), style, min_area, None if prompts is None else fingerprint(prompts),
-        min_confidence, by_doubt, review,
-    )  # fmt: skip
+        min_confidence, by_doubt, review)  # fmt: skip
     if inputs is not None:
         return _segment(inputs, plan, model, _processes(processes), prune)
     _check_shards({"--format": formats, "--prompts": prompts, "--prune": prune, "--overlay": overlay})
@@ -185,17 +188,6 @@ def _place(out: Path | None) -> Path:
     if out is None:
         raise SegrlError("--out DIR is missing: the directory for the masks")
     return out
-
-
-def _fitted(asks: bool, segmenter: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `loading.load` as a folder keeps them: those that were given and mean something."""
-    from segrl.loading import fitting_segmenter
-
-    if not asks:
-        return {"segmenter": segmenter or "tiny"}
-    fitting = segmenter or fitting_segmenter(given["policy"], given["answer_format"])
-    left_out = {name for name in ("base", "decoding") if not given[name]}
-    return {"segmenter": fitting} | {name: value for name, value in given.items() if name not in left_out}
 
 
 def _segment(inputs: Inputs, plan: Plan, model: Mapping[str, Any], processes: int, prunes: bool) -> None:
@@ -252,12 +244,12 @@ def _inputs(
     return with_prompts(find_jobs(photos, [], leave_out=out, limit=limit, needs_query=False), prompts)
 
 
-def _check_pipe(photos: Sequence[str], queries: Sequence[str], others: dict[str, Any]) -> None:
+def _check_pipe(photos: Sequence[str], queries: Sequence[str], options: Mapping[str, Any]) -> None:
     if len(photos) > 1 or len(queries) != 1 or not queries[0].strip():
         raise SegrlError("- takes one image and one --query")
-    for option, value in others.items():
-        if value is not None:
-            raise SegrlError(f"{option} cannot be used with -: the result goes to standard output")
+    for name in NOT_PIPED:
+        if options[name]:
+            raise SegrlError(f"--{name.replace('_', '-')} cannot be used with -: one image goes to standard output")
 
 
 def _pipe(
@@ -281,12 +273,10 @@ def _pipe(
     if not data:
         raise SegrlError("there is no image on standard input")
     quieten()
-    result = loading.load(**model).segment(as_image(data, style.pictures), query)
+    result = loading.load(**model).segment(as_image(data, style.pictures), query).surer(least[1])
     if result.status.is_failure:
         raise SegrlError(f"the answer could not be read ({result.status.value}): {result.answer.detail or result.text}")
-    sure = [1.0] * len(result.masks) if result.confidence is None else result.confidence.tolist()
-    pairs = zip(result.masks, sure, strict=True)
-    kept = [mask for mask, confidence in pairs if mask.sum() >= least[0] and confidence >= least[1]]
+    kept = [mask for mask in result.masks if mask.sum() >= least[0]]
     if not kept:
         typer.echo("segrl: nothing was found", err=True)
     sys.stdout.buffer.write(_file(result, kept, formats[0] if formats else "png"))

@@ -21,6 +21,7 @@ from segrl.cli.common import (
     Seed,
     SegmenterName,
     Temperature,
+    Turns,
     VoteRules,
     decoding_values,
 )
@@ -93,6 +94,7 @@ def serve(
     temperature: Temperature = None,
     seed: Seed = 0,
     second_look: SecondLook = False,
+    turns: Turns = 1,
     vote: VoteRules = None,
     max_samples: MaxSamples = 16,
     host: Host = "127.0.0.1",
@@ -134,7 +136,8 @@ def serve(
     )  # fmt: skip
     options: dict[str, Any] = {
         "segmenter": segmenter, "answer_format": answer_format, "device": device, "reading": reading, "base": base,
-        "max_new_tokens": max_new_tokens, "decoding": decoding_values(samples, temperature, seed, second_look, vote),
+        "max_new_tokens": max_new_tokens,
+        "decoding": decoding_values(samples, temperature, seed, second_look, vote, turns),
     }  # fmt: skip
     run_server(
         host, port, seconds=timeout, warn=token is None,
@@ -203,6 +206,7 @@ def demo(
     temperature: Temperature = None,
     seed: Seed = 0,
     second_look: SecondLook = False,
+    turns: Turns = 1,
     vote: VoteRules = None,
     max_samples: MaxSamples = 16,
     host: Host = "127.0.0.1",
@@ -236,7 +240,8 @@ def demo(
     names = list(dict.fromkeys(policy or [DEFAULT_POLICY]))
     options: dict[str, Any] = {
         "segmenter": segmenter, "answer_format": answer_format, "device": device, "reading": reading,
-        "max_new_tokens": max_new_tokens, "decoding": decoding_values(samples, temperature, seed, second_look, vote),
+        "max_new_tokens": max_new_tokens,
+        "decoding": decoding_values(samples, temperature, seed, second_look, vote, turns),
     }  # fmt: skip
 
     def make_app() -> FastAPI:

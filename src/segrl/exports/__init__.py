@@ -8,7 +8,17 @@ export.finish(records)         # what belongs to all
 from __future__ import annotations
 
 from segrl.errors import SegrlError
-from segrl.exports.base import Export, FileState, Found, ImageRecord, Style, query_folder, record
+from segrl.exports.base import (
+    Export,
+    FileState,
+    Found,
+    ImageRecord,
+    Style,
+    by_doubt,
+    least_confidence,
+    query_folder,
+    record,
+)
 from segrl.exports.coco import Coco, RleLines
 from segrl.exports.label_studio import LabelStudio
 from segrl.exports.labelme import LabelMe
@@ -16,7 +26,19 @@ from segrl.exports.pictures import Cutout, Overlay, Png
 from segrl.exports.yolo import Yolo
 from segrl.text import did_you_mean
 
-__all__ = ["Export", "FileState", "Found", "ImageRecord", "Style", "get", "names", "query_folder", "record"]
+__all__ = [
+    "Export",
+    "FileState",
+    "Found",
+    "ImageRecord",
+    "Style",
+    "by_doubt",
+    "get",
+    "least_confidence",
+    "names",
+    "query_folder",
+    "record",
+]
 
 _EXPORTS: dict[str, type[Export]] = {
     one.name: one for one in (Coco, Yolo, RleLines, Png, LabelMe, LabelStudio, Overlay, Cutout)

@@ -17,10 +17,10 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from segrl.images import AS_IT_IS, PictureOptions, read_image
 from segrl.masks import Rle, to_rle
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from segrl.types import Answer
+
+
+T = TypeVar("T")
 
 
 class Result(Protocol):
@@ -50,6 +53,20 @@ class Result(Protocol):
     def scores(self) -> np.ndarray | None: ...
     @property
     def votes(self) -> Votes | None: ...
+
+
+def least_confidence(status: Status, votes: Votes | None, scores: Iterable[float] | None) -> float | None:
+    """How sure an answer is as a whole: 0 for a failure, else the lowest of its masks, or the share of a vote that says
+    "nothing there"; None where nothing is known."""
+    if status.is_failure:
+        return 0.0
+    return votes.confidence if votes is not None else min(scores or (), default=None)
+
+
+def by_doubt(answers: Iterable[T], confidence: Callable[[T], float | None]) -> list[T]:
+    """The least sure first, then those of which nothing is known; equal ones in their order."""
+    known = [(one, confidence(one)) for one in answers]
+    return [one for one, sure in sorted(known, key=lambda pair: float("inf") if pair[1] is None else pair[1])]
 
 
 @dataclass(frozen=True)
@@ -87,11 +104,8 @@ class Found:
 
     @property
     def confidence(self) -> float | None:
-        """Of the answer as a whole: 0 for a failure, else the lowest of its masks, or the share that says "nothing
-        there"; None where nothing is known."""
-        if self.status.is_failure:
-            return 0.0
-        return self.votes.confidence if self.votes is not None else min(self.scores or (), default=None)
+        """Of the answer as a whole."""
+        return least_confidence(self.status, self.votes, self.scores)
 
     def objects(self) -> Iterator[tuple[Rle, float | None]]:
         """Each mask with its confidence."""

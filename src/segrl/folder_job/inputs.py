@@ -8,6 +8,7 @@
                      a further number says; names of the classes in the file
     prompts.jsonl    {"image": "a/dog.jpg", "query": "the dog",
                       "prompts": [{"box_xyxy": [10, 20, 60, 70], "points_xy": [[30, 40]], "labels": [1]}]}
+                     for a segmenter that takes words also `phrase`, `exemplars_xyxy`, `exemplar_labels`
 
 What is asked about an image are its categories, or queries. An entry belongs to the image whose path under what was
 named it gives, or else to the one of that name.
@@ -267,6 +268,7 @@ def _lines(path: Path) -> Iterator[_Prompted]:
 
 
 def _whole(prompt: dict[str, Any]) -> dict[str, Any]:
-    """A prompt with what it may leave out: no box, no points, and labels that are all 1."""
-    points = prompt.get("points_xy", [])
-    return {"box_xyxy": prompt.get("box_xyxy"), "points_xy": points, "labels": prompt.get("labels", [1] * len(points))}
+    """A prompt with what it may leave out: no box, no points, and labels that are all 1, also of example boxes."""
+    points, exemplars = prompt.get("points_xy", []), prompt.get("exemplars_xyxy", [])
+    plain = {"box_xyxy": None, "points_xy": points, "labels": [1] * len(points)}
+    return plain | {"exemplar_labels": [1] * len(exemplars)} | prompt

@@ -177,9 +177,9 @@ class ByDoubt:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        known = [(one.confidence, one.image) for one in records]
-        self._order = [image for _, image in sorted(known, key=lambda one: float("inf") if one[0] is None else one[0])]
-        self.n_known = sum(confidence is not None for confidence, _ in known)
+        known = [(one.image, one.confidence) for one in records]
+        self._order = [image for image, _ in exports.by_doubt(known, lambda pair: pair[1])]
+        self.n_known = sum(confidence is not None for _, confidence in known)
 
     def __iter__(self) -> Iterator[ImageRecord]:
         for image in self._order:

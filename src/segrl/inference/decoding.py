@@ -52,6 +52,9 @@ class Decoding:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise SegrlError(f"{name} is a whole number from {least} on, not {value!r}")
+        longest = self.max_new_tokens
+        if longest is not None and (type(longest) is not int or longest < 1):
+            raise SegrlError(f"max_new_tokens is a whole number from 1 on, not {longest!r}")
         if self.temperature is not None and not _is_finite_from_0(self.temperature):
             raise SegrlError(f"temperature is a number from 0 on, not {self.temperature!r}")
         if self.samples > 1 and self.second_look:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MASKS = ("best", "consensus")
 
+ROUNDING = 1e-9
+"""What a product of a share and a number of samples may be off: 0.55 * 20 is more than 11 in floating point."""
+
 
 @dataclass(frozen=True)
 class VoteRule:
@@ -71,7 +74,7 @@ def vote(found: Sequence[Segmentation], rule: VoteRule = VoteRule()) -> tuple[in
     readable = [i for i, one in enumerate(found) if not one.answer.status.is_failure]
     nothing = [i for i in readable if found[i].answer.status is Status.NO_TARGET]
     votes = Votes(len(found), len(readable), len(nothing))
-    if not readable or len(nothing) >= rule.nothing * len(readable):
+    if not readable or _reaches(len(nothing), rule.nothing, len(readable)):
         chosen = (nothing or [0])[0]
         return chosen, replace(found[chosen], votes=votes)
     objects = _objects(found)
@@ -84,6 +87,11 @@ def vote(found: Sequence[Segmentation], rule: VoteRule = VoteRule()) -> tuple[in
     kept = _kept(objects, _clusters(objects, overlaps, rule.same_object), answered, rule)
     chosen = _closest(objects, kept)
     return chosen, _voted(found, objects, kept, overlaps, chosen, votes, rule)
+
+
+def _reaches(count: int, share: float, total: int) -> bool:
+    """Whether `count` is at least this share of `total`."""
+    return count >= share * total - ROUNDING
 
 
 def _objects(found: Sequence[Segmentation]) -> list[_Object]:
@@ -135,7 +143,7 @@ def _kept(objects: Sequence[_Object], clusters: list[Cluster], answered: int, ru
     counts = Counter(Counter(one.sample for one in objects).values())
     count = min(counts, key=lambda n: (-counts[n], n))
     ranked = sorted(clusters, key=lambda cluster: -len(cluster))
-    enough = [cluster for cluster in ranked if len(cluster) >= rule.least_votes * answered]
+    enough = [cluster for cluster in ranked if _reaches(len(cluster), rule.least_votes, answered)]
     return enough[:count] or ranked[:1]
 
 

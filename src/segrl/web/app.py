@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Annotated, Any
@@ -148,10 +147,8 @@ async def _segment(request: Request, service: Service, take: Take) -> bytes:
 
 def _decoding(asked: SegmentRequest, service: Service) -> Decoding:
     """How the answer is to be generated. Raises Refused."""
-    own = service.pipeline.decoding
     try:
-        chosen = own if asked.decoding is None else asked.decoding.over(own)
-        return chosen if asked.turns == 1 else replace(chosen, turns=asked.turns)
+        return asked.decoding_over(service.pipeline.decoding)
     except SegrlError as error:
         raise invalid(f"decoding: {error}") from error
 

@@ -54,6 +54,10 @@ class Vote(_Strict):
     )
 
 
+ONE_OF = {"samples": 1, "second_look": False, "turns": 1}
+"""Options of which one alone differs from this."""
+
+
 class DecodingBody(_Strict):
     """How the answer is generated; the defaults are the options that the server was started with."""
 
@@ -65,15 +69,17 @@ class DecodingBody(_Strict):
     second_look: bool | None = Field(None, description="ask again about a crop around what was found")
     vote: Vote | None = None
 
-    def over(self, own: Decoding) -> Decoding:
-        """The server's decoding with what was asked for in its place. Raises SegrlError."""
+    def over(self, own: Decoding, turns: int | None = None) -> Decoding:
+        """The server's decoding with what was asked for in its place. Raises SegrlError.
+
+        A vote, a second look or turns that are asked for take the place of any of these that the server has.
+        """
         given = {name: value for name in DecodingBody.model_fields if (value := getattr(self, name)) is not None}
+        given |= {} if turns is None else {"turns": turns}
         if self.vote is not None:
             given["vote"] = VoteRule(**self.vote.model_dump())
-        if given.get("second_look") and "samples" not in given:
-            given["samples"] = 1
-        if given.get("samples", 1) > 1 and "second_look" not in given:
-            given["second_look"] = False
+        if any(given.get(name, plain) != plain for name, plain in ONE_OF.items()):
+            given = ONE_OF | given
         return replace(own, **given)
 
 
@@ -120,11 +126,16 @@ class SegmentRequest(_Strict):
     image: str = Field(description="An image file as base64, or as a data: URL.", min_length=1, examples=[PIXEL])
     query: Query | Annotated[list[Query], Field(min_length=1)] = Field(examples=["the red ring"])
     mask_format: MaskFormat = "rle"
-    turns: int = Field(
-        1, ge=1, le=MAX_TURNS, description="Maximum number of answers; after each the policy is shown its mask."
+    turns: Annotated[int, Field(ge=1, le=MAX_TURNS)] | None = Field(
+        None,
+        description="Maximum number of answers; after each the policy is shown its mask. Default: the server's option.",
     )
     decoding: DecodingBody | None = None
     min_confidence: float = Field(0, ge=0, le=1, description="objects of lower confidence are left out")
+
+    def decoding_over(self, own: Decoding) -> Decoding:
+        """How it is answered by a server that was started with `own`. Raises SegrlError."""
+        return (self.decoding or DecodingBody()).over(own, self.turns)
 
     @property
     def queries(self) -> list[str]:
@@ -200,7 +211,7 @@ class QueryResult(BaseModel):
     votes: VotesBody | None = Field(None, description="how far several samples agree; null without a vote")
     prompts: list[Prompt]
     masks: list[Mask]
-    turns: list[TurnBody] = Field([], description="with `turns` above 1: the answers in their order")
+    turns: list[TurnBody] = Field([], description="of an answer in several turns, in their order")
 
 
 class SegmentResponse(BaseModel):
@@ -330,7 +341,7 @@ SEGMENT_BODY = _body(
     "SegmentRequest",
     {"query": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}},
     {
-        "turns": {"type": "integer", "minimum": 1, "maximum": MAX_TURNS, "default": 1},
+        "turns": {"type": "integer", "minimum": 1, "maximum": MAX_TURNS},
         "decoding": {"type": "string", "description": "JSON: a DecodingBody."},
         "min_confidence": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
     },

@@ -174,8 +174,8 @@ class Service:
         if any(len(query) > self.limits.max_query_chars for query in queries):
             raise invalid(f"query: longer than {self.limits.max_query_chars} characters")
         chosen = decoding or self.pipeline.decoding
-        if decoding is not None and decoding.samples > max(self.limits.max_samples, self.pipeline.decoding.samples):
-            detail = f"{decoding.samples} samples; this server draws {self.limits.max_samples} at most"
+        if chosen.samples > max(self.limits.max_samples, self.pipeline.decoding.samples):
+            detail = f"{chosen.samples} samples; this server draws {self.limits.max_samples} at most"
             raise Refused(422, "too_many_samples", detail)
         try:
             check_turns(self.pipeline.policy, chosen.turns)

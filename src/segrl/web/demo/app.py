@@ -25,6 +25,7 @@ from segrl.web.demo.edits import Edits
 from segrl.web.demo.guard import Guard
 from segrl.web.demo.page import Example, Kept, asset, build
 from segrl.web.demo.results import ResultStore, routes
+from segrl.web.demo.turns import most
 from segrl.web.images import RecentImages
 from segrl.web.limits import Limits
 from segrl.web.service import bounded
@@ -66,7 +67,7 @@ def create_app(
     edits = Edits(shown, store, limits, unasked)
     app.include_router(edits.routes())  # before those of the results, whose paths it would be taken for
     app.include_router(routes(store))
-    kept = Kept(store, RecentImages(max_kept), folder, limits, edits)
+    kept = Kept(store, RecentImages(max_kept), folder, limits, edits, most(models.values()))
     chosen = fitting_examples(models) if examples is None else [Example(*one) for one in examples]
     page = build(shown, chosen, kept)
     page.queue(default_concurrency_limit=4, max_size=64)

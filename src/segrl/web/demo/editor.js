@@ -1,8 +1,9 @@
 // An editor of boxes and points over a picture. Gradio gives `element`, `props`, `watch` and `trigger`.
-// From Python: props.value = {key, files, preview, size_wh, masks, name, objects}, an answer; the same with `edit`, a number, in
-// place of `objects`: the masks of that edit, or {edit} alone where there are none; or {busy: true} while a new answer
+// From Python: props.value = {key, files, preview, size_wh, masks, name, objects, words}, an answer (words: whether the
+// segmenter takes words and example boxes); the same with `edit`, a number, in place of `objects` and `words`: the masks
+// of that edit, or {edit} alone where there are none; or {busy: true} while a new answer
 // is made and what is shown belongs to an earlier one.
-// To Python: the event 'edited' with {number, of, objects: [{box_xyxy, points_xy, labels}]}, in pixels of the picture;
+// To Python: the event 'edited' with {number, of, objects: [{box_xyxy, points_xy, labels, …}]} as POST /v1/masks takes them;
 // of: the key of the answer. One edit is on its way at a time; whatever changes meanwhile is sent once it is back, so
 // that the last one wins. Previews of a point under the pointer are asked of the address `preview`; nothing waits for
 // them, and none is shown after anything else has happened.
@@ -15,7 +16,7 @@ const LOST_AFTER = 30000; // milliseconds until an edit without an answer is tak
 const PREVIEW_AFTER = 90; // milliseconds that the pointer must rest
 
 const root = element.querySelector(".editor"), canvas = element.querySelector("canvas");
-const pen = canvas.getContext("2d"), said = element.querySelector(".said");
+const pen = canvas.getContext("2d"), said = element.querySelector(".said"), phrase = element.querySelector("[data-phrase]");
 
 let size = null, picture = null, layer = null, hidden = false;
 let objects = [], chosen = 0, part = null; // part: null, {box: true, corner?} or {point: i}, of objects[chosen]
@@ -25,7 +26,10 @@ let address = null, ghost = null, resting = null, asking = null; // of previews;
 
 const current = () => objects[chosen];
 const clone = (value) => JSON.parse(JSON.stringify(value));
-const empty = () => ({ box_xyxy: null, points_xy: [], labels: [] });
+const empty = () => ({ box_xyxy: null, points_xy: [], labels: [], phrase: "", exemplars_xyxy: [], exemplar_labels: [] });
+const isWhole = (o) => Boolean(o.box_xyxy || o.points_xy.length || o.phrase || o.exemplar_labels.includes(1));
+const whole = (some) => some.filter(isWhole);
+const isExample = () => tool === "like" || tool === "unlike";
 const say = (text) => { said.textContent = text; };
 const clampX = (x) => Math.min(Math.max(x, 0), size[0]), clampY = (y) => Math.min(Math.max(y, 0), size[1]);
 const onto = (value, length) => Math.min(Math.max(value, 0), length - 1);
@@ -66,7 +70,9 @@ async function receive() {
   }
   size = value.size_wh;
   if (isNew) {
-    objects = clone(value.objects);
+    objects = clone(value.objects).map((o) => ({ ...empty(), ...o }));
+    element.querySelector(".words").hidden = !value.words;
+    if (!value.words && isExample()) use("move");
     chosen = 0; part = null; past = []; undone = []; cross = [size[0] / 2, size[1] / 2]; drag = null;
     say("");
   }
@@ -113,8 +119,11 @@ function draw() {
   if (ghost || !hidden) pen.drawImage(ghost || layer, 0, 0, canvas.width, canvas.height);
   pen.globalAlpha = 1;
   objects.forEach((object, i) => drawBox(object, i, z));
+  objects.forEach((object) => object.exemplars_xyxy.forEach((box, j) => drawExample(box, object.exemplar_labels[j], z)));
   objects.forEach((object, i) => object.points_xy.forEach((point, j) => drawPoint(point, object.labels[j], i, j, z)));
+  if (drag && drag.example) drawExample(drag.example, tool === "like" ? 1 : 0, z);
   if (document.activeElement === canvas && cross && !part) drawCross(z);
+  if (document.activeElement !== phrase) phrase.value = current() ? current().phrase : "";
 }
 
 function drawBox(object, i, z) {
@@ -134,6 +143,15 @@ function drawBox(object, i, z) {
     pen.fillRect(x - r, y - r, 2 * r, 2 * r);
     pen.strokeRect(x - r, y - r, 2 * r, 2 * r);
   }
+}
+
+function drawExample(box, label, z) {
+  const [x1, y1, x2, y2] = box.map((v) => v * z);
+  for (const [width, colour, dash] of [[thick() + 2, "rgb(20 20 20)", []], [thick(), label === 1 ? ON : OFF, [3, 3]]]) {
+    pen.lineWidth = width; pen.strokeStyle = colour; pen.setLineDash(dash);
+    pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  }
+  pen.setLineDash([]);
 }
 
 function drawPoint(point, label, i, j, z) {
@@ -184,7 +202,6 @@ function fly() {
   trigger("edited", { number, of, objects: clone(whole(objects)) });
 }
 
-const whole = (some) => some.filter((o) => o.box_xyxy || o.points_xy.length);
 const onPixel = (at) => [onto(Math.floor(at[0]), size[0]), onto(Math.floor(at[1]), size[1])];
 
 // The preview: what a click here would give.
@@ -260,13 +277,35 @@ function addPoint(point, label) {
   draw();
 }
 
-function setBox(a, b) {
+function between(a, b) {
   const box = [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.max(a[0], b[0]), Math.max(a[1], b[1])].map(Math.round);
-  if (box[2] - box[0] < 1 || box[3] - box[1] < 1) return false;
-  ensure().box_xyxy = [clampX(box[0]), clampY(box[1]), clampX(box[2]), clampY(box[3])];
+  if (box[2] - box[0] < 1 || box[3] - box[1] < 1) return null;
+  return [clampX(box[0]), clampY(box[1]), clampX(box[2]), clampY(box[3])];
+}
+
+function setBox(a, b) {
+  const box = between(a, b);
+  if (!box) return false;
+  ensure().box_xyxy = box;
   part = { box: true };
   return true;
 }
+
+function addExample(box, label) {
+  keep();
+  const object = ensure();
+  object.exemplars_xyxy.push(box);
+  object.exemplar_labels.push(label);
+  if (isWhole(object)) send(); else say("An example of what is not meant needs words, or one of what is meant.");
+}
+
+phrase.addEventListener("change", () => {
+  if (!size) return;
+  keep();
+  ensure().phrase = phrase.value.trim();
+  if (!isWhole(current())) { objects.splice(chosen, 1); chosen = 0; part = null; }
+  send();
+});
 
 function remove() {
   if (!current()) return;
@@ -278,7 +317,7 @@ function remove() {
   } else {
     objects.splice(chosen, 1); chosen = Math.max(0, chosen - 1);
   }
-  if (current() && !current().box_xyxy && !current().points_xy.length) { objects.splice(chosen, 1); chosen = 0; }
+  if (current() && !isWhole(current())) { objects.splice(chosen, 1); chosen = 0; }
   part = null;
   send();
 }
@@ -369,7 +408,8 @@ canvas.addEventListener("pointerdown", (event) => {
   const at = place(event), hit = find(at);
   if (tool !== "on" && tool !== "off") forget();
   canvas.setPointerCapture(event.pointerId);
-  if (tool === "box") drag = { from: at, box: true, before: clone({ objects, chosen }) };
+  if (isExample()) drag = { from: at, example: null };
+  else if (tool === "box") drag = { from: at, box: true, before: clone({ objects, chosen }) };
   else if (tool !== "move" && !(hit && hit.part.point !== undefined)) addPoint(at, tool === "on" ? 1 : 0);
   else if (hit) {
     chosen = hit.object; part = hit.part;
@@ -386,7 +426,8 @@ canvas.addEventListener("pointermove", (event) => {
     if (event.pointerType !== "touch") hover(at);
     return;
   }
-  if (drag.box) drag.moved = setBox(drag.from, at) || drag.moved;
+  if ("example" in drag) drag.example = between(drag.from, at);
+  else if (drag.box) drag.moved = setBox(drag.from, at) || drag.moved;
   else if (drag.opposite) drag.moved = setBox(drag.opposite, at) || drag.moved;
   else {
     const step = [Math.round(at[0] - drag.last[0]), Math.round(at[1] - drag.last[1])];
@@ -399,8 +440,10 @@ canvas.addEventListener("pointermove", (event) => {
 });
 
 function drop() {
-  if (drag && drag.moved) { keep(drag.before); send(); }
+  const done = drag;
   drag = null;
+  if (done && done.example) addExample(done.example, tool === "like" ? 1 : 0);
+  else if (done && done.moved) { keep(done.before); send(); }
 }
 canvas.addEventListener("pointerup", drop);
 canvas.addEventListener("pointerleave", unhover);

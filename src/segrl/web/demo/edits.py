@@ -14,7 +14,7 @@ from pydantic import FailFast, TypeAdapter, ValidationError
 from segrl.errors import SegrlError
 from segrl.pipeline import Pipeline
 from segrl.result import Result
-from segrl.segmenters import Segmenter
+from segrl.segmenters import Segmenter, takes
 from segrl.web.demo.results import ResultStore, layer
 from segrl.web.errors import Refused, invalid
 from segrl.web.limits import Limits, check_json
@@ -59,8 +59,14 @@ class Edits:
             raise invalid(f"At most {self.limits.max_prompts} objects.")
         if len(prompts) * result.image.width * result.image.height > self.limits.max_mask_pixels:
             raise invalid("Too many masks for a picture of this size: use fewer objects.")
-        chosen = self._asked if result.query else self._unasked
-        return chosen[model].masks(result.image, prompts, result.query), name
+        return self._pipeline(model, result).masks(result.image, prompts, result.query), name
+
+    def takes_words(self, model: str, result: Result) -> bool:
+        """Whether what is drawn on a result may hold words and example boxes."""
+        return {"words", "examples"} <= takes(self._pipeline(model, result).text_to_masks.segmenter)
+
+    def _pipeline(self, model: str, result: Result) -> Pipeline:
+        return (self._asked if result.query else self._unasked)[model]
 
     def routes(self) -> APIRouter:
         """`/files/KEY/preview.png?model=NAME&objects=JSON`: the masks as a layer, of which nothing is kept."""
@@ -94,7 +100,7 @@ def _parsed(text: str) -> Any:
 
 
 def _with(model: Pipeline, segmenter: Segmenter | None) -> Pipeline:
-    """The same pipeline with another segmenter, if there is one."""
-    if segmenter is None:
+    """The same pipeline with another segmenter, if there is one; one that takes words stays."""
+    if segmenter is None or "words" in takes(model.text_to_masks.segmenter):
         return model
     return Pipeline(model.policy, replace(model.text_to_masks, segmenter=segmenter))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -87,14 +87,15 @@ def chosen(values: tuple[Any, ...]) -> Options:
         raise gr.Error(first_fault(error)) from error
 
 
-def decoding_of(options: Options, own: Decoding, limits: Limits) -> Decoding:
-    """How an answer is generated with these options. Raises gr.Error for what is not possible."""
-    if options is UNCHANGED:
-        return own
+def decoding_of(options: Options, own: Decoding, limits: Limits, turns: int = 1) -> Decoding:
+    """How one answer is generated with these options; the page asks for one turn after the other.
+
+    Raises gr.Error for what is not possible, also for `turns` of them.
+    """
     try:
-        found = options.over(own)
+        found = options.over(own, turns)
     except SegrlError as error:
         raise gr.Error(str(error)) from error
     if found.samples > max(limits.max_samples, own.samples):
         raise gr.Error(f"{found.samples} samples; this page draws {limits.max_samples} at most")
-    return found
+    return replace(found, turns=1)

@@ -24,12 +24,14 @@ from segrl.types import Answer, Status
 from segrl.web.demo import results, turns
 from segrl.web.demo.edits import Edits
 from segrl.web.demo.guard import uploaded
+from segrl.web.demo.history import Past, recall
 from segrl.web.demo.options import UNCHANGED, Options, chosen, controls, decoding_of
 from segrl.web.demo.results import ResultStore
-from segrl.web.demo.turns import MOST, Strip
+from segrl.web.demo.turns import Strip
 from segrl.web.errors import Refused, one_line
 from segrl.web.images import RecentImages, decode
 from segrl.web.limits import Limits
+from segrl.web.schemas import MAX_TURNS
 
 
 class Example(NamedTuple):
@@ -46,7 +48,6 @@ class Example(NamedTuple):
         return f"{self.query or 'Draw on it'}: {self.title}" if self.title else self.query
 
 
-HISTORY = 20
 INTRODUCTION = "Mark an object with a box or a point to get its mask; or describe it, and the model marks it."
 BETWEEN_PIECES = 0.08
 """Seconds between two looks at what is being written."""
@@ -72,18 +73,11 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What was asked, and the keys of what each policy answered."""
-
-    asked: Asked
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Kept:
     """What all visitors' pages share: results and pictures within a bound of memory. A page's own state holds keys.
 
-    folder: where uploads lie, and nothing else. edits: makes the masks of what is drawn by hand.
+    folder: where uploads lie, and nothing else. edits: makes the masks of what is drawn by hand. most_turns: that a
+    visitor can ask for at once.
     """
 
     store: ResultStore
@@ -91,6 +85,7 @@ class Kept:
     folder: Path
     limits: Limits
     edits: Edits
+    most_turns: int = MAX_TURNS
 
     def picture(self, asked: Asked) -> Image.Image:
         """The image. Raises gr.Error if it is gone."""
@@ -117,7 +112,11 @@ class Kept:
         if len(query or "") > self.limits.max_query_chars:
             raise gr.Error(f"That is too long: at most {self.limits.max_query_chars} characters.")
         asked = self.opened(path, (query or "").strip())
-        return replace(asked, turns=int(turns) if 1 <= turns <= MOST else 1, options=chosen(values))
+        return self.answered_as(asked, turns, *values)
+
+    def answered_as(self, asked: Asked, turns: float = 1, *values: Any) -> Asked:
+        """The same with what the controls say. Raises gr.Error for values that no control gives."""
+        return replace(asked, turns=int(turns) if 1 <= turns <= self.most_turns else 1, options=chosen(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +142,9 @@ class Panel:
         """An answer in all outputs."""
         key = self.kept.store.put(result, name)
         objects = [prompt.to_json() for prompt in result.prompts]
-        return results.of_result(result), result.text, {**self._shown(key, result, name), "objects": objects}, key
+        words = self.kept.edits.takes_words(self.name, result)
+        value = {**self._shown(key, result, name), "objects": objects, "words": words}
+        return results.of_result(result), result.text, value, key
 
     def begin(self, asked: Asked) -> tuple[Any, ...]:
         """A picture about which nothing was asked: boxes and points can be drawn at once."""
@@ -155,7 +156,8 @@ class Panel:
     def answer(self, asked: Asked) -> Iterator[tuple[Any, ...]]:
         """The model's text as it is written, then the result."""
         image = self.kept.picture(asked)
-        decoding = decoding_of(asked.options, self.model.decoding, self.kept.limits)
+        several = asked.turns if turns.can_go_on(self) else 1
+        decoding = decoding_of(asked.options, self.model.decoding, self.kept.limits, several)
         busy = "Generating the answer …" if decoding.samples == 1 else f"Generating {decoding.samples} answers …"
         yield results.line("busy", busy), gr.Textbox("", visible=True), {"busy": True}, None
         stream = self.model.stream(image, asked.query, decoding=decoding)
@@ -201,29 +203,6 @@ class Panel:
         }
 
 
-def remember(names: Sequence[str], store: ResultStore) -> Callable[..., tuple[list[Turn], Any]]:
-    """A function that puts a turn of these policies at the end of the history; one without answers is not kept."""
-
-    def keep(history: list[Turn], asked: Asked, *keys: str | None) -> tuple[list[Turn], Any]:
-        told = tuple(key for key in keys if key is not None)
-        if len(told) == len(keys):
-            history = [*history, Turn(asked, told)]
-        history = [turn for turn in history if all(store.get(key) for key in turn.keys)][-HISTORY:]
-        return history, history_list(names, history, store)
-
-    return keep
-
-
-def history_list(names: Sequence[str], history: Sequence[Turn], store: ResultStore) -> Any:
-    """The newest first and chosen, for it is what is shown; a choice's value is its place in `history`."""
-    entries = []
-    for i, turn in enumerate(history):
-        shown = [result for key in turn.keys if (result := store.get(key)) is not None]
-        told = list(zip(names, shown, strict=False))
-        entries.append((results.history_entry(i + 1, turn.asked.query, told), i))
-    return gr.Radio(choices=entries[::-1], value=len(entries) - 1 if entries else None, visible=bool(entries))
-
-
 def compare(store: ResultStore) -> Callable[..., Any]:
     """A function that makes the line about answers side by side, shown once there is something to say."""
 
@@ -234,56 +213,28 @@ def compare(store: ResultStore) -> Callable[..., Any]:
     return told
 
 
-def recall(panels: Sequence[Panel]) -> Callable[..., tuple[Any, ...]]:
-    """A function that shows a turn of the history again: picture and query, as if just asked, and the answers."""
-
-    def show(history: list[Turn], chosen: int | None) -> tuple[Any, ...]:
-        if chosen is None or not 0 <= chosen < len(history):
-            raise gr.Error("This is no longer in the history.")
-        asked = history[chosen].asked
-        found: list[Result] = []
-        for key in history[chosen].keys:
-            result = panels[0].kept.store.get(key)
-            if result is None:
-                raise gr.Error("This answer is no longer on the server: ask again.")
-            found.append(result)
-        image = found[0].image
-        shown = [panel.show(result, asked.name) for panel, result in zip(panels, found, strict=True)]
-        image_id = panels[0].kept.pictures.put(image)
-        return (image, asked.query, replace(asked, image_id=image_id), *(part for one in shown for part in one))
-
-    return show
-
-
 def build(models: Mapping[str, Pipeline], examples: Sequence[Example], kept: Kept) -> gr.Blocks:
     """The page over one policy, or several side by side. examples: images and queries to begin with."""
     with gr.Blocks(title="segrl", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         gr.Markdown(f"# segrl\n{INTRODUCTION}")
-        asked, history = gr.State(None), gr.State([])
+        asked = gr.State(None)
         with gr.Row(elem_classes="segrl-columns"):
             with gr.Column(scale=1, min_width=300):
                 upload, query, ask = _question()
                 number = turns.slider(list(models.values()))
                 how = controls(next(iter(models.values())).decoding, kept.limits).inputs
                 buttons = _examples(examples)
-                past = gr.Radio(
-                    [],
-                    label="Asked before",
-                    info="Choose one to see its answer again.",
-                    visible=False,
-                    elem_classes="segrl-history",
-                    elem_id="history",
-                )
+                past = Past.build(list(models), kept.store)
             with gr.Column(scale=3, min_width=320):
                 compared = gr.HTML("", visible=False, elem_id="compared")
                 with gr.Row():
                     panels = [_panel(name, model, kept) for name, model in models.items()]
-        shown = _Shown(upload, query, asked, history, past, compared, panels)
+        shown = _Shown(upload, query, asked, past, compared, panels)
         for listen in (ask.click, query.submit):
             shown.answers(listen(kept.question, [upload, query, number, *how], asked, **_QUIET))
         for i, (button, example) in enumerate(zip(buttons, examples, strict=True)):
             taking = _taking(example, f"{example.title.partition(' ')[0] or f'example-{i + 1}'}.png", kept)
-            step = button.click(taking, how, [upload, query, asked], **_QUIET)
+            step = button.click(taking, [number, *how], [upload, query, asked], **_QUIET)
             (shown.answers if example.query else shown.begins)(step)
         shown.begins(upload.upload(kept.opened, [upload, query], asked, **_QUIET))
         shown.wire()
@@ -344,7 +295,7 @@ def _panel(name: str, model: Pipeline, kept: Kept) -> Panel:
 
 def _taking(example: Example, name: str, kept: Kept) -> Callable[..., tuple[Any, ...]]:
     image, query, _ = example
-    return lambda *values: (image, query, Asked(kept.pictures.put(image), name, query, options=chosen(values)))
+    return lambda *values: (image, query, kept.answered_as(Asked(kept.pictures.put(image), name, query), *values))
 
 
 @dataclass(frozen=True)
@@ -354,8 +305,7 @@ class _Shown:
     upload: gr.Image
     query: gr.Textbox
     asked: gr.State
-    history: gr.State
-    past: gr.Radio
+    past: Past
     compared: gr.HTML
     panels: Sequence[Panel]
 
@@ -366,9 +316,8 @@ class _Shown:
             further = partial(turns.begin, panel)
             outputs = [*panel.outputs, *panel.strip.outputs]
             step = step.success(further, [self.asked, panel.state], outputs, **_QUIET)
-        keep = remember([panel.name for panel in self.panels], self.panels[0].kept.store)
-        step = step.success(keep, [self.history, self.asked, *self._states], [self.history, self.past], **_QUIET)
-        self._compare(step)
+        past = self.past
+        self._compare(step.success(past.keep, [*past.inputs, self.asked, *self._states], past.outputs, **_QUIET))
 
     def begins(self, step: Any) -> None:
         """After an upload every panel shows the picture, ready for boxes and points."""
@@ -378,9 +327,9 @@ class _Shown:
     def wire(self) -> None:
         """What follows a choice in the history, and an edit."""
         outputs = [output for panel in self.panels for output in panel.outputs]
-        inputs = [self.history, self.past]
-        chosen = self.past.input(recall(self.panels), inputs, [self.upload, self.query, self.asked, *outputs], **_QUIET)
-        self._compare(chosen)
+        show, inputs = recall(self.panels), [self.past.history, self.past.choice]
+        self._compare(self.past.choice.input(show, inputs, [self.upload, self.query, self.asked, *outputs], **_QUIET))
+        self.past.by_doubt.input(self.past.sort, [*self.past.inputs, self.past.choice], self.past.choice, **_QUIET)
         for panel in self.panels:
             edited = panel.editor.edited(panel.edit, None, panel.outputs, trigger_mode="multiple", **_QUIET)
             self._compare(edited)

@@ -96,14 +96,17 @@ def _count(result: Result) -> str:
     return "1 object" if n == 1 else f"{n} objects"
 
 
-def history_entry(number: int, query: str, answers: Sequence[tuple[str, Result]]) -> str:
+def history_entry(
+    number: int, query: str, answers: Sequence[tuple[str, Result]], confidence: float | None = None
+) -> str:
     """One line of the history. answers: each policy's name and result; names are told where they differ."""
     told = [(name, _outcome(result)) for name, result in answers]
     outcomes = dict.fromkeys(outcome for _, outcome in told)
     short = query if len(query) <= 60 else query[:59] + "…"
+    sure = "" if not confidence else f" ({confidence:.2f})"
     if len(outcomes) == 1:
-        return f"{number}. {short}: {next(iter(outcomes))}"
-    return f"{number}. {short}: " + ", ".join(f"{name} {outcome}" for name, outcome in told)
+        return f"{number}. {short}: {next(iter(outcomes))}{sure}"
+    return f"{number}. {short}: " + ", ".join(f"{name} {outcome}" for name, outcome in told) + sure
 
 
 def _outcome(result: Result) -> str:
@@ -143,6 +146,8 @@ PICTURE = "picture.png"
 """The name of a picture that came without one."""
 SHOWN_SIDE = 1600
 """The longer side of what a browser is sent to draw; masks that are downloaded have the image's own size."""
+SMALL_SIDE = 480
+"""The longer side of a picture in a strip."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,11 @@ def cut_out(result: Result, name: str) -> bytes:
     return _file(overlay.cutout(result.image, result.mask), "PNG")
 
 
+def small(result: Result, name: str) -> bytes:
+    """The image with masks, boxes and points over it as a small JPEG."""
+    return _file(_shown(result.overlay(), Image.Resampling.LANCZOS, SMALL_SIDE), "JPEG")
+
+
 def coco(result: Result, name: str) -> bytes:
     """COCO's JSON for this one image; without a query the category is `object`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -229,6 +239,7 @@ FILES = {
     "coco.json": (coco, "application/json"),
     "overlay.png": (drawn, "image/png"),
     "cutout.png": (cut_out, "image/png"),
+    "small.jpg": (small, "image/jpeg"),
 }
 
 
@@ -247,8 +258,8 @@ def routes(store: ResultStore) -> APIRouter:
     return router
 
 
-def _shown(image: Image.Image, how: Image.Resampling) -> Image.Image:
-    scale = SHOWN_SIDE / max(image.size)
+def _shown(image: Image.Image, how: Image.Resampling, side: int = SHOWN_SIDE) -> Image.Image:
+    scale = side / max(image.size)
     if scale >= 1:
         return image
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from segrl.answers import Move
+from segrl.answers import Move, says_done
 from segrl.errors import SegrlError
 from segrl.policies import ConversingPolicy
 from segrl.turns import MAX_TURNS
 from segrl.types import MaskPrompt, Status
+from segrl.web import schemas
 from segrl.web.demo import results
+from segrl.web.demo.options import UNCHANGED, Options, decoding_of
 from segrl.web.errors import one_line
 
 if TYPE_CHECKING:
@@ -26,9 +28,7 @@ Panel = Any
 Asked = Any
 """`segrl.web.demo.page.Asked`."""
 
-MOST = 4
-"""Turns that a visitor can ask for at once."""
-
+ENDED = "The model has had all its turns, or said that it is done."
 SAYS = {Move.ANSWER: "answer", Move.POINTS: "more points", Move.DONE: "done", Move.BROKEN: "not readable"}
 
 
@@ -43,10 +43,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Talk:
-    """The turns so far, and the place of the one that is shown."""
+    """The turns so far, the place of the one that is shown, and how they are answered."""
 
     steps: tuple[Step, ...] = ()
     shown: int = 0
+    options: Options = field(default_factory=lambda: UNCHANGED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +73,17 @@ class Strip:
         return [self.pictures, self.choice, self.button, self.state]
 
 
+def most(models: Iterable[Pipeline]) -> int:
+    """Turns that a visitor can ask for at once."""
+    return max(schemas.MAX_TURNS, *(model.decoding.turns for model in models))
+
+
 def slider(models: Sequence[Pipeline]) -> gr.Slider:
     """How many turns are asked for; hidden where no policy can be shown its mask."""
     can_look = any(isinstance(model.policy, ConversingPolicy) for model in models)
     info = "Maximum number of answers; after each answer the model is shown its mask."
-    return gr.Slider(1, MOST, value=1, step=1, label="Turns", info=info, visible=can_look, elem_id="turns")
+    own = models[0].decoding.turns
+    return gr.Slider(1, most(models), value=own, step=1, label="Turns", info=info, visible=can_look, elem_id="turns")
 
 
 def can_go_on(panel: Panel) -> bool:
@@ -87,7 +94,7 @@ def can_go_on(panel: Panel) -> bool:
 def strip(panel: Panel, talk: Talk) -> tuple[Any, ...]:
     """A talk in a strip's outputs."""
     figures = "".join(
-        f'<figure class="{"shown" if i == talk.shown else ""}"><img src="files/{escape(step.key)}/overlay.png" alt="">'
+        f'<figure class="{"shown" if i == talk.shown else ""}"><img src="files/{escape(step.key)}/small.jpg" alt="">'
         f"<figcaption>{i + 1}: {escape(step.title)}</figcaption></figure>"
         for i, step in enumerate(talk.steps)
     )
@@ -107,9 +114,12 @@ def begin(panel: Panel, asked: Asked, key: str | None) -> Iterator[tuple[Any, ..
     if first is None or key is None:
         yield (*_unchanged(panel), *strip(panel, Talk()))
         return
-    talk = Talk((Step(first.text, key, SAYS[Move.ANSWER]),))
+    is_done = says_done(first.text)
+    title = Move.DONE if is_done else Move.BROKEN if first.status.is_failure else Move.ANSWER
+    said = first.prompts if first.samples else first.text  # several samples together wrote no text
+    talk = Talk((Step(said, key, SAYS[title]),), options=asked.options)
     yield (*_unchanged(panel), *strip(panel, talk))
-    if can_go_on(panel):
+    if can_go_on(panel) and not is_done and first.status is not Status.TRUNCATED:
         yield from _further(panel, first, asked.name, talk, asked.turns - 1)
 
 
@@ -122,7 +132,9 @@ def go_on(panel: Panel, talk: Talk, key: str | None) -> Iterator[tuple[Any, ...]
     steps = talk.steps[: talk.shown + 1]
     if not result.text:  # of boxes and points that somebody edited
         steps = (*steps, Step(result.prompts, key, "by hand"))
-    yield from _further(panel, result, name, Talk(steps, len(steps) - 1), 1)
+    if len(steps) >= MAX_TURNS or steps[-1].title == SAYS[Move.DONE]:
+        raise gr.Error(f"{ENDED} Choose an earlier turn, or correct this one by hand.")
+    yield from _further(panel, result, name, replace(talk, steps=steps, shown=len(steps) - 1), 1)
 
 
 def choose(panel: Panel, talk: Talk, place: int | None) -> tuple[Any, ...]:
@@ -140,14 +152,15 @@ def _further(panel: Panel, before: Result, name: str, talk: Talk, turns: int) ->
             return
         yield (results.line("busy", "The model looks at its mask …"), *_unchanged(panel)[1:], *strip(panel, talk))
         try:
-            whole = panel.model.go_on(before.image, before.query, [step.said for step in talk.steps])
+            how = decoding_of(talk.options, panel.model.decoding, panel.kept.limits)
+            whole = panel.model.go_on(before.image, before.query, [step.said for step in talk.steps], decoding=how)
         except SegrlError as error:
             yield (results.line("unread", escape(one_line(error))), *_unchanged(panel)[1:], *strip(panel, talk))
             return
         last = whole.turns[-1]
-        shown = panel.show(last, name)
+        shown = panel.show(last.surer(talk.options.min_confidence), name)
         steps: Sequence[Step] = (*talk.steps, Step(last.text, shown[-1], SAYS[last.move]))
-        talk = Talk(tuple(steps), len(steps) - 1)
+        talk = replace(talk, steps=tuple(steps), shown=len(steps) - 1)
         yield (*shown, *strip(panel, talk))
         if last.answer.status is Status.TRUNCATED:
             return

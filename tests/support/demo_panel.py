@@ -1,0 +1,34 @@
+"""One policy's part of the demo page, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import gradio as gr
+
+from segrl.pipeline import Pipeline
+from segrl.web.demo import page
+from segrl.web.demo.results import ResultStore
+from segrl.web.images import RecentImages
+from segrl.web.limits import Limits
+
+T = TypeVar("T")
+
+
+def in_blocks(build: Callable[[], T]) -> T:
+    """What `build` makes inside a page. Outside a running event loop Gradio makes one that nobody closes."""
+
+    async def made() -> T:
+        with gr.Blocks():
+            return build()
+
+    return asyncio.run(made())
+
+
+def panel_of(model: Pipeline, folder: Path) -> page.Panel:
+    """The panel over a pipeline, with a store of its own."""
+    kept = page.Kept(ResultStore(), RecentImages(2**20), folder, Limits())
+    return in_blocks(lambda: page._panel("mine", model, kept))
