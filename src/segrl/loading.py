@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from segrl import answers, policies
 from segrl.errors import SegrlError
 from segrl.inference import Decoding
+from segrl.inference.answering import check_turns
 from segrl.pipeline import Pipeline
 from segrl.policies import MAX_NEW_TOKENS
-from segrl.policies.turns import check_turns
 from segrl.tiny import DEFAULT_POLICY, POLICIES
 from segrl.types import Reading
 

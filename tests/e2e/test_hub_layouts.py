@@ -153,6 +153,18 @@ def test_a_paper_recipe_takes_two_steps_at_its_own_picture_size(
 
 
 @pytest.mark.parametrize("name", [QWEN_2_5, THINKING])
+def test_a_checkpoint_of_single_turns_reads_its_mask(place: Path, name: str):
+    """As published, asked by prompt alone: two pictures in what it reads, and what it had said between them."""
+    policy = policies.load(place / name, input_wh=(336, 336))
+    image, said = Image.linear_gradient("L").resize((320, 240)), '<think>so</think><answer>[{"bbox_2d": [1, 2, 3, 4]}]'
+    asked = policies.Chat(image, "the cup", (policies.Exchange(said, image, "area 10%"),))
+    assert policy._transcript(asked).count("<|image_pad|>") == 2
+    assert said.rpartition("</think>")[2] in policy._transcript(asked)
+    ((completion,),) = policy.reply([asked], max_new_tokens=4)
+    assert 1 <= completion.n_tokens <= 4
+
+
+@pytest.mark.parametrize("name", [QWEN_2_5, THINKING])
 def test_segment_and_eval(place: Path, tmp_path: Path, name: str):
     photos = tmp_path / "photos"
     photos.mkdir()

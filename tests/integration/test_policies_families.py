@@ -41,6 +41,19 @@ def test_a_family_is_loaded_from_disk_with_its_own_coordinates(checkpoints: dict
     assert all(1 <= row[0].n_tokens <= 3 for row in alone)
 
 
+@pytest.mark.parametrize("family", BUILD)
+def test_a_family_reads_a_conversation_of_turns(checkpoints: dict[str, Path], family: str) -> None:
+    """Two pictures of different sizes, and an answer between them; a batch reads what each alone reads."""
+    policy = policies.load(str(checkpoints[family]))
+    turn = policies.Exchange("<think>there</think> it", PICTURES[1], "area 10%")
+    chats = [policies.Chat(PICTURES[0], QUERIES[0], (turn,)), policies.Chat(PICTURES[2], QUERIES[2])]
+    together = policy.reply(chats, max_new_tokens=3, batch_size=2)
+    alone = [policy.reply([chat], max_new_tokens=3)[0] for chat in chats]
+    assert [row[0].text for row in together] == [row[0].text for row in alone]
+    transcript = policy._transcript(chats[0])
+    assert transcript.index(QUERIES[0]) < transcript.index("there") < transcript.index("area 10%")
+
+
 def test_every_family_of_the_table_is_tested_here() -> None:
     served_only = {"molmo", "gemini"}  # transformers has no class for them
     assert {name.removesuffix("_moe") for name in FAMILY_FRAMES} - served_only == BUILD.keys()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from eval_samples import write_examples
 from fake_server import MODEL, Reply, serving, text
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrl import loading, policies, segmenters
+from segrl.answers import Move
 from segrl.errors import ModelError, ServerError
 from segrl.evaluation import Share, run
 from segrl.folder_job.worker import Plan, Task, answered
@@ -30,6 +32,7 @@ from segrl.policies.frames import FAMILY_RESIZE, family_of
 from segrl.policies.http_client import Server
 from segrl.policies.openai_policy import OpenAIPolicy, read_reply
 from segrl.segmenters import load as load_segmenter
+from segrl.turns import INSTRUCTION
 from segrl.types import RELATIVE_1000, Frame, Status
 
 WIDE = Image.new("RGB", (300, 200), (200, 30, 40))
@@ -131,6 +134,33 @@ def test_the_numbers_become_original_pixels_and_masks() -> None:
     assert result.prompts[0].box_xyxy == pytest.approx((75, 50, 225, 150))
     assert result.mask.sum() == 150 * 100
     assert "the cup" in fake.asked[0]["messages"][0]["content"][1]["text"]
+
+
+def test_a_single_turn_checkpoint_behind_a_server_is_asked_to_correct_itself_by_prompt_alone() -> None:
+    """Seg-Zero's format, 840 pixels: box and points, then what cannot be read, then that it is done."""
+    found = '<answer>{"bbox": [84, 84, 420, 420], "points_1": [200, 200], "points_2": [300, 300]}</answer>'
+    said = [found, "<answer>[[]]</answer>", "Done."]
+
+    def turn(number: int, body: dict[str, Any]) -> Reply:
+        answered = sum(message["role"] == "assistant" for message in body["messages"])
+        return text(f"<think>so</think>{said[answered]}", tokens=5)
+
+    with serving(turn, models=("Ricky06662/Seg-Zero-7B",)) as fake:
+        policy = load(fake, "Ricky06662/Seg-Zero-7B")
+        model = Pipeline(policy, make_text_to_masks(policy, load_segmenter("box")))
+        result = model.segment(WIDE, "the cup", turns=3)
+    assert [one.move for one in result.turns] == [Move.ANSWER, Move.BROKEN, Move.DONE]
+    assert (result.status, result.n_tokens, result.mask.sum()) == (Status.OK, 15, 120 * 80)
+    first, second, third = fake.asked
+    assert [len(body["messages"]) for body in (first, second, third)] == [1, 3, 5]
+    assert second["messages"][1]["content"] == f"<think>so</think>{said[0]}"
+    shown, words = second["messages"][2]["content"]
+    assert words["text"].startswith("area 16%")
+    assert words["text"].endswith(INSTRUCTION)
+    assert third["messages"][4]["content"][1]["text"].startswith("not read: ")
+    picture = Image.open(io.BytesIO(base64.b64decode(shown["image_url"]["url"].partition(",")[2])))
+    assert picture.size == sent_image(first).size == (840, 840)
+    assert (np.asarray(picture) != np.asarray(sent_image(first))).any()
 
 
 def test_published_checkpoints_are_asked_in_their_own_format() -> None:

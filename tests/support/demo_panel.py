@@ -11,6 +11,7 @@ import gradio as gr
 
 from segrl.pipeline import Pipeline
 from segrl.web.demo import page
+from segrl.web.demo.edits import Edits
 from segrl.web.demo.results import ResultStore
 from segrl.web.images import RecentImages
 from segrl.web.limits import Limits
@@ -30,5 +31,6 @@ def in_blocks(build: Callable[[], T]) -> T:
 
 def panel_of(model: Pipeline, folder: Path) -> page.Panel:
     """The panel over a pipeline, with a store of its own."""
-    kept = page.Kept(ResultStore(), RecentImages(2**20), folder, Limits())
+    store, limits = ResultStore(), Limits()
+    kept = page.Kept(store, RecentImages(2**20), folder, limits, Edits({"mine": model}, store, limits))
     return in_blocks(lambda: page._panel("mine", model, kept))
