@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -97,3 +98,32 @@ def test_what_is_gone_is_told():
         turns.choose(panel(BOX), Talk(), 0)
     with pytest.raises(gr.Error):
         list(turns.go_on(panel(BOX), Talk(), "nothing"))
+
+
+def test_a_turn_that_cannot_be_read_keeps_the_mask_and_says_so():
+    one = panel(BOX, "what?", DONE)
+    key = one.kept.store.put(one.model.segment(IMAGE, "it"))
+    shown = list(turns.begin(one, Asked("x", "a.png", "it", turns=2), key))
+    assert "could not be read" in shown[-1][0]
+    talk = shown[-1][-1]
+    assert [step.title for step in talk.steps] == ["answer", "not readable"]
+    assert one.kept.store.get(talk.steps[1].key).prompts == one.model.segment(IMAGE, "it").prompts
+
+
+@pytest.mark.parametrize(("first", "title"), [(DONE, "done"), ("what?", "not readable")])
+def test_a_first_answer_that_is_none(first, title):
+    """Nothing follows "done"; what cannot be read is told why, and answered again."""
+    one = panel(first, BOX)
+    key = one.kept.store.put(one.model.segment(IMAGE, "it"))
+    *_, talk = last(turns.begin(one, Asked("x", "a.png", "it", turns=2), key))
+    assert [step.title for step in talk.steps] == [title] + ["answer"] * (first != DONE)
+    if first == DONE:
+        with pytest.raises(gr.Error, match="said that it is done"):
+            list(turns.go_on(one, talk, key))
+
+
+def test_after_a_vote_the_model_is_shown_what_was_voted():
+    one = panel(BOX, DONE)
+    voted = replace(one.model.segment(IMAGE, "it"), samples=(BOX, MOVED))
+    *_, talk = last(turns.begin(one, Asked("x", "a.png", "it"), one.kept.store.put(voted)))
+    assert talk.steps[0].said == voted.prompts

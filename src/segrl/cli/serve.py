@@ -134,11 +134,7 @@ def serve(
         label_studio_key=label_studio_key, polygon_tolerance_px=polygon_tolerance,
         allow_origins=tuple(allow_origin or ()),
     )  # fmt: skip
-    options: dict[str, Any] = {
-        "segmenter": segmenter, "answer_format": answer_format, "device": device, "reading": reading, "base": base,
-        "max_new_tokens": max_new_tokens,
-        "decoding": decoding_values(samples, temperature, seed, second_look, vote, turns),
-    }  # fmt: skip
+    options = load_options(locals()) | {"base": base}
     run_server(
         host, port, seconds=timeout, warn=token is None,
         make_app=lambda: create_app(segrl.load(policy, **options), settings),
@@ -238,11 +234,7 @@ def demo(
     from segrl.web.demo.app import create_app
 
     names = list(dict.fromkeys(policy or [DEFAULT_POLICY]))
-    options: dict[str, Any] = {
-        "segmenter": segmenter, "answer_format": answer_format, "device": device, "reading": reading,
-        "max_new_tokens": max_new_tokens,
-        "decoding": decoding_values(samples, temperature, seed, second_look, vote, turns),
-    }  # fmt: skip
+    options = load_options(locals())
 
     def make_app() -> FastAPI:
         # The policy beside an adapter is often its base.
@@ -256,6 +248,14 @@ def demo(
         host, port, seconds=timeout, warn=True, make_app=make_app,
         says=lambda url: f"{' and '.join(names)} on {url}  (Ctrl-C stops)",
     )  # fmt: skip
+
+
+def load_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `segrl.load` among a command's, but for policy and base."""
+    drawn = ("samples", "temperature", "seed", "second_look", "vote", "turns")
+    plain = ("segmenter", "answer_format", "device", "reading", "max_new_tokens")
+    decoding = decoding_values(*(options[name] for name in drawn))
+    return {name: options[name] for name in plain} | {"decoding": decoding}
 
 
 SCALED = {

@@ -29,6 +29,7 @@ Asked = Any
 """`segrl.web.demo.page.Asked`."""
 
 ENDED = "The model has had all its turns, or said that it is done."
+UNREAD = results.line("unread", "The last answer could not be read, so the mask before it is kept.")
 SAYS = {Move.ANSWER: "answer", Move.POINTS: "more points", Move.DONE: "done", Move.BROKEN: "not readable"}
 
 
@@ -161,7 +162,8 @@ def _further(panel: Panel, before: Result, name: str, talk: Talk, turns: int) ->
         shown = panel.show(last.surer(talk.options.min_confidence), name)
         steps: Sequence[Step] = (*talk.steps, Step(last.text, shown[-1], SAYS[last.move]))
         talk = replace(talk, steps=tuple(steps), shown=len(steps) - 1)
-        yield (*shown, *strip(panel, talk))
+        told = (shown[0] + (UNREAD if last.move is Move.BROKEN else ""), *shown[1:])
+        yield (*told, *strip(panel, talk))
         if last.answer.status is Status.TRUNCATED:
             return
 
