@@ -55,7 +55,8 @@ unit: install
 test: check
 	$(PYTEST) $(SHARED_OUT)
 
-# Hostile requests to the three servers on loopback, good clients beside; a few minutes. Its short form is in make test.
+# Hostile requests to the three servers on loopback, good clients beside, twenty rounds: a quarter of an hour. One round is
+# in make test.
 attack: install
 	$(PYTEST) -s tests/e2e/test_attack.py -m 'long or not long' --timeout 3600
 

@@ -59,6 +59,7 @@ class BatchQueue(Generic[Item, Result]):
             for future in mine:
                 self._waiting.pop(future, None)
                 future.cancel()
+            mine.clear()  # an error's traceback holds this frame: it must not hold the error in turn
 
     async def close(self) -> None:
         """Waits for everything that was asked, and lets go of the thread; the next item starts another."""

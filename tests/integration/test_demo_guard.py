@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +14,12 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from demo_client import asking, join, named, outcome, upload
 from PIL import Image
 from scripted import ScriptedPolicy
 from serving import SUPPORT, png, started
 
+from segrl.web.demo.guard import STREAM, UNHEARD
 from segrl.web.limits import Limits
 
 LIMITS = Limits(max_bytes=200_000, max_pixels=100_000, max_prompts=3)
@@ -44,49 +45,6 @@ def secret(tmp_path_factory) -> Path:
     path.write_bytes(png((60, 60), (9, 8, 7)))
     path.chmod(0o600)
     return path
-
-
-def upload(client, data: bytes = b"") -> str:
-    answer = client.post("/gradio_api/upload", files={"files": ("cat.png", data or png())})
-    assert answer.status_code == 200, answer.text
-    return answer.json()[0]
-
-
-def join(client, n_fn: int, data: list, **more) -> httpx.Response:
-    body = {"data": data, "fn_index": n_fn, "session_hash": uuid.uuid4().hex, **more}
-    return client.post("/gradio_api/queue/join", json=body)
-
-
-def asking(client) -> int:
-    """The number of the page's function that takes a picture and a query."""
-    return asked(client)[0]
-
-
-def asked(client) -> tuple[int, list]:
-    """Its number, and what its controls after picture and query hold at first."""
-    config = client.get("/config").json()
-    found = {one["id"]: one for one in config["components"]}
-    for one in config["dependencies"]:
-        kinds = [found[i]["type"] for i in one["inputs"]]
-        if kinds[:3] == ["image", "textbox", "slider"]:
-            return one["id"], [found[i]["props"].get("value") for i in one["inputs"][2:]]
-    raise AssertionError("nothing asks")
-
-
-def outcome(client, picture: dict, query: str = "none") -> dict:
-    """The last event of asking about a picture."""
-    session, (n_fn, controls) = uuid.uuid4().hex, asked(client)
-    body = {"data": [picture, query, *controls], "fn_index": n_fn, "session_hash": session}
-    assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as events:
-        for line in events.iter_lines():
-            if '"process_completed"' in line:
-                return json.loads(line.removeprefix("data: "))
-    raise AssertionError("no answer")
-
-
-def named(path: object) -> dict:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 def test_an_upload_can_be_asked_about(client):
@@ -210,9 +168,22 @@ def test_events_are_bounded(client):
         (b"[1e999]", "not_json"),
         (b'{"data": [NaN]}', "not_json"),
         (b"[]", "invalid_request"),
+        (b'{"data": ["\\ud800"]}', "invalid_request"),
     ]:
         answer = client.post("/gradio_api/queue/join", content=body, headers=headers)
         assert answer.json()["error"] == error
+
+
+def test_events_that_nobody_listens_to_are_bounded(client):
+    """Gradio keeps their answers for whoever may come; once somebody listens, more may be sent."""
+    session, n_fn = "never-heard", asking(client)
+    statuses = [join(client, n_fn, [None, "none"], session_hash=session).status_code for _ in range(UNHEARD + 1)]
+    assert statuses[-1] == 429
+    assert set(statuses[:-1]) == {200}
+    with client.stream("GET", STREAM, params={"session_hash": session}) as events:
+        assert next(events.iter_lines())
+        assert join(client, n_fn, [None, "none"], session_hash=session).status_code == 200
+    assert join(client, n_fn, [None, "none"], session_hash="another").status_code == 200
 
 
 def test_pictures_are_bounded(client):

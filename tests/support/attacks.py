@@ -172,24 +172,77 @@ def on_reward(truth: str) -> list[bytes]:
     return [*found, http("/score", half.encode()), *not_http()]
 
 
-def on_demo() -> list[bytes]:
-    """Everything for `segrl demo`."""
-    join = "/gradio_api/queue/join"
-    paths = ("/etc/passwd", "/dev/zero", "/proc/self/environ", "http://127.0.0.1:1/a.png", "/tmp", "\0")
-    found = [
-        as_json(
-            join,
-            {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "it"], "fn_index": n, "session_hash": "s"},
-        )
-        for path in paths
-        for n in range(4)
-    ]
-    found += [http(join, body) for body in broken_bodies()]
-    found += [
-        f"GET /gradio_api/file={path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode() for path in paths[:3]
-    ]
-    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    found.append(
-        http("/gradio_api/upload", head + b"\0" * 3 * MB + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")
+def get(path: str) -> bytes:
+    """A GET as it travels; the path as it stands, however wrong."""
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+
+
+JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
+PRIVATE = ("/etc/passwd", "/dev/zero", "/proc/self/environ", "http://127.0.0.1:1/a.png", "/tmp", "\0")
+UNUSED = (
+    "/gradio_api/proxy=http://127.0.0.1:1/", "/gradio_api/call/x", "/gradio_api/component_server",
+    "/gradio_api/stream/x/y/z", "/gradio_api/mcp/", "/login", "/monitoring", "/gradio_api/custom_component/a/b/c",
+    "/docs", "/openapi.json", "/static/../../../etc/passwd", "/assets/..%2f..%2f..%2fetc/passwd",
+    "/files/../x/mask.png", "/gradio_api/file/etc/passwd",
+)  # fmt: skip
+
+
+def picked(picture: object, n_fn: int = 0, **more: object) -> bytes:
+    """A visitor's event: a picture and a query for the page's function of that number."""
+    return as_json(JOIN, {"data": [picture, "it"], "fn_index": n_fn, "session_hash": "s", **more})
+
+
+def files(*parts: tuple[str, bytes], end: bytes = b"--b--\r\n") -> bytes:
+    """An upload of files by name."""
+    body = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="files"; filename="'
+        + name.encode()
+        + b'"\r\n\r\n'
+        + data
+        + b"\r\n"
+        for name, data in parts
     )
-    return [*found, *not_http(), http("/gradio_api/run/predict", base64.b64encode(b"x"))]
+    return http(UPLOAD, body + end, "multipart/form-data; boundary=b")
+
+
+def on_demo() -> list[bytes]:
+    """Everything for `segrl demo` that must be refused."""
+    found = [picked({"path": path, "meta": {"_type": "gradio.FileData"}}, n) for path in PRIVATE for n in range(4)]
+    found += [picked([{"deep": [{"path": path}]}]) for path in PRIVATE]
+    found += [picked({"url": url}) for url in ("http://127.0.0.1:1/a", "file:///etc/passwd", "data:,x")]
+    found += [picked(None, -1), picked(None, 10**6), picked(None, session_hash="s" * 5_000), picked("a" * 2 * MB)]
+    found += [picked(None, session_hash=None), as_json(JOIN, {"data": [[]] * 30_000, "fn_index": 0})]
+    found += [
+        http(path, body) for path in (JOIN, "/gradio_api/cancel", "/gradio_api/reset") for body in broken_bodies()
+    ]
+    found += [get(f"/gradio_api/file={path}") for path in (*PRIVATE[:3], "/etc/%70asswd", "//etc/passwd", "../../x")]
+    found += [get(path) for path in UNUSED]
+    found += [files(("a.png", b"\0" * 3 * MB)), files(*((f"{i}.png", b"\0" * MB) for i in range(3)))]
+    return [*found, *not_http(), http("/gradio_api/run/predict", base64.b64encode(b"x")), http("/login", b"a=b")]
+
+
+def taken_by_demo() -> list[bytes]:
+    """What `segrl demo` may take, and must come to nothing."""
+    names = (
+        "../../up.png",
+        "a" * 5_000 + ".png",
+        "",
+        "a/b/c.png",
+        "\\..\\x.png",
+        ".png",
+        "%00.png",
+        "e\u0301 \u202e.png",
+    )
+    found = [files((name, png())) for name in names] + [files(("a.png", data)) for data in pictures()]
+    found += [
+        files(("a.png", png()), end=b""),
+        http(UPLOAD, b"", "multipart/form-data"),
+        http(UPLOAD, b"x", "text/plain"),
+    ]
+    found += [files(*((f"{i}.png", png()) for i in range(500)))]
+    found += [picked(picture, n, session_hash=f"s{n}") for n in range(12) for picture in (None, 7, "x", {}, [[1]] * 9)]
+    events = (None, {}, {"of": "x"}, {"number": 1e300, "of": 7, "objects": [{"box_xyxy": [0, 0, 1e300, 5]}] * 90})
+    found += [picked(None, n, event_data=event, session_hash="e") for n in range(12) for event in events]
+    found += [get("/gradio_api/upload_progress?upload_id=x"), get("/gradio_api/queue/data"), get("/files/x/mask.png")]
+    found += [as_json(f"/gradio_api/{name}", {"session_hash": "s", "event_id": "e"}) for name in ("cancel", "reset")]
+    return found

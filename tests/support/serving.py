@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import uvicorn
@@ -151,17 +153,29 @@ def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 @contextmanager
 def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its address; killed if it still runs at the end."""
+    """The process and its address; killed if it still runs at the end. What it says goes to a file: a pipe that
+    nobody reads stops a process that says more than fits."""
     environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    with process:
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            found = re.search(r"http://[\d.]+:\d+", line)
-            assert found, line
-            yield process, found.group()
-        finally:
-            process.kill()
+    with tempfile.TemporaryFile("a+", errors="replace") as said:
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=said, text=True, env=environment
+        )
+        with process:
+            assert process.stdout is not None
+            try:
+                line = process.stdout.readline()
+                found = re.search(r"http://[\d.]+:\d+", line)
+                assert found, f"{line}{last_lines(said)}"
+                yield process, found.group()
+            except Exception as error:
+                error.add_note(f"the process said at last:\n{last_lines(said)}")
+                raise
+            finally:
+                process.kill()
+
+
+def last_lines(said: IO[str]) -> str:
+    """At most 3,000 characters of the end of a file that is still being written."""
+    size = said.seek(0, os.SEEK_END)
+    said.seek(max(0, size - 3_000))
+    return said.read()

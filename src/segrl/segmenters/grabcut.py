@@ -2,13 +2,16 @@
 
 GrabCut cuts each prompt in a region of its own: the box (or, without a box, a square of `REACH` around the
 foreground points) is probable foreground, a margin around it is background, and discs at the points
-are sure. Two iterations, seeded per prompt, so a mask depends on its image and prompt alone. Drawn regions whose parts
-repeat are cut at a small size, because the minimum cut of such a one takes time by the square of its area. Others
-have no proven bound; the slowest that were tried, one colour beside noise, take some seconds.
+are sure. Two iterations, seeded per prompt, so a mask depends on its image and prompt alone.
+
+OpenCV finds the minimum cut by Boykov and Kolmogorov's algorithm (2004). Where object and background look alike, flow has
+to travel far, and the time grows with the square of the pixels. So the pixels are bounded: `MAX_PIXELS` in any region, 4,096
+in a drawn one whose parts repeat.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,6 +87,9 @@ COLLAPSE = 0.05
 """Without foreground points, a cut that keeps less than this share of its box has collapsed (GrabCut's smoothing
 favours short outlines); the box, less the background discs, is the mask then."""
 
+MAX_PIXELS = 160_000
+"""A region with more pixels is cut at this size and its mask enlarged, whatever `max_side` is: 400×400, so that no
+picture of ECSSD or DUTS is affected."""
 REPEATING = 0.1
 """A region with fewer different squares of 2×2 pixels than this share of its pixels is drawn, not photographed: its
 parts repeat, so that nothing but the outline's length tells one cut from another, and the minimum cut then takes time
@@ -101,7 +107,7 @@ class GrabCut:
     """The segmenter; see the module.
 
     max_side: a region whose longer side has more pixels is cut at this size and its mask enlarged
-    (None: never). Cost grows with the area; small regions lose thin parts, since GrabCut's
+    (None: only one of more than `MAX_PIXELS`). Cost grows with the area; small regions lose thin parts, since GrabCut's
     smoothing is a fixed price per pixel of outline. threads: prompts cut at once (default: the
     cores this process may use, at most 8).
 
@@ -256,23 +262,32 @@ def _grabcut(bgr: np.ndarray, labels: np.ndarray, max_side: int | None) -> np.nd
     import cv2
     import numpy as np
 
-    hw = labels.shape
-    if max(hw) > REPEATING_SIDE and _repeats(bgr):
-        max_side = min(max_side or REPEATING_SIDE, REPEATING_SIDE)
-    scale = 1.0 if max_side is None else min(1.0, max_side / max(hw))
-    if scale < 1.0:
-        wh = (max(1, round(hw[1] * scale)), max(1, round(hw[0] * scale)))
-        bgr = cv2.resize(bgr, wh, interpolation=cv2.INTER_AREA)
-        labels = cv2.resize(labels, wh, interpolation=cv2.INTER_NEAREST)
-    small = labels.copy()
-    if (labels == BACKGROUND).any() and (labels == PROBABLE_FOREGROUND).any():
+    height, width = labels.shape
+    sides = [1.0, math.sqrt(MAX_PIXELS / (height * width))]
+    sides += [] if max_side is None else [max_side / max(height, width)]
+    bgr, small = _reduced(bgr, labels, min(sides))
+    if max(small.shape) > REPEATING_SIDE and _repeats(bgr):
+        bgr, small = _reduced(bgr, small, REPEATING_SIDE / max(small.shape))
+    if (small == BACKGROUND).any() and (small == PROBABLE_FOREGROUND).any():
         models, no_rect = (np.zeros((1, 65)), np.zeros((1, 65))), (0, 0, 0, 0)
         cv2.setRNGSeed(SEED)
-        cv2.grabCut(np.ascontiguousarray(bgr), small, no_rect, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(bgr, small, no_rect, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     cut = (small & 1).astype(bool)
-    if scale == 1.0:
+    if cut.shape == labels.shape:
         return cut
-    return cv2.resize(cut.astype(np.float32), (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR) > 0.5
+    return cv2.resize(cut.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def _reduced(bgr: np.ndarray, labels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both at `scale`, as arrays of their own; at least one pixel."""
+    import cv2
+    import numpy as np
+
+    if scale >= 1:
+        return np.ascontiguousarray(bgr), labels.copy()
+    wh = (max(1, round(labels.shape[1] * scale)), max(1, round(labels.shape[0] * scale)))
+    small = cv2.resize(bgr, wh, interpolation=cv2.INTER_AREA)
+    return small, cv2.resize(labels, wh, interpolation=cv2.INTER_NEAREST)
 
 
 def _repeats(bgr: np.ndarray) -> bool:

@@ -90,7 +90,7 @@ def routes(service: Service) -> APIRouter:
     """Segment, masks, health and metrics of one service."""
     limits = service.limits
 
-    def authorized(request: Request, _: Annotated[Any, Depends(_bearer)]) -> None:
+    async def authorized(request: Request, _: Annotated[Any, Depends(_bearer)]) -> None:
         check_token(request, service.settings.token)
 
     router = APIRouter()

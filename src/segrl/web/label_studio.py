@@ -90,7 +90,7 @@ def build(service: Service) -> APIRouter:
     settings = service.settings
     source = ImageSource(settings.label_studio_url, settings.label_studio_key, settings.limits)
 
-    def authorized(request: Request) -> None:
+    async def authorized(request: Request) -> None:
         check_token(request, settings.token)
 
     router = APIRouter(prefix="/label-studio", tags=["Label Studio"], dependencies=[Depends(authorized)])

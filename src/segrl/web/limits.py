@@ -254,6 +254,7 @@ async def while_client_waits(request: Request, work: Coroutine[Any, Any, T]) -> 
         for each in (task, gone):
             each.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+        del task, gone, each  # an error's traceback holds this frame: it must not hold the error in turn
 
 
 async def _gone(request: Request) -> None:

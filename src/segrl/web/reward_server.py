@@ -15,12 +15,11 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, FailFast
@@ -141,17 +140,18 @@ class RewardService:
         self.settings, self.limits = settings, settings.limits
         self.scorers, self.n_devices = Scorers(rewards), len(rewards)
         self.places, self.memory = Places(self.limits.places, self.limits.share), Memory(self.limits.max_memory)
-        self._parsers = CapacityLimiter(PARSERS)
+        self._parsers = ThreadPoolExecutor(PARSERS, thread_name_prefix="segrl-parser")
 
     async def answer(self, request: Request) -> Response:
         """The JSON of a ScoreResponse. Raises Refused, DataError and what else the scoring raises."""
 
         async def work(take: Take) -> bytes:
             body = await read_body(request, self.limits.max_bytes, take)
-            asked = await run_sync(lambda: self._parsed(body), limiter=self._parsers)
+            loop = asyncio.get_running_loop()
+            asked = await loop.run_in_executor(self._parsers, self._parsed, body)
             scored = await while_client_waits(request, self.scorers.score(asked.rows))
             answer = ScoreResponse(rewards=scored)
-            return await run_sync(lambda: answer.model_dump_json().encode(), limiter=self._parsers)
+            return await loop.run_in_executor(self._parsers, lambda: answer.model_dump_json().encode())
 
         return await guarded(request, self.places, self.memory, self.limits.seconds, work)
 
@@ -186,7 +186,7 @@ def make_app(rewards: Sequence[RecipeReward], *, name: str = "", settings: Serve
         yield
         await service.scorers.close()
 
-    def authorized(request: Request) -> None:
+    async def authorized(request: Request) -> None:
         check_token(request, service.settings.token)
 
     app = FastAPI(title="segrl reward", docs_url=None, redoc_url=None, lifespan=lifespan)

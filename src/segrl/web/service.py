@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
 from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -137,7 +137,7 @@ class Service:
         self._queries: BatchQueue[Question, Answered] = self._queue("segment", self._answer, settings.batch_size)
         self._masks: BatchQueue[Asked, Cut] = self._queue("masks", self._decode, MASKS_BATCH)
         self.segment_places, self.masks_places = self._places(self._queries), self._places(self._masks)
-        self._codecs = CapacityLimiter(CODEC_THREADS)
+        self._codecs = ThreadPoolExecutor(CODEC_THREADS, thread_name_prefix="segrl-codec")
         self.closing = False
 
     def _queue(self, name: str, work: Callable[[Sequence[T]], Sequence], batch_size: int) -> BatchQueue:
@@ -206,8 +206,8 @@ class Service:
         return found
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """The outcome of `work`, done beside the event loop."""
-        return await run_sync(work, limiter=self._codecs)
+        """The outcome of `work`, done beside the event loop; what a request that ended had begun is finished first."""
+        return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
 
     def _answer(self, asked: Sequence[Question]) -> list[Answered | SegrlError]:
         """Questions that are decoded alike are answered together."""

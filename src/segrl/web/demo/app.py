@@ -83,7 +83,14 @@ def create_app(
         ssr_mode=False,
     )
     page.has_launched = True  # only then does Gradio check the paths that requests name; mounting does not say so
-    app.add_middleware(Guard, folder=folder, limits=limits, max_disk=max_disk, functions=frozenset(page.fns))
+
+    def forget(session: str) -> None:
+        """Gradio would remember for ever that events of this session have not been heard."""
+        page._queue.pending_event_ids_session.pop(session, None)
+
+    app.add_middleware(
+        Guard, folder=folder, limits=limits, max_disk=max_disk, functions=frozenset(page.fns), forget=forget
+    )
     return app
 
 

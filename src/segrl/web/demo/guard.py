@@ -11,9 +11,12 @@ import json
 import math
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, Field, ValidationError
@@ -36,6 +39,14 @@ MAX_EVENT = 1_000_000
 """Bytes of an event: a query, or boxes and points."""
 HEADS = 100_000
 """Bytes of an upload beside the file: the parts' headers."""
+STREAM, HEARTBEAT = f"{API}/queue/data", f"{API}/heartbeat/"
+STREAMS = 4
+"""Streams of events that may be open for each place: a page that is looked at holds up to two."""
+UNHEARD, HEARD = 20, 1_000
+"""Events of a session that does not listen, and of one that does, until it listens anew: Gradio keeps the answers of
+each until they are read."""
+SESSIONS = 5_000
+"""Sessions whose events are counted; Gradio keeps the answers of fewer."""
 
 
 def uploaded(path: object, folder: Path, max_bytes: int) -> Path:
@@ -72,6 +83,9 @@ def check_event(body: bytes, folder: Path, limits: Limits) -> Event:
     check_json(body, limits)
     try:
         value = json.loads(body, parse_float=_finite, parse_constant=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise invalid("a text holds half of a surrogate pair") from error
     except (ValueError, RecursionError) as error:
         raise Refused(400, "not_json", "the body is not valid JSON of finite numbers") from error
     try:
@@ -108,13 +122,54 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(one)
 
 
+class Listeners:
+    """Which sessions listen to the answers of their events. forget: told of a session that was silent for long."""
+
+    def __init__(self, forget: Callable[[str], object]) -> None:
+        self._forget = forget
+        self._listening: Counter[str] = Counter()
+        self._sent: OrderedDict[str, int] = OrderedDict()
+
+    def sends(self, session: str) -> None:
+        """Notes an event. Raises Refused(429) for one more than `UNHEARD` or `HEARD`."""
+        n = self._sent.get(session, 0) + 1
+        if n > (HEARD if self._listening.get(session) else UNHEARD):
+            raise Refused(429, "unheard", "nobody listens to the answers of this session", {"Retry-After": "1"})
+        self._sent[session] = n
+        self._sent.move_to_end(session)
+        if len(self._sent) > SESSIONS and not self._listening.get(next(iter(self._sent))):
+            self._forget(self._sent.popitem(last=False)[0])
+
+    @contextmanager
+    def listening(self, session: str) -> Iterator[None]:
+        """While the session's stream is open."""
+        self._sent.pop(session, None)
+        self._listening[session] += 1
+        try:
+            yield
+        finally:
+            self._listening[session] -= 1
+            if not self._listening[session]:
+                del self._listening[session]
+
+
 class Guard:
     """ASGI middleware around the page. folder: of the uploads, for this process alone. max_disk: bytes that it may
-    hold; further uploads are refused until Gradio has deleted old ones. functions: those of the page."""
+    hold; further uploads are refused until Gradio has deleted old ones. functions: those of the page. forget: see
+    `Listeners`."""
 
-    def __init__(self, app: ASGIApp, folder: Path, limits: Limits, max_disk: int, functions: Collection[int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        folder: Path,
+        limits: Limits,
+        max_disk: int,
+        functions: Collection[int],
+        forget: Callable[[str], object],
+    ) -> None:
         self.app, self.folder, self.limits, self.max_disk = app, folder, limits, max_disk
-        self.functions = functions
+        self.functions, self.listeners = functions, Listeners(forget)
+        self.streams = Places(STREAMS * limits.places, STREAMS * limits.share)
         self.places, self.memory = Places(limits.places, limits.share), Memory(limits.max_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,9 +179,8 @@ class Guard:
         try:
             if scope.get("method") != "POST":
                 self._check_read(scope)
-                return await self.app(scope, receive, send)
-            client = (scope.get("client") or ("", 0))[0]
-            async with self.places.one(client):
+                return await self._read(scope, receive, send)
+            async with self.places.one(_client(scope)):
                 with self.memory.holding() as take:
                     async with asyncio.timeout(self.limits.seconds):
                         body = await self._checked_body(scope, receive, take)
@@ -136,6 +190,15 @@ class Guard:
             content = {"error": refused.code, "detail": refused.detail}
             headers = {**refused.headers, "Connection": "close"}
             await JSONResponse(content, refused.status, headers)(scope, receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != STREAM and not scope["path"].startswith(HEARTBEAT):
+            return await self.app(scope, receive, send)
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        session = query.get("session_hash", "") if scope["path"] == STREAM else ""
+        async with self.streams.one(_client(scope)):
+            with self.listeners.listening(session) if session else nullcontext():
+                await self.app(scope, receive, send)
 
     def _check_read(self, scope: Scope) -> None:
         path = scope["path"]
@@ -150,9 +213,11 @@ class Guard:
     async def _checked_body(self, scope: Scope, receive: Receive, take: Take) -> bytes:
         if scope["path"] in EVENTS:
             body = await _body(receive, MAX_EVENT, take)
-            event = check_event(body, self.folder, self.limits)
+            event = await run_sync(check_event, body, self.folder, self.limits)
             if scope["path"] == JOIN and (event.fn_index not in self.functions or event.session_hash is None):
                 raise invalid("fn_index: no function of this page")
+            if scope["path"] == JOIN and event.session_hash is not None:
+                self.listeners.sends(event.session_hash)
             return body
         if scope["path"] != UPLOAD:
             raise Refused(404, "not_found", "there is nothing here")
@@ -161,7 +226,17 @@ class Guard:
         return await _body(receive, self.limits.max_bytes + HEADS, take)
 
     def _disk(self) -> int:
-        return sum(one.stat().st_size for one in self.folder.rglob("*") if one.is_file())
+        """Bytes of all uploads; Gradio may delete some meanwhile."""
+        total = 0
+        for one in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                about = one.lstat()
+                total += about.st_size if stat.S_ISREG(about.st_mode) else 0
+        return total
+
+
+def _client(scope: Scope) -> str:
+    return (scope.get("client") or ("", 0))[0]
 
 
 async def _body(receive: Receive, max_bytes: int, take: Take) -> bytes:
