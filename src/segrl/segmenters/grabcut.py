@@ -4,9 +4,9 @@ GrabCut cuts each prompt in a region of its own: the box (or, without a box, a s
 foreground points) is probable foreground, a margin around it is background, and discs at the points
 are sure. Two iterations, seeded per prompt, so a mask depends on its image and prompt alone.
 
-OpenCV finds the minimum cut by Boykov and Kolmogorov's algorithm (2004). Where object and background look alike, flow has
-to travel far, and the time grows with the square of the pixels. So the pixels are bounded: `MAX_PIXELS` in any region, 4,096
-in a drawn one whose parts repeat.
+OpenCV finds the minimum cut by Boykov and Kolmogorov's algorithm (2004). Where object and background look alike,
+flow has to travel far, and the time grows with the square of the pixels. So the pixels are bounded: `MAX_PIXELS` in any
+region, 4,096 in a drawn one whose parts repeat.
 """
 
 from __future__ import annotations
