@@ -165,6 +165,7 @@ class Target:
             if not held:
                 await hold_slowly(url, self.slow, 80, seen)
             held.append(memory(self.process, "VmRSS"))
+            print(f"round {len(held)}: {held[-1] / MB:.0f} MB, {seen.n_good} good answers", flush=True)
             assert not seen.bad, seen.bad[0]
 
     async def attacked(self, requests: list[bytes], rounds: int) -> tuple[Seen, list[int]]:
