@@ -41,7 +41,7 @@ def segrl(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """The Python of an environment that has lmms-eval."""
+    """Python of an environment that has lmms-eval."""
     package = tmp_path / "site" / "lmms_eval"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -141,4 +141,4 @@ def test_what_is_missing_is_said_in_one_line(
     assert not (tmp_path / "cache").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, said = segrl(*general, *with_it, "--policy", checkpoint)
-    assert (code, "is started once" in said) == (2, True)
+    assert (code, "in one process" in said) == (2, True)
