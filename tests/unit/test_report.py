@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,16 +93,23 @@ def steps(count: int = 50) -> list[dict]:
     ]
 
 
-@pytest.fixture
-def run(tmp_path) -> EvaluatedRun:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
     """A complete run directory."""
-    run = EvaluatedRun(tmp_path)
+    run = EvaluatedRun(tmp_path_factory.mktemp("run"))
     write_evaluation({"policy": "before"}, records(8, failures=3), run.before_dir.path)
     write_evaluation({"policy": "after"}, records(2, failures=0), run.after_dir.path)
     rows = [{**row, "seconds": 1.5} for row in steps()]
-    (tmp_path / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "recipe.yaml").write_text("method: grpo\npolicy: {path: tiny}\nsegmenter: {name: box}\n")
+    (run.path / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run.path / "recipe.yaml").write_text("method: grpo\npolicy: {path: tiny}\nsegmenter: {name: box}\n")
     run.save_images({f"image/{i}": Image.new("RGB", (80, 60), (90, 20 + i, 60)) for i in range(30)})
+    return run.path
+
+
+@pytest.fixture
+def run(made, tmp_path) -> EvaluatedRun:
+    """A copy of it."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return EvaluatedRun(tmp_path)
 
 

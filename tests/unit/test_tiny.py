@@ -61,7 +61,7 @@ def test_tight_gold_answers_point_at_the_targets(kind: str):
 
 def test_loose_gold_answers_are_loose_and_right_only_for_taught_kinds():
     def named_right(kind: str) -> float:
-        tight, loose = TinyScenes(24, 13, (kind,), gold="tight"), TinyScenes(24, 13, (kind,), gold="loose")
+        tight, loose = TinyScenes(12, 13, (kind,), gold="tight"), TinyScenes(12, 13, (kind,), gold="loose")
         return float(np.mean([a.meta["reasoning"] == b.meta["reasoning"] for a, b in zip(tight, loose, strict=True)]))
 
     for kind in ALL:
