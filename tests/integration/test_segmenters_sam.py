@@ -13,7 +13,7 @@ from random_weights import save_random
 
 from segrl import segmenters
 from segrl.devices import default_device, parse_device
-from segrl.errors import ModelError
+from segrl.errors import ModelError, SegrlError
 from segrl.segmenters.cache import MemoryCache
 from segrl.segmenters.encoding import Batcher
 from segrl.segmenters.protocol import Embedding
@@ -259,3 +259,10 @@ def test_a_device_that_is_not_here_is_one_line(sam2, name, monkeypatch):
 def test_an_unknown_dtype_is_one_line(sam2):
     with pytest.raises(ModelError, match="no dtype called float8"):
         fresh(sam2, dtype="float8")
+
+
+def test_an_unknown_segmenter_is_a_one_line_error():
+    with pytest.raises(SegrlError) as caught:
+        segmenters.load("no-such-thing-here")
+    assert "no-such-thing-here" in str(caught.value)
+    assert "\n" not in str(caught.value)

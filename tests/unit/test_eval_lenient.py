@@ -55,7 +55,7 @@ def test_the_strict_reading_counts_and_the_lenient_one_stands_beside_it():
     assert none.says_none
     lines = list(reading_lines(found))
     assert lines[0].startswith("lenient gIoU 0.667")
-    assert "1 failures read" in lines[0]
+    assert "parses 1 failures" in lines[0]
 
 
 def test_failures_that_say_none_in_words_are_counted_apart():

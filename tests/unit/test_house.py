@@ -119,6 +119,19 @@ def test_relative_imports_are_not_used() -> None:
         assert not any(node.level for node in nodes), path
 
 
+def test_no_module_defines_a_name_twice() -> None:
+    """The later one would hold for the functions before it too."""
+    for path in SOURCES:
+        names: list[str] = []
+        for node in tree(path).body:
+            targets = list(node.targets) if isinstance(node, ast.Assign) else []
+            targets += [node.target] if isinstance(node, ast.AnnAssign) else []
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+            names += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+        twice = {name for name in names if names.count(name) > 1}
+        assert not twice, f"{path} defines {', '.join(sorted(twice))} twice"
+
+
 def test_files_and_functions_are_small() -> None:
     long = [f"{path} has {n} lines" for path in FILES if (n := len(path.read_text().splitlines())) > MAX_FILE_LINES]
     for path in FILES:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from segrl import segmenters
-from segrl.errors import FrameError, SegrlError
+from segrl.errors import FrameError
 from segrl.images import content_id
 from segrl.segmenters.grabcut import BoxSegmenter
 from segrl.types import ORIGINAL, RELATIVE_1000, Answer, Frame, MaskPrompt, Status
@@ -101,13 +101,6 @@ def test_content_id_tells_pixels_size_and_mode_apart():
     keys = {content_id(i) for i in (image(), image(20, 40), image(value=1), image().convert("L"))}
     assert len(keys) == 4
     assert content_id(image()) in keys
-
-
-def test_an_unknown_segmenter_is_a_one_line_error():
-    with pytest.raises(SegrlError) as caught:
-        segmenters.load("no-such-thing-here")
-    assert "no-such-thing-here" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_masks_are_numpy_compatible():

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-DISC_RADIUS = 0.05
-"""Radius of a point's disc, as a share of the image's longer side."""
+POINT_RADIUS = 0.05
+"""Radius of the fake's disc at a point, as a share of the image's longer side."""
 
 
 class BoxSegmenter:
@@ -62,7 +62,7 @@ def _draw(prompt: MaskPrompt, image_hw: tuple[int, int]) -> np.ndarray:
     mask = np.zeros(image_hw, dtype=bool)
     for point, label in zip(prompt.points_xy, prompt.labels, strict=True):
         if label == 1:
-            mask |= disc(point, DISC_RADIUS * max(image_hw), image_hw)
+            mask |= disc(point, POINT_RADIUS * max(image_hw), image_hw)
     return mask
 
 
