@@ -72,10 +72,13 @@ test-long: check
 proof: install
 	$(VENV)/bin/python proof/run.py --out runs/proof --page docs/proof.md
 
-# The cold start of turns, then GRPO over turns beside one turn, three seeds; resumes where it was stopped.
+# The cold start of turns from the policy's own answers, then GRPO over turns beside one turn, three seeds; resumes
+# where it was stopped.
 turns: install
+	$(VENV)/bin/segrl eval --dataset tiny n=16384 seed=21 'kinds=[colour_shape, pair]' --policy tiny --temperature 1 \
+		--seed 21 --batch-size 128 --max-new-tokens 104 --out runs/tiny_answers
 	$(VENV)/bin/segrl train recipes/tiny_turns.yaml --out runs/tiny_turns
-	$(VENV)/bin/python proof/turns.py --cold runs/tiny_turns/model --out runs/turns_proof --page docs/turns_proof.md
+	$(VENV)/bin/python proof/turns.py --cold runs/tiny_turns/correct/model --out runs/turns_proof --page docs/turns_proof.md
 
 # Trains the segmenter that ships, on DUTS-TR, and puts its weights into the package; resumes where it was stopped.
 segmenter: install

@@ -1,15 +1,16 @@
 """The proof of turns: does a policy that is shown its mask correct it, and does the reward teach that?
 
-    segrl train recipes/tiny_turns.yaml --out runs/tiny_turns                       (the cold start of turns)
-    python proof/turns.py --cold runs/tiny_turns/model --out runs/turns --page docs/turns_proof.md
+    segrl train recipes/tiny_turns.yaml --out runs/tiny_turns      (the cold start of turns; see there what it needs)
+    python proof/turns.py --cold runs/tiny_turns/correct/model --out runs/turns --page docs/turns_proof.md
     … --seeds 0 --minutes 0.01 --n 4 --short                                        (a step of each, for tests)
     … --untrained                                                                   (what needs no training)
 
 Arms, from the same cold start and for the same minutes of training: one turn, at most two, at most three; and one turn
 for as many tokens as the three-turn run wrote. Each is measured on the same held-out scenes with as many turns as it
-was trained for, and with three; then with the pictures of other scenes in place of its own. Beside them stands the
-shipped tiny policy, which knows single answers only and is asked to correct them by the text alone. What is measured
-already in --out is not done again.
+was trained for, and with three; then with the pictures of other scenes in place of its own. Beside them stand the
+shipped tiny policy, which knows single answers only and is asked to correct them by the text alone, and the first
+stage of the cold start (`look/model` beside `correct/model`), which has seen damaged answers and not its own. What is
+measured already in --out is not done again.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class Proof:
         """All arms, or those that need no training."""
         self.measure("single-turn policy", "tiny")
         self.measure("cold", self.cold)
+        if (look := self.cold.parent.parent / "look" / "model").exists():
+            self.measure("damaged answers only", look)
         if untrained:
             return
         for seed in self.seeds:
@@ -175,11 +178,13 @@ def write_page(proof: Proof, path: Path) -> None:
     """The page: every number is computed here from the records."""
     names = [
         "single-turn policy",
+        "damaged answers only",
         "cold",
         *(n for s in proof.seeds for n in (*(f"{t}-turns-{s}" for t in TURNS), f"1-turns-tokens-{s}")),
     ]
     measured = [name for name in names if proof.records(name)]
-    parts = [_head(proof, [name for name in names if name not in measured]), _turns(proof, measured)]
+    missing = [name for name in names if name not in measured and name != "damaged answers only"]
+    parts = [_head(proof, missing), _turns(proof, measured)]
     parts += [_control(proof, measured), _stopping(proof, measured)]
     write_atomically(path, "\n\n".join(parts) + "\n")
 
@@ -191,9 +196,9 @@ def _head(proof: Proof, missing: Sequence[str]) -> str:
 
 This page is written by `python proof/turns.py`; no number is typed in. {machine()}
 Torch threads of the trainings: {threads}.
-Every arm begins with the same cold start (`recipes/tiny_turns.yaml`) and is measured with at most three turns on the
-same {proof.n} held-out scenes: greedy answers, GrabCut, failures score 0. Intervals are 95% bootstrap intervals over
-scenes; differences are paired scene by scene.{left_out}"""
+Every arm begins with the same cold start (`recipes/tiny_turns.yaml`; "damaged answers only" is its first stage)
+and is measured with at most three turns on the same {proof.n} held-out scenes: greedy answers, GrabCut, failures score
+0. Intervals are 95% bootstrap intervals over scenes; differences are paired scene by scene.{left_out}"""
 
 
 def _turns(proof: Proof, names: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,37 @@ def test_the_same_options_give_the_same_transcripts_and_the_segmenter_makes_the_
     assert first.prompts == again.prompts
     x1, y1, x2, y2 = first.prompts[0].box_xyxy
     assert abs(int(first.stands.union.sum()) - (x2 - x1) * (y2 - y1)) <= 2 * (x2 - x1 + y2 - y1)
+
+
+def records(path, query=None):
+    """An evaluation's records, of the first 20 examples: the box of a corner for everything."""
+    written = []
+    examples = datasets.load(**TINY)
+    for example in (examples[i] for i in range(20)):
+        prompts = [{"box_xyxy": [1, 1, 9, 9], "points_xy": [[4, 4]], "labels": [1]}]
+        row = {"id": example.id, "query": query or example.query, "status": "ok", "reasoning": "x", "prompts": prompts}
+        written.append(json.dumps({**row, "text": f"about {example.id}"}) + "\n")
+    (path / "records.jsonl").write_text("".join(written), encoding="utf-8")
+    return str(path)
+
+
+def test_a_policy_is_taught_to_correct_its_own_answers(tmp_path):
+    examples = load(first=0.0, right=0.0, own=1.0, answers=records(tmp_path), segmenter="box")
+    begun = [(e, e.meta["turns"]) for e in examples[:20] if e.targets.any()]
+    assert {turns[0].text for _, turns in begun} == {f"about {e.id}" for e, _ in begun}
+    assert all(turns[0].stands.union.sum() == 64 for _, turns in begun)
+    assert all(turns[1].anew and turns[1].reasoning == e.meta["reasoning"] for e, turns in begun)
+    assert all(e.meta["turns"][0].text is None for e in examples[20:])  # not answered: damaged
+
+
+def test_answers_to_other_examples_are_refused(tmp_path):
+    with pytest.raises(DataError, match="none of the first 16 examples"):
+        load(answers=records(tmp_path, query="the sun"))
+    with pytest.raises(DataError, match="none of the first 16 examples"):
+        load(answers=str(tmp_path / "nowhere"))
+    (tmp_path / "records.jsonl").write_text('{"id": 3}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="does not hold the records"):
+        load(answers=str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Transcripts of turns for a cold start, made from any masks: a damaged answer, its mask, and what corrects it.
 
-An example begins with a damaged mask prompt (too wide, cut, shifted, elsewhere), whose mask the segmenter makes. It is
-corrected where the mask errs: a negative point in the largest false region, a positive one in the largest missed; a
-mask that is mostly wrong is begun anew, and one that is right ends the conversation. The last turn of each is what is
-learned; the others are only read.
+An example begins with a damaged mask prompt (too wide, cut, shifted, elsewhere), or with what a policy answered to it
+in an evaluation, whose mask the segmenter makes. It is corrected where the mask errs: a negative point in the largest
+false region, a positive one in the largest missed; a mask that is mostly wrong is begun anew, and one that is right
+ends the conversation. The last turn of each is what is learned; the others are only read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from segrl.answers import Move, follow
 from segrl.datasets.gold import gold_answer, gold_prompts, spread_points
 from segrl.datasets.rows import Examples
 from segrl.errors import DataError
+from segrl.files import read_rows
 from segrl.masks import box_to_mask
 from segrl.segmenters import Segmenter, segment
 from segrl.types import ORIGINAL, Answer, Box, Example, MaskPrompt, Segmentation, Status
@@ -46,8 +48,9 @@ class Said:
     """One turn of a transcript.
 
     prompts: what it names, in original pixels; points alone after the first turn are added. reasoning: in the words
-    of the example, or "". wrong: what its reasoning says is wrong, for a correction, in `WORDINGS`. whole: the right
-    answer, for formats that cannot say points alone. stands: the masks after it; None for the turn to be learned.
+    of the example, or "". text: the whole turn, where a policy wrote it. whole: the right answer, for formats that
+    cannot say points alone. stands: the masks after it; None for the turn to be learned. anew: the turn before it was
+    mostly wrong.
     """
 
     move: Move
@@ -56,6 +59,7 @@ class Said:
     whole: tuple[MaskPrompt, ...] = ()
     stands: Segmentation | None = None
     anew: bool = False
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,9 @@ class TranscriptOptions:
     seed: of all draws. segmenter: makes the masks of damaged prompts, `grabcut` or another name; null damages the
     masks themselves. continues: whether it goes on from the earlier mask. first: share of examples that stay as they
     are, to teach the first answer. right: share of the others that begin with the right answer, to teach when to stop.
-    own: share of the rest that begin with the example's own mask prompts, where it has some, undamaged.
+    own: share of the rest that begin with the example's own mask prompts, where it has some, undamaged. answers: the
+    directory of a finished evaluation on these examples, whose readable answers take the place of their own mask
+    prompts: a policy learns to correct the faults that it makes, and not to repeat its reasoning.
     longest: turns of a transcript at most. good: from this IoU on the mask is right. lost: below it the answer is begun
     anew. wording: see `WORDINGS`.
     """
@@ -76,6 +82,7 @@ class TranscriptOptions:
     first: float = 0.3
     right: float = 0.2
     own: float = 0.0
+    answers: str | None = None
     longest: int = 3
     good: float = 0.9
     lost: float = 0.3
@@ -103,6 +110,7 @@ class Transcripts(Examples):
         except TypeError as error:
             raise DataError(f'turns is {{"seed": 0}} and other options, not {options!r}: {error}') from error
         self.made_of = (examples,)
+        self._answers = {} if self.options.answers is None else _answers(Path(self.options.answers), examples)
 
     def __len__(self) -> int:
         return len(self.made_of[0])
@@ -122,20 +130,26 @@ class Transcripts(Examples):
 
     def _begun(self, example: Example, draw: np.random.Generator) -> list[Said]:
         """The turns that are only read: a damaged or a right answer, then corrections, at most `longest` − 1."""
-        if draw.random() < self.options.right:
-            prompts = gold_answer(example)
-        elif draw.random() < self.options.own and "prompts" in example.meta:
-            prompts = tuple(gold_prompts(example))
-        else:
-            prompts = damaged(example, draw)
-        reasoning = str(example.meta.get("reasoning") or "")
-        turns = [Said(Move.ANSWER, prompts, reasoning, stands=self._mask(example, prompts, None, draw))]
+        begins = self._first_turn(example, draw)
+        turns = [replace(begins, stands=self._mask(example, begins.prompts, None, draw))]
         for _ in range(int(draw.integers(1, self.options.longest)) - 1):
             following = self._next(example, turns[-1].stands)
             if following.move is Move.DONE:
                 break
             turns.append(replace(following, stands=self._mask(example, following.prompts, turns[-1].stands, draw)))
         return turns
+
+    def _first_turn(self, example: Example, draw: np.random.Generator) -> Said:
+        """The answer that is to be judged; its mask is not made yet."""
+        reasoning = str(example.meta.get("reasoning") or "")
+        if draw.random() < self.options.right:
+            return Said(Move.ANSWER, gold_answer(example), reasoning)
+        if draw.random() < self.options.own:
+            if (example.id, example.query) in self._answers:
+                return self._answers[example.id, example.query]
+            if "prompts" in example.meta:
+                return Said(Move.ANSWER, tuple(gold_prompts(example)), reasoning)
+        return Said(Move.ANSWER, damaged(example, draw), reasoning)
 
     def _mask(
         self,
@@ -167,6 +181,28 @@ class Transcripts(Examples):
             return Said(Move.DONE)
         where, labels = zip(*points, strict=True)
         return Said(Move.POINTS, (MaskPrompt(None, where, labels, ORIGINAL),), whole=whole)
+
+
+def _answers(directory: Path, examples: Sequence[Example]) -> dict[tuple[str, str], Said]:
+    """The readable answers of an evaluation by id and query. Raises DataError where they are not to these examples."""
+    path = directory / "records.jsonl"
+    try:
+        rows = [row for row in read_rows(path) if row["status"] == Status.OK.value]
+        found = {(row["id"], row["query"]): _answered(row) for row in rows if row["prompts"]}
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise DataError(f"turns.answers: {path} does not hold the records of an evaluation: {error!r}") from error
+    asked = [examples[i] for i in range(min(16, len(examples)))]
+    if not any((example.id, example.query) in found for example in asked):
+        raise DataError(
+            f"turns.answers: {path} has a readable answer to none of the first {len(asked)} examples: "
+            "give the directory of a finished evaluation of the same data set"
+        )
+    return found
+
+
+def _answered(row: Mapping[str, Any]) -> Said:
+    prompts = tuple(MaskPrompt.from_json(prompt, ORIGINAL) for prompt in row["prompts"])
+    return Said(Move.ANSWER, prompts, row["reasoning"] or "", text=row["text"])
 
 
 def _going_on(prompt: MaskPrompt, i: int | None, before: Segmentation, keeps: bool) -> MaskPrompt:

@@ -150,6 +150,8 @@ class Reader:
 
     def _said(self, said: Said, example: Example) -> str:
         """A turn of a transcript in the policy's words."""
+        if said.text is not None:
+            return said.text
         words = WORDINGS[example.meta["wording"]]
         image_wh = example.image.size
         if said.move is Move.DONE:
