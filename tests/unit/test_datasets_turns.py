@@ -9,6 +9,7 @@ import pytest
 
 from segrl import datasets
 from segrl.answers import Move
+from segrl.datasets.gold import gold_answer
 from segrl.datasets.turns import correcting_points
 from segrl.errors import DataError
 
@@ -76,6 +77,15 @@ def test_a_policy_is_taught_to_correct_its_own_answers(tmp_path):
     assert all(turns[0].stands.union.sum() == 64 for _, turns in begun)
     assert all(turns[1].anew and turns[1].reasoning == e.meta["reasoning"] for e, turns in begun)
     assert all(e.meta["turns"][0].text is None for e in examples[20:])  # not answered: damaged
+
+
+def test_corrections_from_the_masks_are_not_the_example_s_own_prompts():
+    def corrections(**options):
+        loose = datasets.load(**TINY, gold="loose", turns={"seed": 1, "segmenter": "box", "first": 0.0, **options})
+        return [(e, e.meta["turns"][-1].whole) for e in loose if e.meta["turns"][-1].whole]
+
+    assert all(whole == tuple(e.meta["prompts"]) for e, whole in corrections())
+    assert all(whole == gold_answer(e) != tuple(e.meta["prompts"]) for e, whole in corrections(from_masks=True))
 
 
 def test_answers_to_other_examples_are_refused(tmp_path):

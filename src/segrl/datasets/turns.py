@@ -72,6 +72,7 @@ class TranscriptOptions:
     own: share of the rest that begin with the example's own mask prompts, where it has some, undamaged. answers: the
     directory of a finished evaluation on these examples, whose readable answers take the place of their own mask
     prompts: a policy learns to correct the faults that it makes, and not to repeat its reasoning.
+    from_masks: corrections are made from the masks also where the example has mask prompts of its own.
     longest: turns of a transcript at most. good: from this IoU on the mask is right. lost: below it the answer is begun
     anew. wording: see `WORDINGS`.
     """
@@ -83,6 +84,7 @@ class TranscriptOptions:
     right: float = 0.2
     own: float = 0.0
     answers: str | None = None
+    from_masks: bool = False
     longest: int = 3
     good: float = 0.9
     lost: float = 0.3
@@ -172,7 +174,7 @@ class Transcripts(Examples):
         """What corrects the mask that stands."""
         assert stands is not None
         mask, truth = stands.union.cpu().numpy(), example.truth
-        whole = tuple(gold_prompts(example))
+        whole = gold_answer(example) if self.options.from_masks else tuple(gold_prompts(example))
         overlap = (mask & truth).sum() / max((mask | truth).sum(), 1)
         if overlap < self.options.lost:
             return Said(Move.ANSWER, whole, str(example.meta.get("reasoning") or ""), whole, anew=True)
