@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Plan:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    eyes: Mapping[str, Any] | None = None
+    eyes: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     fitted: int = 1000
     tried: int = 200
@@ -120,7 +120,7 @@ class Photographs:
 
         if not (self.out / "eyes" / "model" / "segrl.json").exists():
             self.say("training the eyes")
-            train(options(self.duts, self.out / "eyes", cache=self.cache, **(self.plan.eyes or {})))
+            train(options(self.duts, self.out / "eyes", cache=self.cache, **self.plan.eyes))
 
     def _recipe(self, stage: str, policy: Path, *overrides: str) -> Recipe:
         given = [f"dataset.root={self.duts}", "stages.cold_start.policy.path=" + str(policy)]
@@ -130,7 +130,8 @@ class Photographs:
     def _as_long(self) -> list[str]:
         """Overrides for more SFT at a constant rate, in new views' order, for as long as one seed of RL took."""
         cold, rl = (
-            json.loads(RunDir(self.out / name).finished.read_text(encoding="utf-8")) for name in ("cold_start", "rl-0")
+            json.loads(RunDir(self.out / name).finished.read_text(encoding="utf-8"))
+            for name in ("cold_start", self.reinforced[0])
         )
         save = self.plan.save
         steps = max(1, round(rl["seconds"] / cold["seconds"] * cold["last_step"] / save)) * save
@@ -269,6 +270,8 @@ def main() -> None:
     run_parser.add_argument(
         "--cache", type=Path, help="folder for the unpacked pictures (2 GB; default: OUT/eyes/cache)"
     )
+    run_parser.add_argument("--seeds", type=int, nargs="+", help="of reinforcement learning (default: 0 1 2)")
+    run_parser.add_argument("--eyes-samples", type=int, help="how long the eyes are trained (default: 240,000)")
     run_parser.add_argument("--short", action="store_true")
     run_parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="put in place of the recipe's entries")
     run_parser.set_defaults(do=_run)
@@ -283,7 +286,9 @@ def main() -> None:
 
 def _run(chosen: argparse.Namespace) -> None:
     plan = SHORT if chosen.short else Plan()
-    plan = replace(plan, overrides=(*plan.overrides, *chosen.overrides))
+    plan = replace(plan, overrides=(*plan.overrides, *chosen.overrides), seeds=tuple(chosen.seeds or plan.seeds))
+    if chosen.eyes_samples:
+        plan = replace(plan, eyes={**plan.eyes, "samples": chosen.eyes_samples})
     work = Photographs(chosen.out, chosen.duts, chosen.ecssd, plan, chosen.cache)
     work.run()
     write_page(work, chosen.page)

@@ -324,14 +324,16 @@ def test_a_box_a_point_and_undo_within_half_a_second_leave_the_box(drawing):
 
 def test_a_point_is_previewed_under_the_pointer_and_nothing_is_kept_of_it(drawing):
     drawing.editor.locator("[data-tool='on']").click()
-    before = drawing.shown
+    before, drawn = drawing.shown, "document.querySelector('.editor canvas').toDataURL()"
+    plain = drawing.page.evaluate(drawn)
     drawing.page.mouse.move(*at(drawing, 0.5, 0.5))
     drawing.page.wait_for_function("document.querySelector('.editor').dataset.preview === 'shown'")
     assert drawing.shown == before
     assert drawing.editor.get_attribute("data-masks") == "0"
-    drawing.shoot("8-preview")
+    assert drawing.page.evaluate(drawn) != plain
     drawing.page.mouse.move(1, 1)
     drawing.page.wait_for_function("!('preview' in document.querySelector('.editor').dataset)")
+    assert drawing.page.evaluate(drawn) == plain
     drawing.edit(lambda: drawing.page.mouse.click(*at(drawing, 0.5, 0.5)))
     assert drawing.editor.get_attribute("data-masks") == "1"
 
