@@ -21,7 +21,7 @@ from trl.trainer.utils import nanstd, split_pixel_values_by_grid, unsplit_pixel_
 from segrl.errors import RecipeError
 from segrl.training.recipe import Recipe
 from segrl.training.shared_prefix import taken
-from segrl.training.turn_rounds import RoundsTrainer
+from segrl.training.turns import RoundsTrainer
 
 LEFT = ("prompt_ids", "prompt_mask")
 """Padded on the left."""

@@ -3,6 +3,11 @@
 To TRL an answer is a call of the one tool, `look`, which gives back a picture of the mask; "done", or an answer that
 was cut off, calls nothing and ends the rollout. Nothing of that stands in the texts: the policy writes its answer
 format and reads ordinary user messages, in training as in use.
+
+On several processes generations may wait for each other: weights that are divided (FSDP2, ZeRO-3) are gathered by all
+processes at once, and vLLM's server is asked by one for all. TRL 1.16 generates in each process as many turns as its
+own conversations have, so the others would wait for ever. Here a process that is through generates along
+(`RoundsTrainer`), and nothing of it is kept.
 """
 
 from __future__ import annotations
@@ -16,17 +21,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback
+from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 from segrl.answers.turns import DONE_PATTERN
 from segrl.errors import RecipeError
 from segrl.policies import opened_think, prepare_image, turn_suffix, without_control
 from segrl.policies.chat import end_token_ids
+from segrl.training.shared_prefix import SharedPrefixTrainer, taken
 from segrl.turns import LONGEST_DETAIL, Conversation, TurnView, feedback, take
 
 if TYPE_CHECKING:
     from segrl.text_to_masks import TextToMasks
     from segrl.training.parts import Parts, PolicyParts
+
 
 AS_USER = """\
 {%- set segrl = namespace(chat=[]) -%}
@@ -289,3 +298,51 @@ class OwnTemplate(TrainerCallback):
         values = json.loads(path.read_text(encoding="utf-8"))
         values.pop("response_template", None)
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class RoundsTrainer(SharedPrefixTrainer):
+    """TRL's trainer whose processes generate equally often in a rollout over turns."""
+
+    _in_turns = False
+
+    @property
+    def _waits_for_others(self) -> bool:
+        is_divided = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return self.accelerator.num_processes > 1 and (is_divided or self.use_vllm)
+
+    def _tool_call_loop(self, prompts: Any, prompt_ids: Any, *args: Any) -> Any:
+        """As TRL's; afterwards this process takes part in the rounds that others still have."""
+        if not self._waits_for_others:
+            return super()._tool_call_loop(prompts, prompt_ids, *args)
+        *_, images, fields = args
+        shares, self._rolls_out_groups = self._rolls_out_groups, False  # which rows are equal differs by process
+        try:
+            self._in_turns = True
+            found = super()._tool_call_loop(prompts, prompt_ids, *args)
+            self._in_turns = False
+            while self._any_generates(False):
+                super()._generate_single_turn(*_first(prompt_ids, images, fields), num_generations=1)
+        finally:
+            self._in_turns, self._rolls_out_groups = False, shares
+        return found
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """As TRL's; within a conversation all processes begin at once."""
+        if self._in_turns:
+            self._any_generates(True)
+        return super()._generate_single_turn(*args, **kwargs)
+
+    def _any_generates(self, is_here: bool) -> bool:
+        """Whether any process has a turn left to generate; waits until all have said so."""
+        said = torch.tensor([is_here], device=self.accelerator.device)
+        return bool(self.accelerator.gather(said).any())
+
+
+def _first(prompt_ids: Any, images: Any, fields: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """The first prompt alone, with its pictures: every part of the model has to be called."""
+    if images is None:
+        return prompt_ids[:1], None, {}
+    parts = split_pixel_values_by_grid({**fields, "num_images": [len(of_row or []) for of_row in images]})
+    alone = dict(unsplit_pixel_values_by_grid({name: taken(value, [0]) for name, value in parts.items()}))
+    del alone["num_images"]
+    return prompt_ids[:1], images[:1], alone
