@@ -283,7 +283,10 @@ class Pipeline:
                 (conversation,) = take(self.text_to_masks, [conversation], [one], continues=view.continues)
             else:
                 drawn = Answer(Status.OK if one else Status.NO_TARGET, _in_pixels(one))
-                conversation = person(conversation, self.text_to_masks.masks([drawn], [picture])[0])
+                (stands,) = self.text_to_masks.masks([drawn], [picture])
+                if stands.answer.status.is_failure:
+                    raise SegrlError(f"what was drawn gives no mask: {stands.answer.detail}")
+                conversation = person(conversation, stands)
         (conversation,) = talk(
             self.policy,
             self.text_to_masks,

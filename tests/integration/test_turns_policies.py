@@ -18,10 +18,11 @@ from segrl import answers, load, policies, segmenters
 from segrl.answers import Move
 from segrl.errors import SegrlError
 from segrl.folder_job import Plan, find_jobs, segment_photos
+from segrl.inference import Decoding
 from segrl.pipeline import Pipeline
 from segrl.policies import Chat, Completion, Exchange
 from segrl.text_to_masks import TextToMasks
-from segrl.types import RELATIVE_1000
+from segrl.types import RELATIVE_1000, MaskPrompt
 
 BOX = "<think>there</think> <bbox>[100,100,600,600]</bbox>, <points>[[300,300]]</points>, <labels>[1]</labels>"
 POINT = "<think>too much</think> <points>[[110,110]]</points>, <labels>[0]</labels>"
@@ -100,6 +101,33 @@ def test_somebody_takes_over_and_the_policy_sees_it():
     result = model.go_on(photo(), "the cup", [BOX, drawn])
     assert [turn.move for turn in result.turns] == [Move.ANSWER, Move.ANSWER, Move.DONE]
     assert result.prompts == drawn
+
+
+def test_what_is_drawn_outside_the_picture_loses_nothing():
+    model = pipeline(Conversing(BOX, DONE, DONE), segmenters.load("box"))
+    outside = MaskPrompt((100, 100, 120, 120))
+    with pytest.raises(SegrlError, match="what was drawn gives no mask: "):
+        model.go_on(photo(), "the cup", [BOX, [outside]])
+    result = model.go_on(photo(), "the cup", [BOX, []])
+    assert [turn.move for turn in result.turns] == [Move.ANSWER, Move.ANSWER, Move.DONE]
+    assert not result.mask.any()
+
+
+def test_nothing_follows_done():
+    model = pipeline(Conversing(BOX, DONE, BOX), segmenters.load("box"))
+    assert len(model.go_on(photo(), "the cup", [BOX, DONE]).turns) == 2
+
+
+def test_further_turns_are_drawn_as_the_decoding_says():
+    class Asked(Conversing):
+        def reply(self, chats, **options):
+            self.options = options
+            return super().reply(chats, **options)
+
+    policy = Asked(BOX, DONE)
+    how = Decoding(temperature=0.5, seed=3, max_new_tokens=9)
+    pipeline(policy, segmenters.load("box")).go_on(photo(), "the cup", [BOX], decoding=how)
+    assert (policy.options["temperature"], policy.options["seed"], policy.options["max_new_tokens"]) == (0.5, 3, 9)
 
 
 def test_a_policy_of_transformers_reads_its_turns(tmp_path):

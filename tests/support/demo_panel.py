@@ -19,14 +19,23 @@ from segrl.web.limits import Limits
 T = TypeVar("T")
 
 
-def in_blocks(build: Callable[[], T]) -> T:
-    """What `build` makes inside a page. Outside a running event loop Gradio makes one that nobody closes."""
+def in_loop(build: Callable[[], T]) -> T:
+    """What `build` makes in a running event loop: without one Gradio makes its own, which nobody closes."""
 
     async def made() -> T:
+        return build()
+
+    return asyncio.run(made())
+
+
+def in_blocks(build: Callable[[], T]) -> T:
+    """What `build` makes inside a page."""
+
+    def made() -> T:
         with gr.Blocks():
             return build()
 
-    return asyncio.run(made())
+    return in_loop(made)
 
 
 def panel_of(model: Pipeline, folder: Path) -> page.Panel:
