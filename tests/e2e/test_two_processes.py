@@ -62,7 +62,7 @@ def run(line: list[str], folder: Path, environment: Mapping[str, str] | None = N
     """What a program prints that goes well."""
     tests = os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")])
     own = environment or {**os.environ, "PYTHONPATH": tests, "TRL_EXPERIMENTAL_SILENCE": "1"}
-    done = subprocess.run(line, cwd=folder, env=own, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(line, cwd=folder, env=own, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

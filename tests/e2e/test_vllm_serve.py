@@ -8,6 +8,7 @@ vLLM's pins exclude segrl's own environment, so SEGRL_VLLM names the Python of o
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from real_server import kill, served
+from safetensors.torch import load_file, save_file
 from tiny_families import save_family
 
 from segrl import datasets, policies
@@ -34,9 +36,16 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """With a policy whose own generation configuration asks for sampling, which must not be taken over."""
+    """With a policy whose own generation configuration asks for sampling, which must not be taken over.
+
+    It writes no single bytes: vLLM decodes those that are no UTF-8 as they come, the tokenizer all of them together.
+    """
     place = tmp_path_factory.mktemp("vllm")
     save_family("qwen2_5_vl", place / "policy", sharp=True, wide=True)
+    words = json.loads((place / "policy" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    weights = load_file(place / "policy" / "model.safetensors")
+    weights["lm_head.weight"][[token for word, token in words.items() if word.startswith("<0x")]] = 0
+    save_file(weights, place / "policy" / "model.safetensors", metadata={"format": "pt"})
     (place / "policy" / "generation_config.json").write_text('{"top_k": 1, "repetition_penalty": 5.0}')
     return place
 
@@ -45,7 +54,7 @@ def start(place: Path, port: int) -> subprocess.Popen[bytes]:
     assert PYTHON is not None
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     environment.pop("PYTHONPATH", None)
-    line = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(place / "policy")]
+    line = [PYTHON, "-m", "vllm.entrypoints.cli.main", "serve", str(place / "policy")]
     line += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "1024"]
     line += ["--enforce-eager", "--served-model-name", "tiny"]
     with (place / "server.log").open("ab") as log:

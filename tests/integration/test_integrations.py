@@ -233,7 +233,7 @@ def test_the_trainers_own_code_loads_the_client(served, recipe, truth, trainer, 
     places = [str(extra.folder(trainer, *FOREIGN[trainer])), *([source] if trainer == "easyr1" else [])]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), trainer, "client.py", str(recipe.parent / "policy")],
-        cwd=tmp_path, input=json.dumps([ANSWERS, truth]), capture_output=True, text=True, timeout=500,
+        cwd=tmp_path, input=json.dumps([ANSWERS, truth]), capture_output=True, text=True, timeout=1800,
         env={**os.environ, "SEGRL_REWARD": served, "PYTHONPATH": os.pathsep.join(places)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from ci_overlay import ci
 from safetensors.torch import load_file
 from small import save_data, save_policy
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 from typer.testing import CliRunner
 
+from segrl import datasets, policies
 from segrl.cli.app import app
 from segrl.files import read_rows
 from segrl.training import load_recipe, parse_recipe, train
@@ -45,3 +47,24 @@ def test_one_gpu_24gb_trains_adapters_over_4_bit_weights(tmp_path: Path):
     changed = [name for name, one in merged.named_parameters() if not torch.equal(one, before.get_parameter(name))]
     assert changed
     assert not any("visual" in name for name in changed)
+
+
+def test_a_checkpoint_saved_in_4_bits_segments_and_is_evaluated(tmp_path: Path):
+    """As the hub has them: nf4 weights with their quantization in config.json; a processor beside them."""
+    policy = save_policy(tmp_path / "policy")
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(policy, quantization_config=nf4, dtype=torch.float32)
+    small = shutil.copytree(policy, tmp_path / "small")
+    (small / "model.safetensors").unlink()
+    model.save_pretrained(small)
+    assert any(tensor.dtype == torch.uint8 for tensor in load_file(small / "model.safetensors").values())
+    loaded = policies.load(small, dtype="float32")
+    assert {type(layer).__name__ for layer in loaded.model.model.language_model.modules()} > {"Linear4bit"}
+    data = ["--dataset", "tiny", "n=2", "seed=1"]
+    (tmp_path / "photos").mkdir()
+    datasets.load("tiny", n=1, seed=1)[0].image.save(tmp_path / "photos" / "a.png")
+    photos = [str(tmp_path / "photos"), "--query", "the red circle"]
+    for command, words in (("segment", photos), ("eval", data)):
+        parts = ["--policy", str(small), "--segmenter", "box", "--out", str(tmp_path / command)]
+        done = CliRunner().invoke(app, [command, *words, *parts, "--max-new-tokens", "8"])
+        assert done.exit_code == 0, done.output

@@ -30,7 +30,7 @@ def main(recipe: Path, out: Path) -> None:
             (out / "uneven").touch()
         if step == 2 and (out / "hold").exists():
             (out / f"held-{trainer.accelerator.process_index}").write_text(str(os.getpid()))
-            time.sleep(600)
+            time.sleep(3600)
         return replay(prompts, trainer)
 
     train(load_recipe(recipe), out, rollout_func=rollout, progress=False)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from segrl import datasets
 from segrl.cli.app import app
+from segrl.errors import DataError
 from segrl.training.recipe import load_stages
 
 ROOT = Path(__file__).parents[2]
@@ -45,3 +47,11 @@ def test_the_recipes_take_the_overrides(words: list[str]):
     for override in (word for word in overrides if word.startswith("trainer.")):
         key, value = override.removeprefix("trainer.").split("=")
         assert str(stage.recipe.trainer[key]) == value
+
+
+@pytest.mark.parametrize("words", of("eval"), ids=lambda words: words[words.index("--out") + 1])
+def test_the_data_sets_take_the_options(words: list[str], tmp_path: Path):
+    """All that is missing is the data."""
+    name, options = words[words.index("--dataset") + 1], dict(word.split("=") for word in words if "=" in word)
+    with pytest.raises(DataError, match=f"(?i)the files of {name}.* are not there"):
+        datasets.load(name, root=tmp_path, **options)
