@@ -112,8 +112,9 @@ def test_star_is_what_its_code_is(tmp_path: Path):
     for recipe in (first, second):
         assert (recipe.peft["r"], recipe.peft["lora_alpha"]) == (64, 64)
         assert (recipe.policy.input_wh, recipe.policy.frame) == ((840, 840), "relative_1000")
-        assert recipe.rewards["matching_box_point"]["tiers"] == [[0.5, 2], [0.7, 3], [0.8, 4]]
         assert recipe.rewards["format_fields"] == 1.0
+    assert first.rewards["matching_box_point"]["tiers"] == [[0.5, 2], [0.7, 3], [0.8, 4]]
+    assert second.rewards["matching"]["tiers"][0] == [0.3, 1]  # the reward that its training script names
     config, wide = (build_config(recipe, tmp_path) for recipe in (first, second))
     assert (config.generation_batch_size // config.num_generations, config.num_generations) == (16, 16)
     assert (config.beta, config.num_iterations, wide.num_generations) == (0.0, 1, 64)
