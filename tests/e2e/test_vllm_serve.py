@@ -54,7 +54,8 @@ def start(place: Path, port: int) -> subprocess.Popen[bytes]:
     assert PYTHON is not None
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     environment.pop("PYTHONPATH", None)
-    line = [PYTHON, "-m", "vllm.entrypoints.cli.main", "serve", str(place / "policy")]
+    # `vllm serve` asks for the package by a name that vllm-cpu does not have.
+    line = [PYTHON, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server", "--model", str(place / "policy")]
     line += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "1024"]
     line += ["--enforce-eager", "--served-model-name", "tiny"]
     with (place / "server.log").open("ab") as log:

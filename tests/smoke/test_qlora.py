@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from ci_overlay import ci
 from safetensors.torch import load_file
-from small import save_data, save_policy
+from small import SHAPE, save_data, save_policy
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 from typer.testing import CliRunner
 
 from segrl import datasets, policies
 from segrl.cli.app import app
+from segrl.errors import ModelError
 from segrl.files import read_rows
 from segrl.training import load_recipe, parse_recipe, train
 
-pytest.importorskip("bitsandbytes", reason="pip install '.[qlora]'")
+has_avx512bf16 = pytest.importorskip("bitsandbytes.functional", reason="pip install '.[qlora]'").has_avx512bf16
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL sets options that transformers has renamed
 
+WIDE = replace(SHAPE, width=64, mlp=128, vision_width=64, vision_mlp=64)
 RECIPE = Path(__file__).parents[2] / "recipes" / "one_gpu_24gb.yaml"
 
 
@@ -49,14 +52,27 @@ def test_one_gpu_24gb_trains_adapters_over_4_bit_weights(tmp_path: Path):
     assert not any("visual" in name for name in changed)
 
 
-def test_a_checkpoint_saved_in_4_bits_segments_and_is_evaluated(tmp_path: Path):
-    """As the hub has them: nf4 weights with their quantization in config.json; a processor beside them."""
-    policy = save_policy(tmp_path / "policy")
+def in_4_bits(policy: Path, place: Path) -> Path:
+    """The policy's weights as bitsandbytes saves them."""
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     model = AutoModelForImageTextToText.from_pretrained(policy, quantization_config=nf4, dtype=torch.float32)
-    small = shutil.copytree(policy, tmp_path / "small")
-    (small / "model.safetensors").unlink()
-    model.save_pretrained(small)
+    shutil.copytree(policy, place)
+    (place / "model.safetensors").unlink()
+    model.save_pretrained(place)
+    return place
+
+
+def test_4_bit_layers_that_this_processor_cannot_use_are_named(tmp_path: Path):
+    small = in_4_bits(save_policy(tmp_path / "policy"), tmp_path / "small")
+    if not has_avx512bf16():
+        pytest.skip("bitsandbytes packs nothing on this processor")
+    with pytest.raises(ModelError, match=r"4-bit layer with 32 inputs \(.*\), and bitsandbytes on this"):
+        policies.load(small, dtype="float32")
+
+
+def test_a_checkpoint_saved_in_4_bits_segments_and_is_evaluated(tmp_path: Path):
+    """As the hub has them: nf4 weights with their quantization in config.json; a processor beside them."""
+    small = in_4_bits(save_policy(tmp_path / "policy", shape=WIDE), tmp_path / "small")
     assert any(tensor.dtype == torch.uint8 for tensor in load_file(small / "model.safetensors").values())
     loaded = policies.load(small, dtype="float32")
     assert {type(layer).__name__ for layer in loaded.model.model.language_model.modules()} > {"Linear4bit"}

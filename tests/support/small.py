@@ -29,9 +29,9 @@ WH = (24, 16)
 MASK = box_mask((6, 4, 18, 12), (16, 24))
 
 
-def save_policy(directory: Path, settings: PolicySettings | None = SETTINGS) -> Path:
-    """A random policy of SHAPE; without settings it is as models on the hub: no segrl.json, and it reads long texts."""
-    save(directory, SHAPE)
+def save_policy(directory: Path, settings: PolicySettings | None = SETTINGS, shape: Shape = SHAPE) -> Path:
+    """A random policy; without settings it is as models on the hub: no segrl.json, and it reads long texts."""
+    save(directory, shape)
     (directory / "segrl.json").unlink()
     if settings is not None:
         write_settings(directory, settings)

@@ -132,9 +132,25 @@ def load_model(name: str, dtype: torch.dtype | Literal["auto"]) -> Any:
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelError(f"the model {name} lacks {len(missing)} of its weights, {missing[0]} for one: copy it again")
+    _check_four_bits(name, model)
     project_patches(model)
     keep_room(model)
     return model.eval()
+
+
+def _check_four_bits(name: str, model: Any) -> None:
+    """Raises ModelError for 4-bit layers that bitsandbytes (0.50) cannot answer with on this processor.
+
+    With AVX512's bfloat16 it packs weights anew, and takes layers with whole blocks of inputs only.
+    """
+    for place, layer in model.named_modules():
+        state = getattr(getattr(layer, "weight", None), "quant_state", None)
+        packs = getattr(layer, "support_avx512bf16_for_cpu", False) and layer.weight.device.type == "cpu"
+        if state is not None and packs and layer.in_features % state.blocksize:
+            raise ModelError(
+                f"the model {name} has a 4-bit layer with {layer.in_features} inputs ({place}), and bitsandbytes on "
+                f"this CPU needs multiples of {state.blocksize}: use a GPU, or weights that are not quantized"
+            )
 
 
 def _check_place(name: str) -> None:
