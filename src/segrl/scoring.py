@@ -49,11 +49,7 @@ def intersection_and_union(
     pred: torch.Tensor, gt: torch.Tensor, ignore: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels in both and in either, `(N,)` float64 each (whole numbers); arguments as in `iou`."""
-    check_masks(pred, gt)
-    gt = gt.to(pred.device)
-    if ignore is not None:
-        keep = ~ignore.to(pred.device)
-        pred, gt = pred & keep, gt & keep
+    pred, gt = _comparable(pred, gt, ignore)
     both, either = count(pred & gt), count(pred | gt)
     return both, either
 
@@ -64,6 +60,16 @@ def count(masks: torch.Tensor) -> torch.Tensor:
         return masks.sum(dim=(1, 2), dtype=torch.int64).double()
     pixels = [np.count_nonzero(mask) for mask in masks.numpy()]  # 100 times faster than torch's sum of bools
     return torch.tensor(pixels, dtype=torch.float64)
+
+
+def _comparable(pred: torch.Tensor, gt: torch.Tensor, ignore: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both on one device, without the pixels to ignore. Raises ValueError as `check_masks`."""
+    check_masks(pred, gt)
+    gt = gt.to(pred.device)
+    if ignore is None:
+        return pred, gt
+    keep = ~ignore.to(pred.device)
+    return pred & keep, gt & keep
 
 
 def check_masks(pred: torch.Tensor, gt: torch.Tensor) -> None:
@@ -126,11 +132,7 @@ def s_measure(
     or column some quadrants hold no pixels and PySODMetrics answers NaN; here they count 0 (their
     weight is 0). `ignore` pixels `(H, W)` bool are taken as background in both.
     """
-    check_masks(pred, gt)
-    gt = gt.to(pred.device)
-    if ignore is not None:
-        keep = ~ignore.to(pred.device)
-        pred, gt = pred & keep, gt & keep
+    pred, gt = _comparable(pred, gt, ignore)
     if gt.numel() == 0:
         return torch.ones(len(pred), dtype=torch.float64, device=pred.device)
     pixels, area = gt.numel(), int(gt.sum())

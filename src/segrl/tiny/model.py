@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segrl.tiny.shapes import COLOURS, SHAPES, SIDE, SIZES
+from segrl.segmenters.shapes import COLOURS, SHAPES, SIZES
+from segrl.tiny.shapes import SIDE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, ProcessorMixin, Qwen3VLForConditionalGeneration

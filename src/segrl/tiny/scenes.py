@@ -30,12 +30,10 @@ from PIL import Image
 
 from segrl.errors import DataError
 from segrl.images import content_id
+from segrl.segmenters.shapes import COLOURS, SHAPES, SIZES
 from segrl.tiny import gold as golden
 from segrl.tiny.shapes import (
-    COLOURS,
-    SHAPES,
     SIDE,
-    SIZES,
     Query,
     Thing,
     ask,

@@ -12,20 +12,10 @@ import cv2
 import numpy as np
 
 from segrl.errors import RecipeError
+from segrl.segmenters.shapes import COLOURS, SHAPES  # the segmenter that knows this world by words
 
 SIDE = 112
 """Width and height of a scene, and of the square that every image is squashed to for the tiny policy."""
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (205, 50, 45),
-    "green": (50, 160, 70),
-    "blue": (55, 85, 205),
-    "yellow": (225, 200, 55),
-    "purple": (150, 60, 170),
-}
-SHAPES = ("circle", "square", "triangle", "star", "ring")
-SIZES = ("small", "large")
-
 
 MAT = (1.3, 1.9)
 """How far the patch of ground under an object reaches, in radii of the object."""
