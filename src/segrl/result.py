@@ -111,7 +111,10 @@ class Result:
         return exports.least_confidence(self.status, self.votes, scores)
 
     def surer(self, min_confidence: float) -> Result:
-        """The result without the masks whose `confidence` is lower; as it is where none is known."""
+        """The result without the masks whose `confidence` is lower; as it is where none is known.
+
+        Without any mask left it is NO_TARGET, and `answer.detail` says why.
+        """
         sure = self.confidence
         if sure is None or (sure >= min_confidence).all():
             return self
@@ -120,9 +123,12 @@ class Result:
         if votes is not None:
             votes = replace(votes, agreement=tuple(votes.agreement[i] for i in kept))
         prompts = tuple(self.prompts[i] for i in kept)
-        status = Status.OK if len(kept) else Status.NO_TARGET
         scores = None if self.scores is None else self.scores[kept]
-        answer = replace(self.answer, status=status, prompts=prompts)
+        if prompts:
+            answer = replace(self.answer, prompts=prompts)
+        else:
+            detail = f"no object has a confidence of {min_confidence:g} or more"
+            answer = replace(self.answer, status=Status.NO_TARGET, prompts=(), detail=detail)
         return replace(self, answer=answer, masks=self.masks[kept], scores=scores, votes=votes)
 
     @property

@@ -23,6 +23,7 @@ from serving import png, text_of
 
 import segrl
 from segrl import loading, segmenters
+from segrl.errors import SegrlError
 from segrl.files import read_rows
 from segrl.loading import make_text_to_masks
 from segrl.masks import from_rle
@@ -33,6 +34,7 @@ from segrl.types import ORIGINAL, Status
 from segrl.web.app import create_app
 from segrl.web.demo import page, turns
 from segrl.web.demo.options import chosen, decoding_of
+from segrl.web.demo.results import of_result
 from segrl.web.limits import Limits
 
 LEFT, RIGHT, NEARLY_LEFT = "<bbox>[2,2,12,22]</bbox>", "<bbox>[20,2,36,22]</bbox>", "<bbox>[4,2,12,22]</bbox>"
@@ -210,6 +212,11 @@ def test_a_server_that_was_started_with_a_vote_takes_turns_and_a_second_look_in_
         assert voted["votes"]["samples"] == 4
 
 
+def test_a_policy_that_takes_single_requests_is_refused_turns_before_it_serves():
+    with pytest.raises(SegrlError, match="answers single requests only"):
+        segrl.load("words", segmenter="shapes", decoding={"turns": 3})
+
+
 def test_forms_take_the_options_and_wrong_ones_are_refused():
     with TestClient(create_app(pipeline(Sampler(FOUR)))) as client:
         how = {"samples": 4, "temperature": 1, "seed": 3, "vote": {"mask": "consensus"}}
@@ -236,7 +243,9 @@ def test_a_stream_votes_and_a_result_says_what_agrees():
     model = pipeline(Sampler(FOUR))
     result = model.segment(picture(), "both", decoding=segrl.Decoding(samples=4))
     assert (result.votes.samples, result.votes.readable, result.samples) == (4, 3, FOUR)
-    assert result.surer(1.1).status is Status.NO_TARGET
+    nothing = result.surer(1.1)
+    assert (nothing.status, len(nothing.masks), nothing.samples) == (Status.NO_TARGET, 0, FOUR)
+    assert "no object has a confidence of 1.1 or more." in of_result(nothing)
     assert result.to_detections().confidence.tolist() == result.confidence.tolist()
     stream = model.stream(picture(), "both", decoding=segrl.Decoding(samples=4))
     assert ("".join(stream), stream.result.votes) == (result.text, result.votes)

@@ -38,6 +38,7 @@ NOBODY, UNREADABLE = missing(Status.NO_TARGET), missing(Status.BAD_SYNTAX, "a br
     [
         (found(0, 5), "found", "1 object for “it”, 50.0% of the picture"),
         (NOBODY, "none", "Nothing here"),
+        (missing(Status.NO_TARGET, "the segmenter finds none"), "none", "the segmenter finds none."),
         (UNREADABLE, "unread", "could not be read"),
         (found(0, 0), "unread", "came out empty"),
     ],

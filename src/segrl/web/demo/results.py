@@ -70,10 +70,10 @@ def _told(result: Result, edited: bool) -> str:
         return line("found", f"Edited by hand: {_count(result)}, {result.mask.mean():.1%} of the picture.")
     if result.status is Status.OK and result.mask.any():
         return line("found", f"{_count(result)} for {query}, {result.mask.mean():.1%} of the picture.{_votes(result)}")
-    if result.status is Status.OK and not len(result.masks):
-        return line("none", f"Nothing for {query} reaches the minimum confidence.")
     if result.status is Status.OK:
         return line("unread", f"The model pointed at something for {query}, but the mask came out empty.")
+    if result.status is Status.NO_TARGET and result.answer.detail:  # the model pointed at something, or named it
+        return line("none", f"Nothing for {query}: {escape(result.answer.detail)}.")
     if result.status is Status.NO_TARGET:
         return line("none", f"Nothing here: the model says that nothing in this picture fits {query}.{_votes(result)}")
     why = escape(result.answer.detail) or result.status.value.replace("_", " ")
