@@ -173,7 +173,7 @@ class Photographs:
 
     def _measure(self, name: str, arm: str) -> None:
         directory = self.evaluation(name, arm)
-        if not directory.is_finished:
+        if not directory.metrics.exists():
             self.say(f"measuring {arm} on {name}")
             dataset, options = self.sets[name]
             run(self._settings(arm, name, dataset=dataset, dataset_options=options), directory.path)
@@ -213,7 +213,7 @@ class Photographs:
         tried: dict[str, float] = {}
         for i, text in enumerate(constant_answers(fitted)):
             directory = EvalDir(self.out / "evaluation" / "constant" / str(i))
-            if not directory.is_finished:
+            if not directory.metrics.exists():
                 texts = self._script("tried", str(i), text, **{"dataset": name, "options": data["dataset_options"]})
                 run(EvalSettings("scripted", segmenter="tiny", texts=str(texts), **data), directory.path)
             tried[text] = json.loads(directory.metrics.read_text())["metrics"]["giou"]["value"]
@@ -247,7 +247,8 @@ def ship(out: Path, remark: str, page: Path) -> None:
     from segrl.policies import read_settings, write_settings
     from segrl.tiny import PHOTOS
 
-    work = Photographs(out, Path(), None, Plan())
+    seeds = sorted(int(run.name.removeprefix("rl-")) for run in out.glob("rl-*") if RunDir(run).finished.exists())
+    work = Photographs(out, Path(), None, Plan(seeds=tuple(seeds)))
     place = work.model(work.best_seed)
     shutil.rmtree(PHOTOS, ignore_errors=True)
     AutoModelForImageTextToText.from_pretrained(place, dtype=torch.float16).save_pretrained(PHOTOS)

@@ -203,7 +203,7 @@ def card(work: Photographs, remark: str) -> str:
     from segrl.tiny import PHOTOS
 
     size = (PHOTOS / "model.safetensors").stat().st_size / 1e6
-    names = [name for name in ("DUTS-TE", "ECSSD") if work.evaluation(name, work.best_seed).is_finished]
+    names = [name for name in ("DUTS-TE", "ECSSD") if work.evaluation(name, work.best_seed).metrics.exists()]
     rows = [[name, *_cells(work, name, work.best_seed)] for name in names]
     return f"""# tiny-photos
 
