@@ -60,6 +60,7 @@ SHORT = Plan(
         "evaluation.examples=2",
         *(f"stages.{name}.trainer.{key}=2" for name in ("cold_start", "rl") for key in ("max_steps", "save_steps")),
         *(f"stages.{name}.evaluation.every=2" for name in ("cold_start", "rl")),
+        "stages.cold_start.trainer.logging_steps=2",
         "stages.cold_start.trainer.per_device_train_batch_size=2",
         "stages.rl.trainer.per_device_train_batch_size=4",
         "stages.rl.trainer.num_generations=2",
