@@ -240,9 +240,13 @@ def taken_by_demo() -> list[bytes]:
         http(UPLOAD, b"x", "text/plain"),
     ]
     found += [files(*((f"{i}.png", png()) for i in range(500)))]
-    found += [picked(picture, n, session_hash=f"s{n}") for n in range(12) for picture in (None, 7, "x", {}, [[1]] * 9)]
+    # a session each: one that sends more than twenty events and listens to none is refused, which is a kind of its own
+    nonsense = [(n, picture) for n in range(12) for picture in (None, 7, "x", {}, [[1]] * 9)]
+    found += [picked(picture, n, session_hash=f"s{i}") for i, (n, picture) in enumerate(nonsense)]
+    found += [picked(None, 0, session_hash="many")] * 30
     events = (None, {}, {"of": "x"}, {"number": 1e300, "of": 7, "objects": [{"box_xyxy": [0, 0, 1e300, 5]}] * 90})
-    found += [picked(None, n, event_data=event, session_hash="e") for n in range(12) for event in events]
+    drawn = [(n, event) for n in range(12) for event in events]
+    found += [picked(None, n, event_data=event, session_hash=f"e{i}") for i, (n, event) in enumerate(drawn)]
     found += [get("/gradio_api/upload_progress?upload_id=x"), get("/gradio_api/queue/data"), get("/files/x/mask.png")]
     found += [as_json(f"/gradio_api/{name}", {"session_hash": "s", "event_id": "e"}) for name in ("cancel", "reset")]
     return found
