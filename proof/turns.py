@@ -4,6 +4,7 @@
     python proof/turns.py --cold runs/tiny_turns/correct/model --out runs/turns --page docs/turns_proof.md
     … --seeds 0 --minutes 0.01 --n 4 --short                                        (a step of each, for tests)
     … --untrained                                                                   (what needs no training)
+    … --page-only                                                                   (the page of what is measured)
 
 Arms, from the same cold start and for the same minutes of training: one turn, at most two, at most three; and one turn
 for as many tokens as the three-turn run wrote. Each is measured on the same held-out scenes with as many turns as it
@@ -259,10 +260,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=7)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--untrained", action="store_true")
+    parser.add_argument("--page-only", action="store_true")
     parser.add_argument("--short", action="store_true")
     given = parser.parse_args()
     proof = Proof(given.cold.resolve(), given.out, given.seeds, given.minutes, given.n, given.short)
-    proof.run(given.untrained)
+    if not given.page_only:
+        proof.run(given.untrained)
     write_page(proof, given.page)
     print(f"wrote {given.page}")
 
