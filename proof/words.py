@@ -64,7 +64,8 @@ class Proof:
             run = self.out / f"rl-{form}-{seed}"
             if not (run / "model").exists():
                 start = f"policy.path={cold / 'copy' / 'model'}"
-                segrl.train(HERE / "words_rl.yaml", run, start, f"seed={seed}", f"dataset.seed={seed + 1}")
+                given = (f"seed={seed}", f"dataset.seed={seed + 1}", "dataset.gold=tight", f"dataset.says={form}")
+                segrl.train(HERE / "words_rl.yaml", run, start, *given)
             self._spoken(run.name, str(run / "model"), SPOKEN)
 
     def _spoken(self, name: str, policy: str, options: dict[str, Any], **settings: Any) -> None:
