@@ -85,8 +85,7 @@ def create_app(
     page.has_launched = True  # only then does Gradio check the paths that requests name; mounting does not say so
 
     def forget(session: str) -> None:
-        """Gradio would keep the answers of this session, which nobody has read."""
-        page._queue.pending_messages_per_session.pop(session, None)
+        """Gradio would remember for ever that events of this session have not been heard."""
         page._queue.pending_event_ids_session.pop(session, None)
 
     app.add_middleware(

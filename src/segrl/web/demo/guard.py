@@ -45,8 +45,8 @@ STREAMS = 4
 UNHEARD, HEARD = 20, 1_000
 """Events of a session that does not listen, and of one that does, until it listens anew: Gradio keeps the answers of
 each until they are read."""
-SESSIONS = 200
-"""Sessions whose events may wait unread; of more, the oldest are forgotten with their answers."""
+SESSIONS = 5_000
+"""Sessions whose events are counted; Gradio keeps the answers of fewer."""
 
 
 def uploaded(path: object, folder: Path, max_bytes: int) -> Path:
