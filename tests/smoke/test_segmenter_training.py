@@ -90,7 +90,7 @@ def test_the_policy_for_photographs_comes_about_from_eyes_to_page(duts, tmp_path
     draw(tmp_path / "ecssd" / "images", tmp_path / "ecssd" / "ground_truth_mask", 2, np.random.default_rng(1))
     page, out = tmp_path / "page.md", tmp_path / "out"
     begin, end = photographs_page.SHOW
-    page.write_text(f"# Title\n{begin}{end}\n{photographs_page.BEGIN}\nold\n{photographs_page.END}\n")
+    page.write_text(f"# Title\n{begin}{end}\n{photographs_page.BEGIN}\nof an earlier run\n{photographs_page.END}\n")
     command = [sys.executable, "-W", "ignore", str(PROOF / "photographs.py"), "run", "--short", "--duts", str(duts)]
     command += ["--ecssd", str(tmp_path / "ecssd"), "--out", str(out), "--page", str(page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
@@ -100,7 +100,7 @@ def test_the_policy_for_photographs_comes_about_from_eyes_to_page(duts, tmp_path
     text = page.read_text()
     for part in ("# Title", "## DUTS-TE: 3 pictures", "## ECSSD: 2 pictures", "| the best constant answer |", "0.939"):
         assert part in text
-    assert "old" not in text
+    assert "of an earlier run" not in text
     assert "nan" not in text
     assert {path.name for path in (out / "pictures").iterdir()} == {
         f"{name}-{which}.jpg" for name in ("DUTS-TE", "ECSSD") for which in ("first", "worst")

@@ -20,11 +20,12 @@ from urllib.parse import parse_qsl
 
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segrl.web.errors import Refused, first_fault, invalid, translate
-from segrl.web.limits import Limits, Memory, Places, Take, check_json
+from segrl.web.limits import Limits, Memory, Places, Take, check_json, read_body
 
 API = "/gradio_api"
 _PAGE = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
@@ -212,7 +213,7 @@ class Guard:
 
     async def _checked_body(self, scope: Scope, receive: Receive, take: Take) -> bytes:
         if scope["path"] in EVENTS:
-            body = await _body(receive, MAX_EVENT, take)
+            body = await _body(scope, receive, MAX_EVENT, take)
             event = await run_sync(check_event, body, self.folder, self.limits)
             if scope["path"] == JOIN and (event.fn_index not in self.functions or event.session_hash is None):
                 raise invalid("fn_index: no function of this page")
@@ -221,9 +222,10 @@ class Guard:
             return body
         if scope["path"] != UPLOAD:
             raise Refused(404, "not_found", "there is nothing here")
+        body = await _body(scope, receive, self.limits.max_bytes + HEADS, take)
         if await run_sync(self._disk) > self.max_disk:
             raise Refused(503, "full", "this server holds all the pictures that it may", {"Retry-After": "60"})
-        return await _body(receive, self.limits.max_bytes + HEADS, take)
+        return body
 
     def _disk(self) -> int:
         """Bytes of all uploads; Gradio may delete some meanwhile."""
@@ -239,18 +241,11 @@ def _client(scope: Scope) -> str:
     return (scope.get("client") or ("", 0))[0]
 
 
-async def _body(receive: Receive, max_bytes: int, take: Take) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Refused(400, "broken", "the body ends early")
-        take(len(message.get("body", b"")))
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise Refused(413, "body_too_large", f"the body is larger than {max_bytes} bytes")
-        if not message.get("more_body"):
-            return bytes(body)
+async def _body(scope: Scope, receive: Receive, max_bytes: int, take: Take) -> bytes:
+    try:
+        return await read_body(Request(scope, receive), max_bytes, take)
+    except ClientDisconnect:
+        raise Refused(400, "broken", "the body ends early") from None
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
