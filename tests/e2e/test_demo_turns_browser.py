@@ -70,15 +70,13 @@ def settled(page) -> None:
     page.wait_for_function("document.querySelector('.editor').dataset.edits === 'done'")
 
 
-def steps(page) -> list[str]:
-    return page.locator(".segrl-turns figcaption").all_inner_texts()
-
-
 def shows(page, *titles: str) -> None:
     """Waits until the strip has these turns and nothing is under way."""
-    page.wait_for_function(f"document.querySelectorAll('.segrl-turns figure').length === {len(titles)}")
-    page.wait_for_function("document.querySelectorAll('.segrl-busy').length === 0")
-    assert steps(page) == [f"{i + 1}: {title}" for i, title in enumerate(titles)]
+    captions = "[...document.querySelectorAll('.segrl-turns figcaption')].map(one => one.innerText).join()"
+    page.wait_for_function(
+        f"wanted => {captions} === wanted && !document.querySelector('.segrl-busy')",
+        arg=",".join(f"{i + 1}: {title}" for i, title in enumerate(titles)),
+    )
 
 
 def test_a_strip_of_turns_in_which_a_person_takes_over():

@@ -61,6 +61,8 @@ def _shrink_data(section: dict[str, Any], data: Path) -> None:
     name = section["name"]
     if name.startswith("tiny"):
         section["n"] = 64
+        if "answers" in section.get("turns", {}):
+            section["turns"]["answers"] = str(data / "answers")
         return
     section["root"] = str(data / FOLDERS.get(name, ""))
     if "sample" in section:

@@ -69,7 +69,23 @@ def save_data(root: Path, n: int = 6) -> Path:
         save_json(root / "labelme" / f"{i}.json", about | {"shapes": [{"label": "the box", "points": corners}]})
     _fcot(root, n)
     _star(root, n)
+    _answers(root / "answers")
     return root
+
+
+def _answers(directory: Path) -> None:
+    """An evaluation of the first scenes of recipes/tiny_turns.yaml, in the right mask prompts."""
+    from segrl import datasets
+    from segrl.datasets.gold import gold_answer
+
+    scenes = datasets.load("tiny", n=16, seed=21, kinds=["colour_shape", "pair"])
+    rows = []
+    for scene in (scenes[i] for i in range(16)):
+        prompts = [prompt.to_json() for prompt in gold_answer(scene)]
+        row = {"id": scene.id, "query": scene.query, "status": "ok", "reasoning": "seen", "prompts": prompts}
+        rows.append(json.dumps({**row, "text": "<think>seen</think> <bbox>[1,1,9,9]</bbox>"}) + "\n")
+    directory.mkdir(parents=True)
+    (directory / "records.jsonl").write_text("".join(rows), encoding="utf-8")
 
 
 def _referring(root: Path, name: str, n: int) -> None:
