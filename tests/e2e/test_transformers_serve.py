@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import extra
 import pytest
-from real_server import kill, served
+from real_server import asked_through_a_kill, served
 from tiny_families import save_family
 
 from segrl import datasets, policies
@@ -70,17 +68,12 @@ def test_many_requests_and_a_server_that_is_killed(place, monkeypatch):
         raw = ask_plainly(there, images[0], prompts[0])
         assert raw["message"]["reasoning_content"]
         assert "<think>" not in (raw["message"]["content"] or "")
-        found: list = []
-        asking = threading.Thread(
-            target=lambda: found.extend(there.generate(images * 2, prompts * 2, max_new_tokens=MAX_NEW_TOKENS))
+        found = asked_through_a_kill(
+            lambda: there.generate(images * 2, prompts * 2, max_new_tokens=MAX_NEW_TOKENS),
+            running,
+            partial(start, place, port),
+            after_s=1.0,
         )
-        asking.start()
-        time.sleep(1.0)
-        kill(running[0])
-        assert asking.is_alive()
-        running.append(start(place, port))
-        asking.join(timeout=2400)
-        assert not asking.is_alive()
     assert len(found) == 24
     for (alone,), (over_http,) in zip([*expected, *expected], found, strict=True):
         assert squeezed(over_http.text) == squeezed(alone.text)

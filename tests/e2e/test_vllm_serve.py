@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
-from real_server import kill, served
+from real_server import asked_through_a_kill, served
 from safetensors.torch import load_file, save_file
 from tiny_families import save_family
 
@@ -74,15 +72,10 @@ def test_many_requests_and_a_server_that_is_killed(place: Path, monkeypatch: pyt
         there = policies.load(name, answer_format="qwen-json", concurrency=6, retries=900, timeout_s=300.0)
         once = there.generate(images, queries, max_new_tokens=MAX_NEW_TOKENS)
         assert [row[0].text for row in once] == expected
-        found: list = []
-        asking = threading.Thread(
-            target=lambda: found.extend(there.generate(images * 8, queries * 8, max_new_tokens=MAX_NEW_TOKENS))
+        found = asked_through_a_kill(
+            lambda: there.generate(images * 8, queries * 8, max_new_tokens=MAX_NEW_TOKENS),
+            running,
+            partial(start, place, port),
+            after_s=0.5,
         )
-        asking.start()
-        time.sleep(0.5)
-        kill(running[0])
-        assert asking.is_alive()
-        running.append(start(place, port))
-        asking.join(timeout=1800)
-        assert not asking.is_alive()
     assert [row[0].text for row in found] == expected * 8

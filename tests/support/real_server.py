@@ -6,12 +6,16 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
+
+T = TypeVar("T")
 
 Start = Callable[[int], subprocess.Popen[bytes]]
 """A port → the server's process, in a session of its own."""
@@ -49,3 +53,22 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def asked_through_a_kill(
+    ask: Callable[[], Iterable[T]],
+    running: list[subprocess.Popen[bytes]],
+    start: Callable[[], subprocess.Popen[bytes]],
+    after_s: float,
+) -> list[T]:
+    """What `ask` returns, whose server is killed after a while and started again."""
+    found: list[T] = []
+    asking = threading.Thread(target=lambda: found.extend(ask()))
+    asking.start()
+    time.sleep(after_s)
+    kill(running[-1])
+    assert asking.is_alive()
+    running.append(start())
+    asking.join(timeout=2400)
+    assert not asking.is_alive()
+    return found

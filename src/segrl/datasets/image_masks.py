@@ -148,8 +148,8 @@ class Masked:
 class ImageMasks(Rows[Masked]):
     """One split of the set `name` (a key of LAYOUTS) under `root`, sorted by file name.
 
-    query: the request that goes with every image. hold_out: every so manieth image by name, the first among them, is
-    held out; part: "train", the others, or "held_out" (without hold_out both are all). Raises DataError
+    query: the request that goes with every image. hold_out: of so many images, in the order of their names,
+    the first is held out; part: "train", the others, or "held_out" (without hold_out both are all). Raises DataError
     for a split that the set does not have, folders that are not there, an image without a mask and
     a mask without an image.
     """

@@ -259,9 +259,8 @@ def _expressions(
             what = f"image {ref['image_id']}" if image is None else f"annotation {lacking[0]}"
             raise DataError(f"{refs_file.name} names {what} (ref {ref['ref_id']}), which {instances_file} lacks")
         found = [annotations[int(i)] for i in _as_list(ref["ann_id"]) if int(i) != -1]
-        single = [
-            annotation for annotation in found if not annotation.get("iscrowd")
-        ]  # an expression may name crowds only
+        # An expression may name crowds only.
+        single = [annotation for annotation in found if not annotation.get("iscrowd")]
         hw = (int(image["height"]), int(image["width"]))
         instances = tuple(Instance.from_coco(annotation, hw) for annotation in single or found)
         for sentence in ref["sentences"]:

@@ -98,9 +98,8 @@ def finish(trainer: Any) -> None:
     if config.fsdp:
         trainer.model._is_fsdp_managed_module = True  # `generate` looks for it, and only then waits for the slowest
     elif config.deepspeed and config.hf_deepspeed_config.is_zero3():
-        without_adapters(
-            trainer.model
-        )._weight_conversions = []  # else transformers saves under names that belong to no layout
+        inner = without_adapters(trainer.model)
+        inner._weight_conversions = []  # else transformers saves under names that belong to no layout
 
 
 def own_part(parameter: Any) -> Any:
