@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segrl import segmenters
+from segrl import datasets, segmenters
 from segrl.errors import DataError, RecipeError
 from segrl.masks import box_to_mask
 from segrl.policies import PolicySettings
@@ -64,6 +64,16 @@ def test_nothing_there_is_right_where_nothing_is():
     only_absent = run_check({"iou": 1.0}, [example(i, there=False) for i in range(3)])
     assert [row.answer for row in only_absent.rows] == ["gold", "full image", "random boxes"]
     assert only_absent.passed
+
+
+def test_gold_in_words_alone_is_checked_too():
+    scenes = datasets.load("tiny", n=8, seed=3, kinds=["colour_shape"], gold="tight", says="words")
+    reader = Reader(PolicySettings("concept"), "concept", FRAMES["original"], lambda chat: "")
+    text_to_masks = TextToMasks(reader.format, reader.frame_for, segmenters.load("shapes"))
+    engine = RewardEngine(text_to_masks, build_terms({"iou": 1.0}))
+    check = check_rewards(engine, reader, [scenes[i] for i in range(8)])
+    assert check.passed, check.faults
+    assert check.rows[0].reward > 0.5
 
 
 def pays_small_masks(rollout) -> float:

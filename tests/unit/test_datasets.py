@@ -16,7 +16,7 @@ from segrl.datasets.folder import split_targets
 from segrl.datasets.gold import default_reasoning, gold_answer, gold_prompt, spread_points
 from segrl.errors import DataError
 from segrl.images import as_image, content_id, read_image
-from segrl.types import ORIGINAL, Example
+from segrl.types import ORIGINAL, Example, MaskPrompt
 
 PENN_FUDAN = Path(__file__).parents[2].parent / "shared" / "data" / "penn-fudan"
 
@@ -351,6 +351,7 @@ def test_gold_answer_goes_from_left_to_right():
     prompts = gold_answer(example(targets), n_points=1)
     assert [p.box_xyxy for p in prompts] == [(2, 5, 8, 15), (20, 5, 29, 15)]
     assert default_reasoning(prompts) == "1 at (5,10), 2 at (25,10). it is 1 and 2"
+    assert default_reasoning([MaskPrompt(frame=ORIGINAL, phrase="red ring")]) == "1 red ring. it is 1"
     assert gold_answer(example(targets[:0])) == ()
     targets[1] = False
     with pytest.raises(DataError, match="target 1 of e has no pixel"):
