@@ -322,6 +322,20 @@ def test_a_box_a_point_and_undo_within_half_a_second_leave_the_box(drawing):
         np.testing.assert_array_equal(drawing.download(), boxed)
 
 
+def test_an_edit_that_got_lost_on_its_way_is_sent_again(drawing):
+    lost = []
+
+    def lose(route):
+        lost.append(route.request.post_data)
+        route.fulfill(json={"event_id": "lost"})
+
+    drawing.page.route("**/queue/join*", lose, times=1)
+    drag_box(drawing, 0.2, 0.6)
+    settled(drawing)
+    assert len(lost) == 1
+    np.testing.assert_array_equal(drawing.layer(), mask_of_box((22, 22, 67, 67)))
+
+
 def test_a_point_is_previewed_under_the_pointer_and_nothing_is_kept_of_it(drawing):
     drawing.editor.locator("[data-tool='on']").click()
     before, drawn = drawing.shown, "document.querySelector('.editor canvas').toDataURL()"

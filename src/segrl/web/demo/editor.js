@@ -12,7 +12,7 @@ const COLOURS = ["230 159 0", "86 180 233", "0 158 115", "240 228 66", "0 114 17
 const ON = "rgb(0 158 115)", OFF = "rgb(204 60 140)";
 const REACH = 14; // how near a finger or mouse must come, in CSS pixels
 const SEND_AFTER = 250; // milliseconds after the last key
-const LOST_AFTER = 30000; // milliseconds until an edit without an answer is taken for lost
+const AGAIN_AFTER = [3000, 9000, 27000]; // milliseconds without an answer after which an edit is sent again; then it is lost
 const PREVIEW_AFTER = 90; // milliseconds that the pointer must rest
 
 const root = element.querySelector(".editor"), canvas = element.querySelector("canvas");
@@ -198,8 +198,20 @@ function fly() {
   if (flying !== null || !changed) return;
   flying = ++number; changed = false;
   say("Segmenting again …");
-  lost = setTimeout(landed, LOST_AFTER);
-  trigger("edited", { number, of, objects: clone(whole(objects)) });
+  ask({ number, of, objects: clone(whole(objects)) });
+}
+
+// Gradio can lose an event that is sent just as the answer to the one before arrives: it closes the stream of answers
+// then, and opens it again with the next event only.
+function ask(edit, tries = 0) {
+  trigger("edited", edit);
+  lost = setTimeout(() => {
+    if (tries + 1 < AGAIN_AFTER.length) return ask(edit, tries + 1);
+    landed();
+    if (changed) return;
+    root.dataset.edits = "lost";
+    say("The server does not answer: these boxes and points have no masks yet.");
+  }, AGAIN_AFTER[tries]);
 }
 
 const onPixel = (at) => [onto(Math.floor(at[0]), size[0]), onto(Math.floor(at[1]), size[1])];
