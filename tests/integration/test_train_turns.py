@@ -122,6 +122,26 @@ def test_a_run_over_turns_is_logged_by_turn_and_resumes_exactly(policy, tmp_path
     assert [r["completions_sha"] for r in read_rows(again.steps_path)] == [r["completions_sha"] for r in rows]
 
 
+@pytest.mark.parametrize(("share", "shared"), [(0.5, [False, True]), (1.0, [True, True])])
+def test_of_a_share_of_the_groups_the_first_answer_is_one(policy, tmp_path, share, shared):
+    section = {"max": 2, "show": "cutout", "instruction": False, "answer_tokens": 24, "shared_first": share}
+    run = train(recipe(policy, turns=section), tmp_path, progress=False, say=lambda line: None)
+    groups = read_rows(run.rollouts_path)
+    firsts = [{one["turns"][0]["text"] for one in group["completions"]} for group in groups]
+    assert [len(texts) == 1 for texts in firsts] == shared * 2
+
+
+def test_groups_that_are_cut_cannot_share_a_first_answer(policy, tmp_path):
+    section = {"max": 2, "show": "cutout", "instruction": False, "answer_tokens": 24, "shared_first": 0.5}
+    chosen = recipe(policy, turns=section)
+    cut = {"num_generations": 4, "per_device_train_batch_size": 2, "steps_per_generation": 3}
+    config = build_config(chosen, tmp_path, say=lambda line: None)
+    for name, value in cut.items():
+        setattr(config, name, value)
+    with pytest.raises(RecipeError, match="6 completions are no multiple of trainer.num_generations: 4"):
+        prepare(Parts(chosen), config)
+
+
 def _stop_after(step: int):
     from transformers import TrainerCallback
 

@@ -75,7 +75,9 @@ class TurnsSection(Section):
 
     max: turns of a conversation at most, the first answer counted. show, instruction, continues: what it is shown and
     what the segmenter goes on from (`segrl.turns.TurnView`). answer_tokens: where each answer is cut off
-    (`method: grpo`; `trainer.max_completion_length` must hold all turns with their pictures).
+    (`method: grpo`; `trainer.max_completion_length` must hold all turns with their pictures). shared_first: of this
+    share of the groups the completions have one first answer in common, so that their rewards differ by the later
+    turns alone (`method: grpo`).
     """
 
     max: int = Field(2, ge=2)
@@ -83,6 +85,7 @@ class TurnsSection(Section):
     instruction: bool = True
     continues: bool = True
     answer_tokens: int = Field(512, ge=1)
+    shared_first: float = Field(0.0, ge=0, le=1)
 
     @property
     def view(self) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def _grpo_trainer(
             **environments,
             **adapters(recipe),
         )
-    if environments:
+    if recipe.turns is not None:
+        trainer.shared_first = recipe.turns.shared_first
         trainer.add_callback(turns.OwnTemplate(template, run.checkpoints))
     trainer.select(Selection.of(recipe))
     for model in (trainer.model, trainer.ref_model):

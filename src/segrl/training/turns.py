@@ -195,6 +195,12 @@ def prepare(parts: Parts, config: Any) -> dict[str, Any]:
     config.generation_kwargs = {**(config.generation_kwargs or {}), **_generation(parts, config.use_vllm)}
     config.max_tool_calling_iterations = section.max - 1
     _check_room(parts, config)
+    rows = config.per_device_train_batch_size * config.steps_per_generation
+    if section.shared_first and rows % config.num_generations:
+        raise RecipeError(
+            f"turns.shared_first: needs whole groups in each process, and {rows} completions are no multiple of "
+            f"trainer.num_generations: {config.num_generations}"
+        )
     processor, tokenizer = policy.processor, policy.processor.tokenizer
     ends = [tokenizer.convert_ids_to_tokens(i) for i in sorted(end_token_ids(tokenizer))]
     tokenizer.response_template = response_template(answer_head(policy.reader.render_prompt, policy.reader.end), ends)
@@ -301,8 +307,9 @@ class OwnTemplate(TrainerCallback):
 
 
 class RoundsTrainer(SharedPrefixTrainer):
-    """TRL's trainer whose processes generate equally often in a rollout over turns."""
+    """TRL's trainer whose processes generate equally often in a rollout over turns, with `turns.shared_first`."""
 
+    shared_first = 0.0
     _in_turns = False
 
     @property
@@ -312,25 +319,36 @@ class RoundsTrainer(SharedPrefixTrainer):
 
     def _tool_call_loop(self, prompts: Any, prompt_ids: Any, *args: Any) -> Any:
         """As TRL's; afterwards this process takes part in the rounds that others still have."""
-        if not self._waits_for_others:
-            return super()._tool_call_loop(prompts, prompt_ids, *args)
         *_, images, fields = args
-        shares, self._rolls_out_groups = self._rolls_out_groups, False  # which rows are equal differs by process
+        shares, self._in_turns = self._rolls_out_groups, True
+        if self._waits_for_others:
+            self._rolls_out_groups = False  # which rows are equal differs by process
         try:
-            self._in_turns = True
             found = super()._tool_call_loop(prompts, prompt_ids, *args)
-            self._in_turns = False
-            while self._any_generates(False):
-                super()._generate_single_turn(*_first(prompt_ids, images, fields), num_generations=1)
+            while self._waits_for_others and self._any_generates(False):
+                super()._generate_single_turn(*_rows([0], prompt_ids, images, fields), num_generations=1)
         finally:
             self._in_turns, self._rolls_out_groups = False, shares
         return found
 
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        """As TRL's; within a conversation all processes begin at once."""
-        if self._in_turns:
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, fields: dict[str, Any], num_generations: int, **kwargs: Any
+    ) -> Any:
+        """As TRL's; all processes begin a later turn at once, and some groups have their first answer in common."""
+        if self._in_turns and self._waits_for_others:
             self._any_generates(True)
-        return super()._generate_single_turn(*args, **kwargs)
+        if self._in_turns or not self.shared_first or not self.model.training:
+            return super()._generate_single_turn(prompt_ids, images, fields, num_generations, **kwargs)
+        n = len(prompt_ids)
+        begin = self.accelerator.process_index * (n // num_generations)
+        source = first_answers(n, num_generations, self.shared_first, begin)
+        made = list(range(n)) if self._waits_for_others or self.use_vllm else sorted(set(source))
+        given = (prompt_ids, images, fields, num_generations)
+        if len(made) < n:
+            given = (*_rows(made, prompt_ids, images, fields), 1)
+        ids, logps = super()._generate_single_turn(*given, **kwargs)
+        order = [made.index(i) for i in source]
+        return [list(ids[i]) for i in order], None if logps is None else [list(logps[i]) for i in order]
 
     def _any_generates(self, is_here: bool) -> bool:
         """Whether any process has a turn left to generate; waits until all have said so."""
@@ -338,11 +356,27 @@ class RoundsTrainer(SharedPrefixTrainer):
         return bool(self.accelerator.gather(said).any())
 
 
-def _first(prompt_ids: Any, images: Any, fields: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """The first prompt alone, with its pictures: every part of the model has to be called."""
+def first_answers(n: int, group: int, share: float, begin: int = 0) -> list[int]:
+    """For each of n completions, in whole groups, the one whose first answer it has: of some groups the first's.
+
+    share: of the groups. begin: number of the first group among those of all processes.
+
+    >>> first_answers(8, 2, 0.5)
+    [0, 1, 2, 2, 4, 5, 6, 6]
+    """
+    numbers = (begin + i // group for i in range(n))
+    shared = [int((number + 1) * share) > int(number * share) for number in numbers]
+    return [i - i % group if is_shared else i for i, is_shared in enumerate(shared)]
+
+
+def _rows(
+    chosen: Sequence[int], prompt_ids: Any, images: Any, fields: dict[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Some of the prompts, with their pictures."""
+    ids = [prompt_ids[i] for i in chosen]
     if images is None:
-        return prompt_ids[:1], None, {}
+        return ids, None, {}
     parts = split_pixel_values_by_grid({**fields, "num_images": [len(of_row or []) for of_row in images]})
-    alone = dict(unsplit_pixel_values_by_grid({name: taken(value, [0]) for name, value in parts.items()}))
+    alone = dict(unsplit_pixel_values_by_grid({name: taken(value, chosen) for name, value in parts.items()}))
     del alone["num_images"]
-    return prompt_ids[:1], images[:1], alone
+    return ids, [images[i] for i in chosen], alone
