@@ -86,7 +86,8 @@ def main() -> None:
     content = {"machine": machine, "rows": [asdict(row) for row in rows]}
     write_atomically(options.out / "answers.json", json.dumps(content, indent=1) + "\n")
     if options.out == HERE and not options.short:
-        said = f"`python bench/answers.py` on {machine['device']}, {len(scenes)} questions, medians of {options.rounds} rounds:"
+        size = f"{len(scenes)} questions, medians of {options.rounds} rounds"
+        said = f"`python bench/answers.py` on {machine['device']}, {size}:"
         write_table("bench/answers.py", [said, "", *lines], PAGE)
 
 
