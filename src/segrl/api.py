@@ -70,10 +70,13 @@ def train(
     one per GPU. Returns the last stage's report, summary and policy. Raises SegrlError.
     """
     from segrl.experiment import improve
+    from segrl.training.parts import check_data
     from segrl.training.recipe import load_stages
 
     model: Path | None = None
-    for stage in load_stages(Path(recipe), overrides):
+    stages = load_stages(Path(recipe), overrides)
+    check_data(stages)
+    for stage in stages:
         done = improve(stage.resolved(model), stage.directory(Path(out)), processes=processes, say=say)
         model = done.model_dir
     return done

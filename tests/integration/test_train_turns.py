@@ -7,6 +7,7 @@ import json
 import pytest
 from small import save_policy
 
+import segrl
 from segrl.errors import DataError, RecipeError
 from segrl.files import read_rows
 from segrl.policies import load
@@ -170,3 +171,14 @@ def test_transcripts_are_trained_on(policy, tmp_path):
     wrong = Parts(recipe(policy, dataset={"name": "tiny", "n": 8, "seed": 1, "turns": {"good": 2}}))
     with pytest.raises(DataError, match=r"turns\.good is a share"):
         _ = wrong.examples
+
+
+def test_data_that_a_later_stage_misses_is_told_before_the_first_trains(policy, tmp_path):
+    recipe_path = tmp_path / "recipe.yaml"
+    recipe_path.write_text(
+        f"method: sft\npolicy: {policy}\ndataset: {{name: tiny, n: 8, seed: 1}}\ntrainer: {{max_steps: 1}}\n"
+        "stages:\n  look: {seed: 1}\n  correct: {dataset: {turns: {answers: missing}}}\n"
+    )
+    with pytest.raises(DataError, match="there is no missing"):
+        segrl.train(recipe_path, tmp_path / "out", say=lambda line: None)
+    assert not (tmp_path / "out").exists()

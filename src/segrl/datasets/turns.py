@@ -188,6 +188,8 @@ class Transcripts(Examples):
 def _answers(directory: Path, examples: Sequence[Example]) -> dict[tuple[str, str], Said]:
     """The readable answers of an evaluation by id and query. Raises DataError where they are not to these examples."""
     path = directory / "records.jsonl"
+    if not path.exists():
+        raise DataError(f"turns.answers: there is no {path}: give the directory of an evaluation (segrl eval --out)")
     try:
         rows = [row for row in read_rows(path) if row["status"] == Status.OK.value]
         found = {(row["id"], row["query"]): _answered(row) for row in rows if row["prompts"]}

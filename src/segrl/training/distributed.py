@@ -19,6 +19,7 @@ from segrl.errors import SegrlError
 from segrl.files import write_atomically
 from segrl.text import one_line
 from segrl.training.checkpoints import RunDir
+from segrl.training.parts import check_data
 from segrl.training.recipe import Recipe, load_stages
 from segrl.training.train import TrainResult, result_of, train
 
@@ -88,7 +89,9 @@ def main(arguments: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
     model = None
     try:
-        for stage in load_stages(recipe, overrides):
+        stages = load_stages(recipe, overrides)
+        check_data(stages)
+        for stage in stages:
             model = train(stage.resolved(model), stage.directory(Path(out))).model_dir
     except SegrlError as error:
         if is_main():

@@ -40,7 +40,7 @@ from segrl.segmenters import Segmenter
 from segrl.text import first_line
 from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
-from segrl.training.recipe import Recipe
+from segrl.training.recipe import Recipe, Stage
 from segrl.training.sections import DatasetSection
 from segrl.turns import Conversation, Turn, feedback
 from segrl.types import Example, Frame, MaskPrompt
@@ -353,3 +353,19 @@ class Parts:
     @staticmethod
     def _opened(section: DatasetSection) -> Sequence[Example]:
         return datasets.load(section.name, **section.options)
+
+
+def check_data(stages: Sequence[Stage]) -> None:
+    """Opens the data of later stages, so that what is missing is told before the first stage has trained for hours.
+
+    Raises DataError.
+    """
+    opened = _sections(stages[0].recipe)  # the first stage opens them itself
+    for section in (section for stage in stages[1:] for section in _sections(stage.recipe)):
+        if section not in opened:
+            opened.append(section)
+            Parts._opened(section)
+
+
+def _sections(recipe: Recipe) -> list[DatasetSection]:
+    return [recipe.dataset, *([] if recipe.evaluation is None else [recipe.evaluation.dataset])]
