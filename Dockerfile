@@ -1,7 +1,8 @@
 # segrl on whatever the torch wheels of the index support.
 #
 #   docker build -t segrl .
-#   docker run --rm --gpus all -v "$PWD:/data" segrl segment photos --query "the dog" --out masks
+#   docker run --rm --gpus all -v "$PWD:/data" segrl segment photos --query "the dog" \
+#     --policy geshang/Seg-R1-7B --out masks
 #
 # For the CPU alone the image is some gigabytes smaller with torch's CPU wheels: give the address of
 # their index, which pytorch.org's installation page names, as --build-arg TORCH_INDEX=…

@@ -1,6 +1,6 @@
 """Masks over HTTP with nothing but Python's own library.
 
-    segrl serve &
+    segrl serve --policy tiny-scenes &
     python examples/http_client.py photo.jpg "the red star" http://127.0.0.1:8000
 
 Prints a line for each object: its area in pixels, its box, and the segmenter's score.

@@ -238,6 +238,16 @@ def constant_answer(box: Box, points: int = 0) -> str:
 WHOLE = constant_answer((0.0, 0.0, 1.0, 1.0))
 
 
+def measured(out: Path) -> Photographs:
+    """The work in `out` with those seeds that were measured on the held-out pictures."""
+    every = Photographs(out, Path(), None, Plan())
+    runs = [run.name for run in out.glob("rl-*") if every.evaluation(HELD_OUT, run.name).metrics.exists()]
+    seeds = sorted(int(run.removeprefix("rl-")) for run in runs)
+    if not seeds:
+        raise SystemExit(f"{out} has no seed that was measured on held-out pictures: finish its run first")
+    return Photographs(out, Path(), None, Plan(seeds=tuple(seeds)))
+
+
 def ship(out: Path, remark: str, page: Path) -> None:
     """The best seed in half precision into the package, with its card; on the page, what it answers to photographs."""
     import shutil
@@ -248,8 +258,7 @@ def ship(out: Path, remark: str, page: Path) -> None:
     from segrl.policies import read_settings, write_settings
     from segrl.tiny import PHOTOS
 
-    seeds = sorted(int(run.name.removeprefix("rl-")) for run in out.glob("rl-*") if RunDir(run).finished.exists())
-    work = Photographs(out, Path(), None, Plan(seeds=tuple(seeds)))
+    work = measured(out)
     place = work.model(work.best_seed)
     shutil.rmtree(PHOTOS, ignore_errors=True)
     AutoModelForImageTextToText.from_pretrained(place, dtype=torch.float16).save_pretrained(PHOTOS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
-from page import gain_text, machine, table
+from page import gain, gain_text, table
 from PIL import Image, ImageDraw
 
 from segrl import datasets, overlay
@@ -30,6 +30,10 @@ SHOWN = "photographs.jpg"
 METRICS = {"s_measure": "S", "e_mean": "mean E", "weighted_f": "weighted F", "mae": "MAE", "giou": "IoU"}
 PUBLISHED = {"seg-r1-7b-sod": "Seg-R1, 7B", "seg-r1-3b-sod": "Seg-R1, 3B"}
 """Rows of docs/results.yaml that stand on the page for scale."""
+PUBLISHED_NOTE = (
+    "The published rows are the paper's own figures, of models of billions of parameters with SAM 2 on the whole set; "
+    "they are here for scale. The paper does not say which E it means."
+)
 TITLES = {
     "whole": "the whole image as the box, for every picture",
     "constant": "the best constant answer",
@@ -39,6 +43,12 @@ TITLES = {
     "grabcut": "RL (the seed best on held-out pictures), GrabCut in the segmenter's place",
     "gold": "gold mask prompts: the ceiling",
 }
+BEATEN = ("cold_start", "more_sft", "constant")
+"""Arms that every seed of reinforcement learning is to be above, in S and IoU, on every set."""
+LEAST_S = {"ECSSD": 0.82}
+"""S-measure that was aimed at."""
+COMPARED = {"s_measure": "S", "iou": "IoU"}
+"""Numbers of a record that differences are taken of."""
 ACROSS, TILE = 5, 200
 FIRST, WORST = 20, 5
 
@@ -83,28 +93,38 @@ def _parts(work: Photographs) -> Iterator[str]:
     for name in work.sets:
         if name != HELD_OUT:
             yield from _of_set(work, name)
+    yield "## What was aimed at\n\n" + _aims(work)
     yield "## What the choices were made on\n\n" + _choices(work)
 
 
 def _made(work: Photographs) -> str:
-    trained = []
-    for arm in work.trained:
-        done = json.loads(RunDir(work.out / arm).finished.read_text(encoding="utf-8"))
-        kept = work.model(arm).name.removeprefix("checkpoint-")
-        trained.append(f"{arm} {done['last_step']} steps, {done['seconds'] / 60:.0f} min (kept: {kept})")
+    """What was trained for how long, and on what, as the runs wrote it down."""
+    finished = [arm for arm in work.trained if RunDir(work.out / arm).finished.exists()]
+    start = json.loads((work.out / finished[0] / "run.json").read_text(encoding="utf-8"))["starts"][-1]
+    versions = ", ".join(f"{name} {start['versions'][name]}" for name in ("segrl", "torch", "transformers", "trl"))
     eyes = json.loads((work.out / "eyes" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return (
-        f"{machine()}\nThe eyes: {eyes['samples']:,} samples; their dense masks have IoU {eyes['iou']:.3f} on held-out "
-        f"pictures of DUTS-TR and {eyes['train_iou']:.3f} on those they were trained on, the boxes of these masks "
-        f"{eyes['box_iou']:.3f} and {eyes['train_box_iou']:.3f}.\nThen: {'; '.join(trained)}."
+        f"Trained in {start['compute_type']} on {start['device']}; {versions}.\n"
+        f"The eyes: {eyes['samples']:,} samples (`--eyes-samples`); their dense masks have IoU {eyes['iou']:.3f} on "
+        f"held-out pictures of DUTS-TR and {eyes['train_iou']:.3f} on those they were trained on, the boxes of these "
+        f"masks {eyes['box_iou']:.3f} and {eyes['train_box_iou']:.3f}.\n"
+        f"Then: {'; '.join(_trained(work, arm) for arm in finished)}."
     )
+
+
+def _trained(work: Photographs, arm: str) -> str:
+    done = json.loads(RunDir(work.out / arm).finished.read_text(encoding="utf-8"))
+    kept = work.model(arm).name.removeprefix("checkpoint-")
+    return f"{arm} {done['last_step']} steps, {done['seconds'] / 60:.0f} min (kept: {kept})"
 
 
 def _of_set(work: Photographs, name: str) -> Iterator[str]:
     count = len(work.records(name, "gold"))
     yield f"## {name}: {count} pictures\n\n" + table(["answers", *METRICS.values()], _rows(work, name))
-    yield "Differences, paired by picture, with 95% intervals:\n\n" + table(
-        ["RL beside", "seed", "S", "IoU"], _differences(work, name)
+    if any(_published(name)):
+        yield PUBLISHED_NOTE
+    yield "RL minus each of the others, paired by picture, with 95% intervals:\n\n" + table(
+        ["RL minus", "seed", *COMPARED.values()], _differences(work, name)
     )
     yield _pictures(work, name)
 
@@ -141,13 +161,44 @@ def _published(name: str) -> Iterator[list[str]]:
 
 
 def _differences(work: Photographs, name: str) -> Iterator[list[str]]:
-    def numbers(arm: str, metric: str) -> np.ndarray:
-        return np.array([getattr(record, metric) for record in work.records(name, arm)])
-
     for other in ("cold_start", "more_sft", "constant", "whole", "shuffled"):
         for arm in work.reinforced:
-            gains = [gain_text(numbers(other, metric), numbers(arm, metric)) for metric in ("s_measure", "iou")]
+            gains = [gain_text(*_pair(work, name, other, arm, number)) for number in COMPARED]
             yield [_title(other), arm.removeprefix("rl-"), *gains]
+
+
+def _pair(work: Photographs, name: str, other: str, arm: str, number: str) -> tuple[np.ndarray, np.ndarray]:
+    """A number of the same pictures under two arms. Raises ValueError if the pictures are not the same."""
+    pairs = zip(work.records(name, other), work.records(name, arm), strict=True)
+    rows = [(one.id == two.id, getattr(one, number), getattr(two, number)) for one, two in pairs]
+    if not all(same for same, _, _ in rows):
+        raise ValueError(f"{other} and {arm} were not measured on the same pictures of {name}")
+    return np.array([before for _, before, _ in rows]), np.array([after for _, _, after in rows])
+
+
+def _aims(work: Photographs) -> str:
+    """Whether each seed reached what was aimed at."""
+    rows = []
+    for name in work.sets:
+        if name != HELD_OUT:
+            for other in BEATEN:
+                found = [_above(work, name, other, arm) for arm in work.reinforced]
+                rows.append([f"{name}: above {_title(other)}", *found])
+    for name, least in LEAST_S.items():
+        if name in work.sets:
+            values = [float(work.metrics(name, arm)["s_measure"]["value"]) for arm in work.reinforced]
+            found = [f"{'yes' if value >= least else 'no'} ({value:.3f})" for value in values]
+            rows.append([f"{name}: S at least {least}", *found])
+    seeds = [f"seed {arm.removeprefix('rl-')}" for arm in work.reinforced]
+    return (
+        "Above: the interval of the difference lies above 0, in both S and IoU (else the one that does).\n\n"
+        + table(["RL", *seeds], rows)
+    )
+
+
+def _above(work: Photographs, name: str, other: str, arm: str) -> str:
+    above = [title for number, title in COMPARED.items() if gain(*_pair(work, name, other, arm, number))[1] > 0]
+    return "yes" if len(above) == len(COMPARED) else f"{above[0]} only" if above else "no"
 
 
 def _pictures(work: Photographs, name: str) -> str:

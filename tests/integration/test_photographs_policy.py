@@ -84,5 +84,13 @@ def test_it_answers_one_question_in_the_words_of_its_training():
 
 def test_the_scenes_policy_has_two_names():
     assert tiny.resolve_policy("tiny") == tiny.resolve_policy("tiny-scenes")
-    assert tiny.DEFAULT_POLICY in tiny.POLICIES
     assert loading.fitting_segmenter("tiny-scenes") == "grabcut"
+
+
+def test_the_policy_for_photographs_is_the_default_once_its_weights_ship(tmp_path, monkeypatch):
+    assert tiny.default_policy() == tiny.DEFAULT_POLICY
+    monkeypatch.setattr(tiny, "PHOTOS", tmp_path)
+    assert tiny.default_policy() == "tiny-scenes"
+    (tmp_path / "model.safetensors").touch()
+    assert tiny.default_policy() == "tiny-photos"
+    assert loading.fitting_segmenter("tiny-photos") == "tiny"

@@ -82,7 +82,8 @@ def test_what_is_refused(tmp_path, method, trainer, message):
     ],
 )
 def test_whole_rollouts_per_checkpoint_are_accepted(tmp_path, trainer):
-    config(tmp_path, **trainer)
+    built = config(tmp_path, **trainer)
+    assert {name: getattr(built, name) for name in trainer} == trainer
 
 
 def test_vllm_answers_for_the_policy_that_is_trained(tmp_path):

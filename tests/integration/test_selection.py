@@ -177,7 +177,9 @@ def test_the_shares_stand_in_the_log(policy: Path, tmp_path: Path):
     rows = list(read_rows(tmp_path / "steps.jsonl"))
     assert [(row["groups/flat"], row["groups/skipped"]) for row in rows] == [(0.5, 0.5)] * 2
     sampled = list(read_rows(tmp_path / "rollouts.jsonl"))
-    assert sampled
+    assert {row["step"] for row in sampled} <= {1, 2}
+    texts = {completion["text"] for row in sampled for completion in row["completions"]}
+    assert texts & {*EIGHT}
 
 
 NAN = float("nan")

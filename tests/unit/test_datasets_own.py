@@ -148,7 +148,9 @@ def test_every_way_to_write_a_mask(tmp_path):
     rle = dict(to_rle(box_mask(A)))
     same = [rle, crowd_runs(box_mask(A)), [rectangle(*A)], rectangle(*A), "m.png", "twice.png"]
     write_lines(tmp_path, *({"mask": mask} for mask in same))
-    for example in datasets.load("jsonl", root=tmp_path):
+    examples = datasets.load("jsonl", root=tmp_path)
+    assert len(examples) == len(same)
+    for example in examples:
         assert np.array_equal(example.targets, box_mask(A)[None])
         assert example.image.mode == "RGB"
 

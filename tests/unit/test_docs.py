@@ -142,6 +142,13 @@ def test_data_sets_have_the_options(one: Shown, tmp_path: Path):
     assert "has no option" not in message
 
 
+def test_an_option_that_is_none_is_told_before_files_that_are_missing(tmp_path: Path):
+    """What `test_data_sets_have_the_options` looks for in the message."""
+    for name in ("folder", "duts", "refcocog", "reasonseg", "jsonl"):
+        with pytest.raises(DataError, match="has no option"):
+            datasets.load(name, root=str(tmp_path), no_such_option=1)
+
+
 def test_enough_is_found():
     assert len(of("segrl")) > 150
     assert len(of("python")) > 12

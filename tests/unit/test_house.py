@@ -77,6 +77,13 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
                 yield name if name in MODULES else node.module, node.lineno
 
 
+def test_the_package_with_its_weights_stays_under_25_mb() -> None:
+    files = [path for path in (ROOT / "src" / "segrl").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in files}
+    assert any(name.endswith(".safetensors") for name in sizes)
+    assert sum(sizes.values()) < 25e6, sorted(sizes.items(), key=lambda one: -one[1])[:5]
+
+
 def test_every_module_has_a_layer() -> None:
     unknown = {name.split(".")[1] for name in MODULES if "." in name} - RANK.keys()
     assert not unknown, f"give them a place in LAYERS and in the README's tree: {sorted(unknown)}"

@@ -205,7 +205,7 @@ def seconds_of(pixels: np.ndarray, box: tuple[float, float, float, float]) -> fl
 def test_the_slowest_of_hundreds_of_hostile_pictures_ends():
     """All are cut at half the side, where a cut takes a sixteenth of the time at worst; the slowest at the full size.
 
-    7 s measured at most, on a server CPU with AVX512/AMX; the margin is for other machines.
+    7 and 9 s measured in two runs, on a server CPU with AVX512/AMX; the margin is for other machines.
     """
     sides, half = round(grabcut.MAX_PIXELS**0.5), round(grabcut.MAX_PIXELS**0.5) // 2
     screened = [

@@ -59,7 +59,14 @@ POLICIES = {
     "tiny-fresh": fresh_policy_dir,
 }
 """Names that stand for a directory of this package, wherever a policy is named; tiny is tiny-scenes."""
-DEFAULT_POLICY = "tiny-photos" if (PHOTOS / "model.safetensors").is_file() else "tiny-scenes"
+
+
+def default_policy() -> str:
+    """`tiny-photos` where its weights ship, else `tiny-scenes`."""
+    return "tiny-photos" if (PHOTOS / "model.safetensors").is_file() else "tiny-scenes"
+
+
+DEFAULT_POLICY = default_policy()
 """What pictures are asked with where nobody names a policy."""
 
 
