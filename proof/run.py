@@ -176,16 +176,16 @@ class Proof:
         return json.loads((self.out / f"{name}.counts.json").read_text(encoding="utf-8"))
 
 
-def stop_callback(seconds: float) -> Any:
-    """A transformers callback that ends and saves a training run after so many seconds."""
+def stop_callback(seconds: float, clock: Callable[[], float] = time.monotonic) -> Any:
+    """A transformers callback that ends and saves a training run after so many seconds of `clock`."""
     from transformers import TrainerCallback
 
     class StopAfter(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.begun = time.monotonic()
+            self.begun = clock()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if time.monotonic() - self.begun >= seconds:
+            if clock() - self.begun >= seconds:
                 control.should_training_stop = control.should_save = control.should_log = True
 
     return StopAfter()

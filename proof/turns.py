@@ -6,8 +6,10 @@
     … --untrained                                                                   (what needs no training)
     … --page-only                                                                   (the page of what is measured)
 
-Arms, from the same cold start and for the same minutes of training: one turn, at most two, at most three; and one turn
-for as many tokens as the three-turn run wrote. Each is measured on the same held-out scenes with as many turns as it
+Arms, from the same cold start and for the same minutes of training (processor time, so that other work on the machine
+takes nothing from an arm): one turn, at most two, at most three; two turns where in half of the groups all completions
+have one first answer in common, so that their rewards differ by the correction alone; and one turn for as many tokens
+as the three-turn run wrote. Each is measured on the same held-out scenes with as many turns as it
 was trained for, and with three; then with the pictures of other scenes in place of its own. Beside them stand the
 shipped tiny policy, which knows single answers only and is asked to correct them by the text alone, and the first
 stage of the cold start (`look/model` beside `correct/model`), which has seen damaged answers and not its own. What is
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +39,8 @@ from segrl.training.recipe import eval_settings
 
 HERE = Path(__file__).parent
 TURNS = (1, 2, 3)
+SHARED = ("turns.shared_first=0.5", "trainer.scale_rewards=group")
+"""Corrections change a reward less than first answers do: each group is scaled by its own spread."""
 
 
 class OtherPictures:
@@ -58,12 +63,16 @@ class OtherPictures:
 
 @dataclass(frozen=True)
 class Arm:
-    """One training: at most so many turns, for so many seconds or until so many tokens were written."""
+    """One training: at most so many turns, for so many seconds or until so many tokens were written.
+
+    overrides: of the recipe.
+    """
 
     name: str
     turns: int
     seed: int
     tokens: float | None = None
+    overrides: tuple[str, ...] = ()
 
 
 class Proof:
@@ -75,9 +84,9 @@ class Proof:
         self.cold, self.out, self.seeds, self.seconds, self.n = cold, out, list(seeds), 60 * minutes, n
         self.is_short = is_short
 
-    def recipe(self, turns: int, seed: int) -> Recipe:
+    def recipe(self, turns: int, seed: int, overrides: Sequence[str] = ()) -> Recipe:
         """The recipe of an arm; one turn is the same without turns and without their terms."""
-        given = [f"seed={seed}", f"policy.path={self.cold}", f"evaluation.dataset.n={self.n}"]
+        given = [*overrides, f"seed={seed}", f"policy.path={self.cold}", f"evaluation.dataset.n={self.n}"]
         if self.is_short:
             given += ["trainer.per_device_train_batch_size=8", "evaluation.max_new_tokens=24"]
         if turns == 1:
@@ -97,6 +106,7 @@ class Proof:
         for seed in self.seeds:
             for turns in TURNS:
                 self.trained(Arm(f"{turns}-turns-{seed}", turns, seed))
+            self.trained(Arm(f"2-turns-shared-{seed}", 2, seed, overrides=SHARED))
             tokens = read_rows(self.out / f"3-turns-{seed}" / "steps.jsonl")[-1]["num_tokens"]
             self.trained(Arm(f"1-turns-tokens-{seed}", 1, seed, tokens))
 
@@ -105,11 +115,13 @@ class Proof:
         place = self.out / arm.name
         if not (place / "model").exists():
             print(f"training {arm.name}", flush=True)
-            stop = stop_callback(self.seconds) if arm.tokens is None else stop_at_tokens(arm.tokens)
-            recipe = self.recipe(arm.turns, arm.seed)
+            by_time = stop_callback(self.seconds, time.process_time)
+            stop = by_time if arm.tokens is None else stop_at_tokens(arm.tokens)
+            recipe, begun = self.recipe(arm.turns, arm.seed, arm.overrides), time.process_time()
             longer = recipe.model_copy(update={"trainer": {**recipe.trainer, "max_steps": 10_000, "save_steps": 5}})
             result = train(longer, place, callbacks=[stop], progress=False)
-            facts = {"seconds": result.seconds, "steps": result.last_step, "threads": torch.get_num_threads()}
+            used = {"seconds": result.seconds, "processor_seconds": time.process_time() - begun}
+            facts = {**used, "steps": result.last_step, "threads": torch.get_num_threads()}
             write_atomically(place / "facts.json", json.dumps(facts) + "\n")
         self.measure(arm.name, place / "model")
 
@@ -138,7 +150,8 @@ class Proof:
     def minutes(self, name: str) -> str:
         """How long an arm trained."""
         facts = self.facts(name)
-        return f"{facts['seconds'] / 60:.1f} min, {facts['steps']} steps" if facts else "–"
+        seconds = facts.get("processor_seconds", facts.get("seconds", 0))
+        return f"{seconds / 60:.1f} min, {facts['steps']} steps" if facts else "–"
 
     def facts(self, name: str) -> dict[str, Any]:
         """Seconds, steps and threads of an arm's training; {} for one that was not trained here."""
@@ -175,13 +188,18 @@ def tokens(records: Sequence[EvalRecord], k: int) -> float:
     return float(np.mean([record.measures[f"tokens_turn_{k}"] for record in records]))
 
 
+def arms(seed: int) -> list[str]:
+    """The names of a seed's trainings."""
+    return [*(f"{turns}-turns-{seed}" for turns in TURNS), f"2-turns-shared-{seed}", f"1-turns-tokens-{seed}"]
+
+
 def write_page(proof: Proof, path: Path) -> None:
     """The page: every number is computed here from the records."""
     names = [
         "single-turn policy",
         "damaged answers only",
         "cold",
-        *(n for s in proof.seeds for n in (*(f"{t}-turns-{s}" for t in TURNS), f"1-turns-tokens-{s}")),
+        *(name for seed in proof.seeds for name in arms(seed)),
     ]
     measured = [name for name in names if proof.records(name)]
     missing = [name for name in names if name not in measured and name != "damaged answers only"]
