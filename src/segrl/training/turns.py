@@ -363,6 +363,8 @@ def first_answers(n: int, group: int, share: float, begin: int = 0) -> list[int]
 
     >>> first_answers(8, 2, 0.5)
     [0, 1, 2, 2, 4, 5, 6, 6]
+    >>> first_answers(2, 2, 0.5, begin=1)
+    [0, 0]
     """
     numbers = (begin + i // group for i in range(n))
     shared = [int((number + 1) * share) > int(number * share) for number in numbers]
