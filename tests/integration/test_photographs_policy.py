@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 sys.path.append(str(Path(__file__).parents[2] / "proof"))
 
 from photographs_policy import QUERIES, SIDE, STRIDE, build, build_processor, save
 
+import segrl
 from segrl import answers, loading, policies, tiny
 from segrl.errors import ModelError, SegrlError
 from segrl.training.options import freeze_vision_tower
@@ -94,3 +96,50 @@ def test_the_policy_for_photographs_is_the_default_once_its_weights_ship(tmp_pat
     (tmp_path / "model.safetensors").touch()
     assert tiny.default_policy() == "tiny-photos"
     assert loading.fitting_segmenter("tiny-photos") == "tiny"
+
+
+OUTLINES = {
+    "astronaut": (
+        *((150, 25), (190, 14), (235, 20), (262, 55), (262, 95), (240, 115), (228, 165), (262, 190), (265, 235)),
+        *((300, 235), (316, 300), (285, 310), (255, 345), (245, 400), (250, 448), (22, 448), (25, 380), (35, 260)),
+        *((100, 190), (105, 160), (150, 130), (155, 110), (140, 95), (135, 60)),
+    ),
+    "cat": ((45, 0), (385, 0), (365, 60), (360, 130), (340, 200), (300, 265), (255, 298), (0, 298), (0, 110), (30, 70)),
+    "rocket": ((213, 110), (219, 92), (228, 92), (235, 110), (237, 287), (213, 287)),
+}
+"""Outlines of the main objects, drawn by hand, in pixels of the demo's photographs."""
+
+
+def outlined(name: str) -> tuple[Image.Image, np.ndarray]:
+    """A photograph of the demo and the mask of its main object, about right."""
+    with Image.open(Path(segrl.__file__).parent / "web" / "demo" / "photographs" / f"{name}.jpg") as file:
+        image = file.convert("RGB")
+    mask = Image.new("1", image.size)
+    ImageDraw.Draw(mask).polygon(OUTLINES[name], fill=1)
+    return image, np.array(mask)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_the_outlines_tell_a_mask_of_the_object_from_the_whole_image():
+    model = loading.load("tiny-scenes", segmenter="tiny")
+    drawn = {name: outlined(name) for name in OUTLINES}
+    boxes = {name: segrl.masks.mask_to_box(mask) for name, (_, mask) in drawn.items()}
+    found = {name: model.masks(drawn[name][0], [segrl.MaskPrompt(boxes[name])]).masks[0] for name in OUTLINES}
+    assert sum(iou(found[name], drawn[name][1]) >= 0.6 for name in OUTLINES) >= 2
+    assert sum(mask.mean() >= 0.6 for _, mask in drawn.values()) < 2
+
+
+@pytest.mark.skipif(tiny.default_policy() != "tiny-photos", reason="no weights of tiny-photos ship yet")
+def test_two_of_three_photographs_get_the_mask_of_their_main_object():
+    model = segrl.load()
+    right = []
+    for name in OUTLINES:
+        image, mask = outlined(name)
+        result = model.segment(image, "the main object")
+        right.append(iou(result.mask, mask) >= 0.6)
+    assert sum(right) >= 2, dict(zip(OUTLINES, right, strict=True))
+    assert "DUTS-TR" in (tiny.photos_dir() / "README.md").read_text()
+    assert (tiny.photos_dir() / "model.safetensors").stat().st_size < 12e6

@@ -40,6 +40,8 @@ def test_doctor_names_versions_and_devices():
     assert result.returncode in (0, 1)
     assert "torch" in result.stdout
     assert "CPU" in result.stdout
+    assert "tiny-scenes" in result.stdout
+    assert result.stdout.count(", the default: ") == 1
     assert (result.returncode == 0) == ("nothing is missing" in result.stdout)
 
 

@@ -15,12 +15,12 @@ import photographs
 import photographs_page
 from photographs import Photographs, Plan
 
-from segrl import tiny
+from segrl import answers, tiny
 from segrl.coordinates import box_iou
 from segrl.evaluation import EvalRecord, write_evaluation
 from segrl.evaluation.records import write_jsonl
 from segrl.masks import to_rle
-from segrl.types import ORIGINAL, Box, MaskPrompt, Status
+from segrl.types import ORIGINAL, RELATIVE_1000, Box, MaskPrompt, Status
 
 TRUTH: Box = (2, 1, 8, 7)
 ANSWERS: dict[str, Box] = {
@@ -154,6 +154,16 @@ def test_what_was_trained_and_chosen_is_told(page: str) -> None:
     chosen = page.split("## What the choices were made on")[1]
     assert "seed 0 is what ships" in chosen
     assert "the best of 2: `<bbox>[1,2,3,4]</bbox>`" in chosen
+
+
+def test_answers_that_look_at_nothing_can_be_read() -> None:
+    """A failure would score 0, and any policy be above it."""
+    texts = [photographs.WHOLE, *photographs.constant_answers((0.2, 0.15, 0.8, 0.85))]
+    assert len(set(texts)) == 21
+    for text in texts:
+        answer = answers.parse(text, "seg-r1", frame=RELATIVE_1000)
+        assert answer.status is Status.OK, text
+    assert answers.parse(photographs.WHOLE, "seg-r1").prompts[0].box_xyxy == (0, 0, 1000, 1000)
 
 
 def test_arms_of_different_pictures_are_not_compared(tmp_path: Path) -> None:

@@ -78,16 +78,16 @@ def _devices() -> Iterator[str]:
 
 
 def _tiny() -> Iterator[str]:
-    """Prints where the shipped policy lies; yields what to do if it does not."""
-    from segrl.tiny import policy_dir
+    """Prints where the shipped policies lie; yields what to do if the one for drawn scenes does not."""
+    from segrl.tiny import DEFAULT_POLICY, PHOTOS, policy_dir
 
-    weights = sorted(policy_dir().glob("*.safetensors"))
-    if weights:
+    for name, place in (("tiny-scenes", policy_dir()), ("tiny-photos", PHOTOS)):
+        weights = sorted(place.glob("*.safetensors"))
         size = sum(file.stat().st_size for file in weights) / 2**20
-        typer.echo(f"  tiny policy: {policy_dir()} ({size:.1f} MiB)")
-    else:
-        typer.echo(f"  tiny policy: not in {policy_dir()}")
-        yield "the tiny policy's weights: install segrl again (segrl train recipes/tiny_cold_start.yaml makes them)"
+        default = ", the default" if name == DEFAULT_POLICY else ""
+        typer.echo(f"  {name}{default}: " + (f"{place} ({size:.1f} MiB)" if weights else "not in this build"))
+    if not (policy_dir() / "model.safetensors").is_file():
+        yield "the weights of tiny-scenes: install segrl again (segrl train recipes/tiny_cold_start.yaml makes them)"
 
 
 @prompts.callback()
