@@ -125,31 +125,33 @@ def load(
     from segrl import segmenters
 
     chosen = decoding if isinstance(decoding, Decoding) else Decoding.of(decoding or {})
+    longest = Decoding(max_new_tokens=max_new_tokens).max_new_tokens  # a wrong one is told before minutes of loading
     if answer_format is not None:
-        answers.get(answer_format)  # a wrong name is told before minutes of loading
+        answers.get(answer_format)  # and a wrong name
     loaded = policies.load(policy, answer_format=answer_format, **_placed(policy, device), **policy_options)
     check_turns(loaded, chosen.turns)
     if assumed := getattr(loaded, "assumed", ""):
         logger.warning(assumed)
-    name = segmenter or fitting_segmenter(policy, answer_format)
+    name = fitting_segmenter(policy, answer_format) if segmenter is None else segmenter
     found = segmenters.load(name, **fitting_options(policy, name), **_placed(name, device))
     text_to_masks = make_text_to_masks(loaded, found, reading=reading)
     return Pipeline(
-        loaded, text_to_masks, max_new_tokens=max_new_tokens or fitting_max_new_tokens(policy), decoding=chosen
+        loaded, text_to_masks, max_new_tokens=longest or fitting_max_new_tokens(policy), decoding=chosen
     )
 
 
 def folder_options(policy: str, segmenter: str | None = None, **options: Any) -> dict[str, Any]:
-    """Options of `load` as the folder of a job keeps them: with the segmenter that is taken, without what says nothing.
+    """Options of `load` as the folder of a job keeps them: with the segmenter that is taken, without what says nothing:
+    None and a decoding without entries. What is given as 0, False or "" is kept.
 
     Raises SegrlError for a decoding that is no plain values.
     """
     if not isinstance(options.get("decoding") or {}, Mapping):
         raise SegrlError('the decoding of a folder is given in plain values, for instance {"samples": 8}')
-    chosen = segmenter or fitting_segmenter(policy, options.get("answer_format"))
+    chosen = fitting_segmenter(policy, options.get("answer_format")) if segmenter is None else segmenter
     plain: dict[str, Any] = {"answer_format": None, "max_new_tokens": None, "reading": "lenient"}
-    given = {name: value for name, value in options.items() if value or name in plain}
-    return {"segmenter": chosen, "policy": policy} | plain | given
+    said = {name: value for name, value in options.items() if value is not None and value != {}}
+    return {"segmenter": chosen, "policy": policy} | plain | said
 
 
 def _placed(name: str, device: str | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from scripted import ScriptedPolicy
 import segrl
 from segrl import exports, segmenters
 from segrl.errors import DataError, SegrlError
+from segrl.loading import folder_options
 from segrl.pipeline import Pipeline
 from segrl.result import Result
 from segrl.text_to_masks import TextToMasks
@@ -85,3 +86,16 @@ def test_an_empty_query_is_refused() -> None:
     good, bad = pipeline.try_many([(image, "a cup"), (image, "")], batch_size=2)
     assert isinstance(good, Result)
     assert isinstance(bad, DataError)
+
+
+@pytest.mark.parametrize("said", [{"temperature": 0}, {"trust_remote_code": False}, {"system": ""}, {"max_edge": 0.0}])
+def test_what_is_given_as_nothing_is_given(said: dict[str, object]) -> None:
+    assert said.items() <= folder_options("tiny-scenes", **said).items()
+
+
+def test_a_folder_does_not_keep_what_was_not_given() -> None:
+    plain = {"segmenter": "grabcut", "policy": "tiny-scenes", "reading": "lenient"}
+    plain |= {"answer_format": None, "max_new_tokens": None}
+    assert folder_options("tiny-scenes", base=None, decoding={}, segmenter=None) == plain
+    with pytest.raises(SegrlError, match="max_new_tokens is a whole number from 1 on, not 0"):
+        segrl.load("tiny-scenes", max_new_tokens=0)
