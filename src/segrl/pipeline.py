@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from segrl.policies import Completion, Policy
     from segrl.text_to_masks import TextToMasks
 
+
+logger = logging.getLogger(__name__)
 
 ImageLike = Image.Image | Path | str | bytes | np.ndarray
 BatchSize = int | Literal["auto"]
@@ -273,8 +276,9 @@ class Pipeline:
         """One further turn after those in `said`, as `segment(turns=…)` would take it; none after "done".
 
         said: the texts of the policy, and in place of some what a person drew instead, as mask prompts in original
-        pixels: the policy is then shown their mask. decoding: temperature, seed and longest answer, in place of the
-        pipeline's own. Raises SegrlError for a policy that takes single requests only.
+        pixels: the policy is then shown their mask, and reads them in its own answer format; where that cannot say
+        them, a warning says why, and it reads an empty answer. decoding: temperature, seed and longest answer, in
+        place of the pipeline's own. Raises SegrlError for a policy that takes single requests only.
         """
         view, picture, how = view_of(self.policy), as_image(image), decoding or self.decoding
         conversation = Conversation(picture, checked_query(query))
@@ -286,7 +290,7 @@ class Pipeline:
                 (stands,) = self.text_to_masks.masks([drawn], [picture])
                 if stands.answer.status.is_failure:
                     raise SegrlError(f"what was drawn gives no mask: {stands.answer.detail}")
-                conversation = person(conversation, stands)
+                conversation = person(conversation, stands, self._in_its_words(stands.answer, picture.size))
         (conversation,) = talk(
             self.policy,
             self.text_to_masks,
@@ -298,6 +302,15 @@ class Pipeline:
             seed=how.seed,
         )
         return Result.of_turns(conversation)
+
+    def _in_its_words(self, drawn: Answer, image_wh: tuple[int, int]) -> str:
+        """What a person drew as the policy would have written it; empty where its format cannot say it."""
+        frame = self.text_to_masks.frame_for(image_wh)
+        try:
+            return self.text_to_masks.answer_format.written(drawn.prompts, frame, image_wh)
+        except ValueError as error:
+            logger.warning("the policy is shown what was drawn, but reads no answer that says it: %s", error)
+            return ""
 
     def _read(self, pairs: Sequence[Pair], completions: Sequence[Completion]) -> list[Result]:
         images = [image for image, _ in pairs]

@@ -74,7 +74,7 @@ class Turn:
 
     move: what it did. stands: the answer and masks that stand now, which a broken turn and "done" leave as they were.
     own: this text's own reading, None for "done". truncated, n_tokens, seconds: of the text, as in `Completion`.
-    by: who answered, "policy", or "person" where somebody took over.
+    by: who answered, "policy", or "person" where somebody took over (the text is then what `person` was given).
     """
 
     text: str
@@ -154,9 +154,13 @@ def _move(own: Segmentation, before: Segmentation | None) -> Move:
     return Move.POINTS if is_added and all(prompt.box_xyxy is None for prompt in written) else Move.ANSWER
 
 
-def person(conversation: Conversation, stands: Segmentation) -> Conversation:
-    """The conversation with a turn of a person, who took over: what they drew stands, and the policy sees it next."""
-    turn = Turn("", Move.ANSWER, stands, stands, by="person")
+def person(conversation: Conversation, stands: Segmentation, text: str = "") -> Conversation:
+    """The conversation with a turn of a person, who took over: what they drew stands, and the policy sees it next.
+
+    text: what the policy would have written to say it, which it reads as its own earlier answer; empty where its
+    format cannot say it.
+    """
+    turn = Turn(text, Move.ANSWER, stands, stands, by="person")
     return replace(conversation, turns=(*conversation.turns, turn))
 
 

@@ -91,6 +91,19 @@ def test_a_turn_is_chosen_corrected_by_hand_and_gone_on_from():
     assert [step.title for step in talk.steps] == ["answer", "by hand", "done"]
     assert one.kept.store.get(talk.steps[-1].key).prompts == (drawn,)
     assert np.array_equal(one.kept.store.get(talk.steps[-1].key).mask, one.model.masks(IMAGE, [drawn]).mask)
+    *_, talk = turns.choose(one, talk, 1)
+    told, *_, talk = last(turns.go_on(one, talk, talk.steps[1].key))
+    assert [step.title for step in talk.steps] == ["answer", "by hand", "done"]
+    assert "has no words" not in told
+
+
+def test_boxes_that_the_models_format_cannot_say_are_told():
+    one = panel("<points>[[300,300]]</points>, <labels>[1]</labels>", DONE, DONE)
+    drawn = one.kept.store.put(one.model.masks(IMAGE, [MaskPrompt((40, 30, 60, 44), frame=ORIGINAL)], "it"))
+    one.model.text_to_masks = replace(one.model.text_to_masks, answer_format=answers.get("points-only"))
+    key = one.kept.store.put(one.model.segment(IMAGE, "it"))
+    *_, talk = last(turns.begin(one, Asked("x", "a.png", "it"), key))
+    assert "its answer format has no words for these boxes" in last(turns.go_on(one, talk, drawn))[0]
 
 
 def test_what_is_gone_is_told():

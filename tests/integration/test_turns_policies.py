@@ -103,6 +103,26 @@ def test_somebody_takes_over_and_the_policy_sees_it():
     assert result.prompts == drawn
 
 
+def test_the_policy_reads_what_a_person_drew_as_its_own_answer():
+    policy = Conversing(BOX, DONE, DONE)
+    drawn = MaskPrompt((32, 12, 64, 36), ((40, 20),), (0,))  # pixels of 64×48
+    pipeline(policy, segmenters.load("box")).go_on(photo(), "the cup", [BOX, [drawn]])
+    first, theirs = policy.chats[-1][0].exchanges
+    assert first.text == BOX
+    assert theirs.text.endswith("<bbox>[500,250,1000,750]</bbox>, <points>[[625,417]]</points>, <labels>[0]</labels>")
+    pipeline(policy, segmenters.load("box")).go_on(photo(), "the cup", [BOX, []])
+    assert policy.chats[-1][0].exchanges[1].text.endswith("<bbox>[]</bbox>, <points>[]</points>, <labels>[]</labels>")
+
+
+def test_what_the_format_cannot_say_is_shown_alone_and_told(caplog):
+    policy = Conversing("<points>[[300,300]]</points>, <labels>[1]</labels>", DONE, DONE)
+    text_to_masks = TextToMasks(answers.get("points-only"), lambda wh: RELATIVE_1000, segmenters.load("box"))
+    result = Pipeline(policy, text_to_masks).go_on(photo(), "the cup", [[MaskPrompt((32, 12, 64, 36))]])
+    assert [exchange.text for exchange in policy.chats[-1][0].exchanges] == [""]
+    assert result.mask.sum() == 32 * 24
+    assert "reads no answer that says it: points-only cannot say a box without points" in caplog.text
+
+
 def test_what_is_drawn_outside_the_picture_loses_nothing():
     model = pipeline(Conversing(BOX, DONE, DONE), segmenters.load("box"))
     outside = MaskPrompt((100, 100, 120, 120))

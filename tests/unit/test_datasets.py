@@ -12,8 +12,9 @@ from PIL import Image
 from tries import tries
 
 from segrl import datasets
+from segrl.answers import default_reasoning
 from segrl.datasets.folder import split_targets
-from segrl.datasets.gold import default_reasoning, gold_answer, gold_prompt, spread_points
+from segrl.datasets.gold import gold_answer, gold_prompt, spread_points
 from segrl.errors import DataError
 from segrl.images import as_image, content_id, read_image
 from segrl.types import ORIGINAL, Example, MaskPrompt

@@ -9,7 +9,7 @@ from __future__ import annotations
 from segrl.answers.base import AnswerFormat, own_format
 from segrl.answers.concept import Concept, Words
 from segrl.answers.json_formats import JsonList, SamR1, SegZero, Think2Seg
-from segrl.answers.mask_prompts import own_points
+from segrl.answers.mask_prompts import default_reasoning, own_points
 from segrl.answers.native import NATIVE_FORMATS, Gemini, InternVL, Molmo, QwenJson, QwenTokens
 from segrl.answers.seg_r1 import PointsOnly, SegR1
 from segrl.answers.turns import DONE, Move, follow, says_done
@@ -24,6 +24,7 @@ __all__ = [
     "AnswerFormat",
     "Move",
     "Reading",
+    "default_reasoning",
     "follow",
     "get",
     "names",

@@ -12,8 +12,10 @@ from inspect import isabstract
 from typing import Any, ClassVar
 
 from segrl.answers.lenient import recover, says_none
+from segrl.answers.mask_prompts import default_reasoning
 from segrl.answers.reading import Found, split_reasoning
 from segrl.answers.scan import Scan
+from segrl.coordinates import convert
 from segrl.errors import DataError, SegrlError
 from segrl.plugins import PREFIX, import_here
 from segrl.text import first_line
@@ -75,6 +77,17 @@ class AnswerFormat(ABC):
         Numbers are rounded as `round_prompt` does. Raises ValueError for what the format cannot
         express, and for reasoning with think tags.
         """
+
+    def written(
+        self, prompts: Sequence[MaskPrompt], frame: Frame, image_wh: tuple[int, int], reasoning: str = ""
+    ) -> str:
+        """The answer that says these mask prompts (in any known frame) of an image, in the policy's `frame`.
+
+        Without `reasoning` it says where each of them is. Raises ValueError for what the format cannot say, and
+        FrameError for a frame that is not known.
+        """
+        theirs = [convert(prompt, frame, image_wh) for prompt in prompts]
+        return self.render(theirs, reasoning or default_reasoning(theirs))
 
     @abstractmethod
     def read(self, body: str, frame: Frame) -> Found:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segrl.answers import own_points
-from segrl.coordinates import to_lattice
 from segrl.datasets.rows import Distinct
 from segrl.errors import DataError
 from segrl.files import json_line, make_directory, write_atomically, write_image
@@ -120,36 +119,6 @@ def _negative_points(mask: np.ndarray, in_box: np.ndarray, count: int, near: np.
         if on_others:
             return on_others
     return spread_points(free, count, MIN_NEGATIVE_CLEARANCE_PX)
-
-
-def default_reasoning(prompts: Sequence[MaskPrompt]) -> str:
-    """A reasoning text for a cold start on data that come without one: every object and where it is.
-
-    `prompts` in the frame that the policy writes (`coordinates.convert`): the text names each
-    object's centre in the numbers of that frame, rounded as a renderer rounds, and a prompt that has no box and no
-    point by its phrase.
-
-    >>> box = MaskPrompt((0, 0, 10, 91), frame=ORIGINAL)
-    >>> default_reasoning([box, box])
-    '1 at (5,46), 2 at (5,46). it is 1 and 2'
-    >>> default_reasoning([MaskPrompt(frame=ORIGINAL, phrase="red ring")])
-    '1 red ring. it is 1'
-    >>> default_reasoning([])
-    'none match'
-    """
-    if not prompts:
-        return "none match"
-    numbers = range(1, len(prompts) + 1)
-    seen = ", ".join(f"{n} {_where(prompt)}" for n, prompt in zip(numbers, prompts, strict=True))
-    return f"{seen}. it is " + " and ".join(map(str, numbers))
-
-
-def _where(prompt: MaskPrompt) -> str:
-    boxes = (prompt.box_xyxy, *((*point, *point) for point in prompt.points_xy), *prompt.exemplars_xyxy)
-    corners = next((box for box in boxes if box is not None), None)
-    if corners is None:
-        return f"{prompt.phrase}"
-    return f"at ({to_lattice((corners[0] + corners[2]) / 2)},{to_lattice((corners[1] + corners[3]) / 2)})"
 
 
 DATA, IMAGES, ABOUT = "data.jsonl", "images", "prompts.json"

@@ -90,15 +90,8 @@ class Reader:
         return self.written(gold_prompts(example), example.image.size, str(example.meta.get("reasoning") or ""))
 
     def written(self, prompts: Sequence[MaskPrompt], image_wh: tuple[int, int], reasoning: str = "") -> str:
-        """The answer that says these mask prompts (in any known frame) of an image, in the policy's words.
-
-        Without `reasoning` it says where each of them is. Raises ValueError for what the format cannot say.
-        """
-        from segrl.datasets.gold import default_reasoning
-
-        frame = self.frame_for(image_wh)
-        theirs = [convert(prompt, frame, image_wh) for prompt in prompts]
-        return self.format.render(theirs, reasoning or default_reasoning(theirs))
+        """`AnswerFormat.written` in the policy's frame."""
+        return self.format.written(prompts, self.frame_for(image_wh), image_wh, reasoning)
 
     def rl_row(self, example: Example) -> Row:
         """What GRPO and the reward functions need; `image` is what the policy sees, `original` what is scored."""

@@ -30,6 +30,9 @@ Asked = Any
 
 ENDED = "The model has had all its turns, or said that it is done."
 UNREAD = results.line("unread", "The last answer could not be read, so the mask before it is kept.")
+UNTOLD = results.line(
+    "unread", "The model saw this mask, but its answer format has no words for these boxes and points by hand."
+)
 SAYS = {Move.ANSWER: "answer", Move.POINTS: "more points", Move.DONE: "done", Move.BROKEN: "not readable"}
 
 
@@ -131,7 +134,7 @@ def go_on(panel: Panel, talk: Talk, key: str | None) -> Iterator[tuple[Any, ...]
         raise gr.Error("The picture is no longer on the server: choose it again.")
     result, name = found
     steps = talk.steps[: talk.shown + 1]
-    if not result.text:  # of boxes and points that somebody edited
+    if not result.text and result.prompts != steps[-1].said:  # of boxes and points that somebody edited
         steps = (*steps, Step(result.prompts, key, "by hand"))
     if len(steps) >= MAX_TURNS or steps[-1].title == SAYS[Move.DONE]:
         raise gr.Error(f"{ENDED} Choose an earlier turn, or correct this one by hand.")
@@ -159,13 +162,18 @@ def _further(panel: Panel, before: Result, name: str, talk: Talk, turns: int) ->
             yield (results.line("unread", escape(one_line(error))), *_unchanged(panel)[1:], *strip(panel, talk))
             return
         last = whole.turns[-1]
+        said = (UNREAD if last.move is Move.BROKEN else "") + (UNTOLD if _is_untold(talk, whole) else "")
         shown = panel.show(last.surer(talk.options.min_confidence), name)
         steps: Sequence[Step] = (*talk.steps, Step(last.text, shown[-1], SAYS[last.move]))
         talk = replace(talk, steps=tuple(steps), shown=len(steps) - 1)
-        told = (shown[0] + (UNREAD if last.move is Move.BROKEN else ""), *shown[1:])
-        yield (*told, *strip(panel, talk))
+        yield (shown[0] + said, *shown[1:], *strip(panel, talk))
         if last.answer.status is Status.TRUNCATED:
             return
+
+
+def _is_untold(talk: Talk, whole: Result) -> bool:
+    """Whether what a person drew in the last of these turns stands in no text that the policy read."""
+    return not isinstance(talk.steps[-1].said, str) and not whole.turns[len(talk.steps) - 1].text
 
 
 def _unchanged(panel: Panel) -> tuple[Any, ...]:
