@@ -135,9 +135,7 @@ def load(
     name = fitting_segmenter(policy, answer_format) if segmenter is None else segmenter
     found = segmenters.load(name, **fitting_options(policy, name), **_placed(name, device))
     text_to_masks = make_text_to_masks(loaded, found, reading=reading)
-    return Pipeline(
-        loaded, text_to_masks, max_new_tokens=longest or fitting_max_new_tokens(policy), decoding=chosen
-    )
+    return Pipeline(loaded, text_to_masks, max_new_tokens=longest or fitting_max_new_tokens(policy), decoding=chosen)
 
 
 def folder_options(policy: str, segmenter: str | None = None, **options: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ against their size, corners against the image. Drawing polygons takes at most 10
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
@@ -328,3 +329,46 @@ def _of_colours(values: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
 
 _NOISE = 16
 """Channels that differ by no more are a grey that was stored in colours and compressed."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMasks:
+    """Masks of one image at a bit a pixel, for answers that wait: to be written, or for others to vote with.
+
+    packed: one uint8 array for each mask, as `np.packbits` makes it. hw: height and width of the image.
+    """
+
+    packed: tuple[np.ndarray, ...]
+    hw: tuple[int, int]
+
+    @classmethod
+    def of(cls, masks: np.ndarray) -> PackedMasks:
+        """Of `(N, H, W)` bool."""
+        height, width = masks.shape[-2:]
+        return cls(tuple(np.packbits(mask) for mask in masks), (height, width))
+
+    @property
+    def nothing(self) -> np.ndarray:
+        """`(0, H, W)` bool, which stands where the masks were. (An empty slice of them would hold their memory.)"""
+        return np.zeros((0, *self.hw), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Each mask in turn as `(H, W)` bool, made when it is asked for."""
+        for one in self.packed:
+            yield np.unpackbits(one, count=self.hw[0] * self.hw[1]).reshape(self.hw).view(bool)
+
+    @property
+    def union(self) -> np.ndarray:
+        """`(H, W)` bool: all masks as one."""
+        whole = np.zeros(self.hw, dtype=bool)
+        for mask in self:
+            whole |= mask
+        return whole
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of all of them."""
+        return sum(one.nbytes for one in self.packed)

@@ -278,7 +278,8 @@ class Pipeline:
         said: the texts of the policy, and in place of some what a person drew instead, as mask prompts in original
         pixels: the policy is then shown their mask, and reads them in its own answer format; where that cannot say
         them, a warning says why, and it reads an empty answer. decoding: temperature, seed and longest answer, in
-        place of the pipeline's own. Raises SegrlError for a policy that takes single requests only.
+        place of the pipeline's own. Raises SegrlError for a policy that takes single requests only, and for masks of
+        all turns beyond `max_mask_pixels`.
         """
         view, picture, how = view_of(self.policy), as_image(image), decoding or self.decoding
         conversation = Conversation(picture, checked_query(query))
@@ -291,6 +292,8 @@ class Pipeline:
                 if stands.answer.status.is_failure:
                     raise SegrlError(f"what was drawn gives no mask: {stands.answer.detail}")
                 conversation = person(conversation, stands, self._in_its_words(stands.answer, picture.size))
+            if conversation.n_mask_pixels > (self.text_to_masks.max_mask_pixels or float("inf")):
+                raise SegrlError("these turns together hold more masks than are made at once: ask about fewer objects")
         (conversation,) = talk(
             self.policy,
             self.text_to_masks,

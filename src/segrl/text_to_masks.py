@@ -5,7 +5,7 @@ text ──► answer format ──► Answer ──► original pixels ──�
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -59,10 +59,7 @@ class TextToMasks:
         the earlier mask where `continues` says so, and the `logits` of the result are there for the next turn.
         """
         cut_off = truncated if truncated is not None else [False] * len(texts)
-        written = [
-            self.answer_format.parse(text, truncated=cut, frame=self.frame_for(image.size), reading=self.reading)
-            for text, cut, image in zip(texts, cut_off, images, strict=True)
-        ]
+        written = [self._parsed(text, cut, one.size) for text, cut, one in zip(texts, cut_off, images, strict=True)]
         answers = written
         if self.reading == "lenient":
             answers = [without_outside(answer, image.size) for answer, image in zip(written, images, strict=True)]
@@ -80,9 +77,50 @@ class TextToMasks:
         )
         return [replace(one, written=answer) for one, answer in zip(found, written, strict=True)]
 
+    def read_samples(
+        self, texts: Sequence[str], image: Image.Image, *, image_id: str, truncated: Sequence[bool]
+    ) -> Iterator[Segmentation]:
+        """As `read` for several texts about one image, for who lets go of each Segmentation before taking the next.
+
+        Where `max_mask_pixels` is set, the masks of half as many pixels are made together, or of one answer.
+        """
+        for places in self._together(texts, image.size, truncated):
+            part = slice(places[0], places[-1] + 1)
+            yield from _let_go(
+                self.read(
+                    texts[part],
+                    [image] * len(places),
+                    image_ids=[image_id] * len(places),
+                    truncated=truncated[part],
+                )
+            )
+
+    def _together(self, texts: Sequence[str], image_wh: tuple[int, int], truncated: Sequence[bool]) -> list[list[int]]:
+        if self.max_mask_pixels is None:
+            return [list(range(len(texts)))]
+        room = self.max_mask_pixels / 2 / (image_wh[0] * image_wh[1])
+        groups: list[list[int]] = []
+        count = 0
+        for i, (text, cut) in enumerate(zip(texts, truncated, strict=True)):
+            own = len(self._parsed(text, cut, image_wh).prompts)
+            if not groups or count + own > room:
+                groups.append([])
+                count = 0
+            groups[-1].append(i)
+            count += own
+        return groups
+
+    def shared_by(self, n: int) -> TextToMasks:
+        """The same for one of `n` answers whose masks are in memory at once: each has its share of the pixels."""
+        return self if self.max_mask_pixels is None else replace(self, max_mask_pixels=self.max_mask_pixels // n)
+
     def masks(self, answers: Sequence[Answer], images: Sequence[Image.Image]) -> list[Segmentation]:
         """One Segmentation per answer that somebody drew or edited, as `segmenters.segment` makes it."""
         return segment(self.segmenter, images, answers, max_mask_pixels=self.max_mask_pixels)
+
+    def _parsed(self, text: str, truncated: bool, image_wh: tuple[int, int]) -> Answer:
+        frame = self.frame_for(image_wh)
+        return self.answer_format.parse(text, truncated=truncated, frame=frame, reading=self.reading)
 
     def _bounded(self, answer: Answer, image_wh: tuple[int, int]) -> Answer:
         n_pixels = len(answer.prompts) * image_wh[0] * image_wh[1]
@@ -90,6 +128,13 @@ class TextToMasks:
             return answer
         detail = f"{len(answer.prompts)} masks of {image_wh[0]}×{image_wh[1]} pixels are more than are made at once"
         return replace(answer, status=Status.BAD_VALUES, prompts=(), detail=detail)
+
+
+def _let_go(found: list[Segmentation]) -> Iterator[Segmentation]:
+    """Each in turn, held here no longer."""
+    found.reverse()
+    while found:
+        yield found.pop()
 
 
 def _after(answer: Answer, before: Segmentation | None, continues: bool) -> Answer:

@@ -106,6 +106,11 @@ class Conversation:
         return bool(self.turns) and (self.turns[-1].move is Move.DONE or self.turns[-1].truncated)
 
     @property
+    def n_mask_pixels(self) -> int:
+        """Pixels of the masks of all turns."""
+        return sum(turn.own.masks.numel() for turn in self.turns if turn.own is not None)
+
+    @property
     def n_tokens(self) -> int:
         """Tokens that the policy wrote."""
         return sum(turn.n_tokens for turn in self.turns)

@@ -133,7 +133,9 @@ def test_overlaps_are_those_of_the_pixels():
     rng = np.random.default_rng(0)
     masks = [rng.random(HW) < 0.3 for _ in range(4)]
     expected = [[(a & b).sum() / (a | b).sum() for b in masks] for a in masks]
-    assert np.allclose(overlaps_of(masks), expected)
+    packed = [np.packbits(mask) for mask in masks]
+    assert np.allclose(overlaps_of(packed), expected)
+    assert np.allclose(overlaps_of(packed, strip_bytes=40), expected)
 
 
 @pytest.mark.parametrize(

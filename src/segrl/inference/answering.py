@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segrl.coordinates import mapped
-from segrl.errors import SegrlError
+from segrl.errors import DataError, SegrlError
 from segrl.inference.decoding import Decoding, Reply, ask
 from segrl.inference.vote import VoteRule, vote
 from segrl.masks import mask_to_box
@@ -37,7 +37,12 @@ def answer(
     image_ids: Sequence[str],
     decoding: Decoding,
 ) -> list[Reply]:
-    """One answer for each image and query, in order; image_ids equal exactly for equal images."""
+    """One answer for each image and query, in order; image_ids equal exactly for equal images.
+
+    Where `text_to_masks` bounds the pixels of an answer's masks, the bound is of all that one question takes at once
+    (`Decoding.held`). Raises DataError for an image of which not one mask fits into it; then nothing was generated.
+    """
+    text_to_masks = _within_bounds(text_to_masks, images, decoding)
     if decoding.turns > 1:
         return _talked(policy, text_to_masks, images, queries, image_ids, decoding)
     groups = ask(policy, text_to_masks, images, queries, decoding)
@@ -57,16 +62,25 @@ def answer(
     return look_again(policy, text_to_masks, images, queries, decoding, replies) if decoding.second_look else replies
 
 
+def _within_bounds(text_to_masks: TextToMasks, images: Sequence[Image.Image], decoding: Decoding) -> TextToMasks:
+    """The same with each answer's share of the bound."""
+    share = text_to_masks.shared_by(decoding.held)
+    most = share.max_mask_pixels
+    for width, height in (image.size for image in images):
+        if most is not None and decoding.held > 1 and width * height > most:
+            raise DataError(
+                f"{decoding.title}: the masks of an image of {width}×{height} pixels are more than are made at once; "
+                "ask for less, or send a smaller image"
+            )
+    return share
+
+
 def _voted(
     text_to_masks: TextToMasks, group: Sequence[Completion], image: Image.Image, image_id: str, rule: VoteRule
 ) -> Reply:
     """The vote over one question's completions. Their masks are in memory for this question alone."""
-    found = text_to_masks.read(
-        [one.text for one in group],
-        [image] * len(group),
-        image_ids=[image_id] * len(group),
-        truncated=[one.truncated for one in group],
-    )
+    texts, truncated = [one.text for one in group], [one.truncated for one in group]
+    found = text_to_masks.read_samples(texts, image, image_id=image_id, truncated=truncated)
     chosen, segmentation = vote(found, rule)
     tokens, seconds = sum(one.n_tokens for one in group), sum(one.seconds for one in group)
     whole = replace(group[chosen], n_tokens=tokens, seconds=seconds)
@@ -131,8 +145,10 @@ def look_again(
     groups = ask(policy, text_to_masks, crops, [queries[i] for i in again], decoding)
     seconds = [group[0] for group in groups]
     read = text_to_masks.read([c.text for c in seconds], crops, truncated=[c.truncated for c in seconds])
-    result = list(replies)
+    result, most = list(replies), text_to_masks.max_mask_pixels
     for i, completion, segmentation in zip(again, seconds, read, strict=True):
+        if most is not None and len(segmentation.masks) * images[i].width * images[i].height > most:
+            segmentation = replace(segmentation, masks=segmentation.masks[:0])
         result[i] = _merge(replies[i], completion, _laid_back(segmentation, _corners(regions[i]), images[i].size))
     return result
 
@@ -254,7 +270,7 @@ def _next(
 
 
 def chat_of(conversation: Conversation, prompt: str, view: TurnView) -> Chat:
-    """What the policy reads before its next turn. A turn that a person took is told in their place, without a text."""
+    """What the policy reads before its next turn; a turn that a person took stands there like its own."""
     exchanges = []
     for i, turn in enumerate(conversation.turns):
         so_far = replace(conversation, turns=conversation.turns[: i + 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,14 @@ class Decoding:
         if self.temperature is not None:
             return self.temperature
         return SAMPLING if self.samples > 1 else 0.0
+
+    @property
+    def held(self) -> int:
+        """How many answers' masks are in memory at once for one question: those of all turns, the three of a second
+        look (of the image, of the crop, and those laid back), and of a vote's samples an eighth, a bit a pixel."""
+        if self.samples > 1:
+            return math.ceil(self.samples / 8)
+        return 3 if self.second_look else self.turns
 
     @property
     def is_plain(self) -> bool:

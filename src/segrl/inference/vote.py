@@ -5,18 +5,21 @@ half of the readable ones say so. Else the single masks of all answers are put t
 more, at most one mask of an answer in an object); the number of objects is the one that most answers give; the
 objects with the most votes are kept, each with at least a fifth of the answers that found something. An object's mask
 is the one that the segmenter expects to be best, or what more than half of its masks hold.
+
+The answers may come one after the other: masks wait at a bit a pixel until all have been counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from segrl.errors import SegrlError
+from segrl.masks import PackedMasks
 from segrl.types import Segmentation, Status, Votes
 
 if TYPE_CHECKING:
@@ -53,40 +56,67 @@ class VoteRule:
 
 @dataclass(frozen=True)
 class _Object:
-    """One mask of one answer. score: the segmenter's; None where it gives none."""
+    """One mask of one answer. bits: a bit a pixel, as `PackedMasks` has them. score: the segmenter's; None where it
+    gives none."""
 
     sample: int
     row: int
-    mask: np.ndarray
+    bits: np.ndarray
     score: float | None
+
+
+@dataclass
+class _Seen:
+    """What a vote keeps of its answers. samples: each without its masks. objects: every mask that has a pixel."""
+
+    samples: list[Segmentation] = field(default_factory=list)
+    objects: list[_Object] = field(default_factory=list)
+    hw: tuple[int, int] = (0, 0)
+
+    def add(self, one: Segmentation) -> None:
+        masks = one.masks.cpu().numpy()
+        scores = [None] * len(masks) if one.scores is None else one.scores.tolist()
+        packed, sample = PackedMasks.of(masks), len(self.samples)
+        for row, (bits, score) in enumerate(zip(packed.packed, scores, strict=True)):
+            if bits.any():
+                self.objects.append(_Object(sample, row, bits, score))
+        self.samples.append(replace(one, masks=_tensor(packed.nothing), logits=None))
+        self.hw = packed.hw
+
+    def empty(self, chosen: int) -> Segmentation:
+        """An answer whose masks have no pixel, or that has none."""
+        one = self.samples[chosen]
+        return replace(one, masks=_tensor(np.zeros((len(one.answer.prompts), *self.hw), dtype=bool)))
 
 
 Cluster = list[int]
 """Places of the objects that are one, the one that most agree with first."""
 
 
-def vote(found: Sequence[Segmentation], rule: VoteRule = VoteRule()) -> tuple[int, Segmentation]:
+def vote(found: Iterable[Segmentation], rule: VoteRule = VoteRule()) -> tuple[int, Segmentation]:
     """The place of the answer whose text stands for all, and the answer with the masks that were voted.
 
-    found: at least one, all about one image. The masks come by votes, those with the most first, on the CPU. Where
-    none could be read the first stands.
+    found: at least one, all about one image; from an iterator each is let go of before the next is taken. The masks
+    come by votes, those with the most first, on the CPU. Where none could be read the first stands.
     """
-    readable = [i for i, one in enumerate(found) if not one.answer.status.is_failure]
-    nothing = [i for i in readable if found[i].answer.status is Status.NO_TARGET]
-    votes = Votes(len(found), len(readable), len(nothing))
+    seen = _Seen()
+    for _ in map(seen.add, found):  # no name here holds an answer's masks
+        pass
+    readable = [i for i, one in enumerate(seen.samples) if not one.answer.status.is_failure]
+    nothing = [i for i in readable if seen.samples[i].answer.status is Status.NO_TARGET]
+    votes = Votes(len(seen.samples), len(readable), len(nothing))
     if not readable or _reaches(len(nothing), rule.nothing, len(readable)):
         chosen = (nothing or [0])[0]
-        return chosen, replace(found[chosen], votes=votes)
-    objects = _objects(found)
-    if not objects:
+        return chosen, replace(seen.empty(chosen), votes=votes)
+    if not seen.objects:
         chosen = next(i for i in readable if i not in nothing)
-        agreement = (1 - len(nothing) / len(readable),) * len(found[chosen].masks)
-        return chosen, replace(found[chosen], votes=replace(votes, agreement=agreement))
+        agreement = (1 - len(nothing) / len(readable),) * len(seen.samples[chosen].answer.prompts)
+        return chosen, replace(seen.empty(chosen), votes=replace(votes, agreement=agreement))
     answered = len(readable) - len(nothing)
-    overlaps = overlaps_of([one.mask for one in objects])
-    kept = _kept(objects, _clusters(objects, overlaps, rule.same_object), answered, rule)
-    chosen = _closest(objects, kept)
-    return chosen, _voted(found, objects, kept, overlaps, chosen, votes, rule)
+    overlaps = overlaps_of([one.bits for one in seen.objects])
+    kept = _kept(seen.objects, _clusters(seen.objects, overlaps, rule.same_object), answered, rule)
+    chosen = _closest(seen.objects, kept)
+    return chosen, _voted(seen, kept, overlaps, chosen, votes, rule)
 
 
 def _reaches(count: int, share: float, total: int) -> bool:
@@ -94,27 +124,24 @@ def _reaches(count: int, share: float, total: int) -> bool:
     return count >= share * total - ROUNDING
 
 
-def _objects(found: Sequence[Segmentation]) -> list[_Object]:
-    """Every mask that has a pixel."""
-    objects = []
-    for sample, one in enumerate(found):
-        scores = [None] * len(one.masks) if one.scores is None else one.scores.tolist()
-        for row, (mask, score) in enumerate(zip(one.masks.cpu().numpy(), scores, strict=True)):
-            if mask.any():
-                objects.append(_Object(sample, row, mask, score))
-    return objects
+STRIP = 2**22
+"""Bytes of all masks that are compared at once."""
 
 
-def overlaps_of(masks: Sequence[np.ndarray]) -> np.ndarray:
-    """IoU of each of M masks `(H, W)` bool, none of them empty, with each other: `(M, M)` float64.
+def overlaps_of(masks: Sequence[np.ndarray], strip_bytes: int = STRIP) -> np.ndarray:
+    """IoU of each of M masks with each other, none of them empty: `(M, M)` float64.
 
-    Masks are compared a bit a pixel, within the box that holds them all, so that those of a large picture fit.
+    masks: each a bit a pixel, `np.packbits` of `(H, W)` bool. They are compared strip by strip, and only where any of
+    them has a pixel, so that those of a large image take no second copy.
     """
-    rows, columns = np.any(masks, axis=(0, 2)), np.any(masks, axis=(0, 1))
-    low, high = (np.flatnonzero(rows)[[0, -1]], np.flatnonzero(columns)[[0, -1]])
-    packed = np.stack([np.packbits(mask[low[0] : low[1] + 1, high[0] : high[1] + 1]) for mask in masks])
-    areas = np.bitwise_count(packed).sum(axis=1, dtype=np.int64)
-    both = np.stack([np.bitwise_count(packed & one).sum(axis=1, dtype=np.int64) for one in packed])
+    both = np.zeros((len(masks), len(masks)), dtype=np.int64)
+    step = max(1, strip_bytes // len(masks))
+    for start in range(0, len(masks[0]), step):
+        strip = np.stack([mask[start : start + step] for mask in masks])
+        strip = strip[:, strip.any(axis=0)]
+        for row, one in zip(both, strip, strict=True):
+            row += np.bitwise_count(strip & one).sum(axis=1, dtype=np.int64)
+    areas = both.diagonal()
     return np.asarray(both / (areas[:, None] + areas - both))
 
 
@@ -155,24 +182,19 @@ def _closest(objects: Sequence[_Object], kept: Sequence[Cluster]) -> int:
 
 
 def _voted(
-    found: Sequence[Segmentation],
-    objects: Sequence[_Object],
-    kept: Sequence[Cluster],
-    overlaps: np.ndarray,
-    chosen: int,
-    votes: Votes,
-    rule: VoteRule,
+    seen: _Seen, kept: Sequence[Cluster], overlaps: np.ndarray, chosen: int, votes: Votes, rule: VoteRule
 ) -> Segmentation:
-    best = [_best(objects, cluster, overlaps) for cluster in kept]
-    masks = [_mask(objects, cluster, one, rule) for cluster, one in zip(kept, best, strict=True)]
+    best = [_best(seen.objects, cluster, overlaps) for cluster in kept]
     scores = [one.score for one in best if one.score is not None]
-    prompts = tuple(found[one.sample].answer.prompts[one.row] for one in best)
+    prompts = tuple(seen.samples[one.sample].answer.prompts[one.row] for one in best)
+    masks = np.zeros((len(kept), *seen.hw), dtype=bool)
+    for mask, cluster, one in zip(masks, kept, best, strict=True):
+        mask[:] = _mask([one] if rule.mask == "best" else [seen.objects[i] for i in cluster], seen.hw)
     return replace(
-        found[chosen],
-        answer=replace(found[chosen].answer, prompts=prompts),
-        masks=_tensor(np.stack(masks)),
+        seen.samples[chosen],
+        answer=replace(seen.samples[chosen].answer, prompts=prompts),
+        masks=_tensor(masks),
         scores=_tensor(np.array(scores, dtype=np.float32)) if len(scores) == len(best) else None,
-        logits=None,
         votes=replace(votes, agreement=tuple(len(cluster) / votes.readable for cluster in kept)),
     )
 
@@ -185,13 +207,12 @@ def _best(objects: Sequence[_Object], cluster: Cluster, overlaps: np.ndarray) ->
     return objects[cluster[int(np.argmax(values))]]
 
 
-def _mask(objects: Sequence[_Object], cluster: Cluster, best: _Object, rule: VoteRule) -> np.ndarray:
-    if rule.mask == "best":
-        return best.mask
-    held = np.zeros(best.mask.shape, dtype=np.int32)
-    for i in cluster:
-        held += objects[i].mask
-    return np.asarray(2 * held > len(cluster))
+def _mask(objects: Sequence[_Object], hw: tuple[int, int]) -> np.ndarray:
+    """What more than half of them hold, `(H, W)` bool."""
+    held = np.zeros(hw, dtype=np.uint16)
+    for mask in PackedMasks(tuple(one.bits for one in objects), hw):
+        held += mask
+    return np.asarray(held > len(objects) // 2)
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

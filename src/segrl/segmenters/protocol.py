@@ -210,9 +210,13 @@ def segment(
     pixel_answers = [to_original(answer, image.size) for answer, image in zip(answers, images, strict=True)]
     works: Works = {}
     rows: list[list[int]] = []
+    firsts: list[bool] = []
     keys = [(key, image.size) for key, image in zip(ids, images, strict=True)]
     for key, image, answer in zip(keys, images, pixel_answers, strict=True):
-        rows.append([works.setdefault(key, _Work(image)).row(prompt) for prompt in answer.prompts])
+        work = works.setdefault(key, _Work(image))
+        before = len(work.prompts)
+        rows.append([work.row(prompt) for prompt in answer.prompts])
+        firsts.append(all(row >= before for row in rows[-1]))
     check_takes(segmenter, held(one for work in works.values() for one in work.prompts), "these mask prompts hold")
     if isinstance(segmenter, WordSegmenter):
         instances = _instances(segmenter, works)
@@ -224,8 +228,8 @@ def segment(
         ]
     decoded = _decode(segmenter, works, keeps_logits)
     return [
-        _rows(decoded[key], row, answer) if row else _nothing(segmenter, image, answer)
-        for key, row, answer, image in zip(keys, rows, pixel_answers, images, strict=True)
+        _rows(decoded[key], row, answer, first) if row else _nothing(segmenter, image, answer)
+        for key, row, answer, image, first in zip(keys, rows, pixel_answers, images, firsts, strict=True)
     ]
 
 
@@ -287,11 +291,12 @@ def _decode(segmenter: Segmenter, works: Works, keeps_logits: bool) -> dict[Key,
     return {key: Decoded(masks) for key, masks in zip(works, segmenter.decode(embeddings, prompts), strict=True)}
 
 
-def _rows(decoded: Decoded, rows: list[int], answer: Answer) -> Segmentation:
-    scores = None if decoded.scores is None else decoded.scores[rows]
-    return Segmentation(
-        answer, decoded.masks[rows], scores, logits=None if decoded.logits is None else decoded.logits[rows]
-    )
+def _rows(decoded: Decoded, rows: list[int], answer: Answer, is_first: bool) -> Segmentation:
+    """is_first: nobody asked for these rows before; they are then handed on, else copied."""
+    place = slice(rows[0], rows[-1] + 1) if is_first and rows == list(range(rows[0], rows[-1] + 1)) else rows
+    scores = None if decoded.scores is None else decoded.scores[place]
+    logits = None if decoded.logits is None else decoded.logits[place]
+    return Segmentation(answer, decoded.masks[place], scores, logits=logits)
 
 
 def _nothing(segmenter: Segmenter, image: Image.Image, answer: Answer) -> Segmentation:

@@ -1,14 +1,11 @@
-"""Images that strangers send, decoded within limits and kept a while; and the masks of them, kept small."""
+"""Images that strangers send, decoded within limits and kept a while."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from segrl.errors import DataError
@@ -49,44 +46,6 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise Refused(413, "too_many_pixels", str(error)) from error
     except DataError as error:
         raise Refused(422, "not_an_image", f"image: not a readable {', '.join(FORMATS)} file") from error
-
-
-@dataclass(frozen=True, eq=False)
-class PackedMasks:
-    """Masks of one image at a bit a pixel, for answers that wait to be written.
-
-    packed: one uint8 array for each mask, as `np.packbits` makes it. hw: height and width of the image.
-    """
-
-    packed: tuple[np.ndarray, ...]
-    hw: tuple[int, int]
-
-    @classmethod
-    def of(cls, masks: np.ndarray) -> PackedMasks:
-        """Of `(N, H, W)` bool."""
-        height, width = masks.shape[-2:]
-        return cls(tuple(np.packbits(mask) for mask in masks), (height, width))
-
-    def __len__(self) -> int:
-        return len(self.packed)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Each mask in turn as `(H, W)` bool, made when it is asked for."""
-        for one in self.packed:
-            yield np.unpackbits(one, count=self.hw[0] * self.hw[1]).reshape(self.hw).view(bool)
-
-    @property
-    def union(self) -> np.ndarray:
-        """`(H, W)` bool: all masks as one."""
-        whole = np.zeros(self.hw, dtype=bool)
-        for mask in self:
-            whole |= mask
-        return whole
-
-    @property
-    def nbytes(self) -> int:
-        """The memory of all of them."""
-        return sum(one.nbytes for one in self.packed)
 
 
 class RecentImages:

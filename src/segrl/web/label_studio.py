@@ -18,9 +18,10 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
 
 from segrl import __version__
+from segrl.masks import PackedMasks
 from segrl.web import parsing
 from segrl.web.errors import Refused, invalid
-from segrl.web.images import PackedMasks, from_base64
+from segrl.web.images import from_base64
 from segrl.web.limits import Limits, Take, check_token, guarded, read_body, while_client_waits
 from segrl.web.regions import Wanted, drawn_on, hints, read_config, region
 from segrl.web.schemas import ERRORS

@@ -19,12 +19,13 @@ from segrl.batch_queue import BatchQueue
 from segrl.errors import ModelError, SegrlError
 from segrl.inference import Decoding
 from segrl.inference.answering import check_turns
+from segrl.masks import PackedMasks
 from segrl.pipeline import Pipeline
 from segrl.result import Result
 from segrl.segmenters import check_takes, held
 from segrl.types import Answer, MaskPrompt, Status
 from segrl.web.errors import CLIENT_CLOSED_REQUEST, Refused, invalid
-from segrl.web.images import PackedMasks, RecentImages, decode
+from segrl.web.images import RecentImages, decode
 from segrl.web.limits import Memory, Places, ServerSettings, Take
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
@@ -250,8 +251,8 @@ class Service:
 
 
 def _packed(result: Result) -> Answered:
-    turns = tuple(map(_packed, result.turns))
-    return Answered(replace(result, masks=result.masks[:0], turns=()), PackedMasks.of(result.masks), turns)
+    masks, turns = PackedMasks.of(result.masks), tuple(map(_packed, result.turns))
+    return Answered(replace(result, masks=masks.nothing, turns=()), masks, turns)
 
 
 def bounded(pipeline: Pipeline, max_mask_pixels: int) -> Pipeline:

@@ -16,11 +16,10 @@ from fastapi import APIRouter, HTTPException, Response
 from PIL import Image
 
 from segrl import exports, overlay
-from segrl.masks import png_bytes
+from segrl.masks import PackedMasks, png_bytes
 from segrl.recent import Recent
 from segrl.result import Result
 from segrl.types import Status
-from segrl.web.images import PackedMasks
 
 DRAW = "Draw a box around an object or put a point on it to get its mask, or enter a query and press Ask."
 NOTHING_YET = "Choose a picture. Then draw a box or put a point on an object, or enter a query and press Ask."
@@ -174,8 +173,8 @@ class ResultStore:
 
     def put(self, result: Result, name: str = PICTURE) -> str:
         """The key of a result about the picture of that file name; the oldest ones go when there are too many."""
-        key = secrets.token_urlsafe(12)
-        self._kept.put(key, _Kept(replace(result, masks=result.masks[:0]), PackedMasks.of(result.masks), name))
+        key, masks = secrets.token_urlsafe(12), PackedMasks.of(result.masks)
+        self._kept.put(key, _Kept(replace(result, masks=masks.nothing), masks, name))
         return key
 
     def get(self, key: str) -> Result | None:
