@@ -336,6 +336,26 @@ def test_an_edit_that_got_lost_on_its_way_is_sent_again(drawing):
     np.testing.assert_array_equal(drawing.layer(), mask_of_box((22, 22, 67, 67)))
 
 
+def test_answers_whose_stream_was_closed_still_come(drawing):
+    """Every second stream of answers that the page opens is closed at once: what it should have told waits."""
+    opened = []
+
+    def close(route):
+        opened.append(route.request.url)
+        if len(opened) % 2:
+            route.fulfill(body='data: {"msg": "close_stream"}\n\n', content_type="text/event-stream")
+        else:
+            route.continue_()
+
+    drawing.page.route("**/queue/data*", close)
+    drawing.page.locator("#query textarea").fill("unicorn")
+    drawing.page.locator("#ask").click()
+    drawing.said("none")
+    drawing.page.locator("#history label").wait_for()
+    drawing.page.locator("#compared .segrl-line").wait_for()
+    assert len(opened) > 2
+
+
 def test_a_point_is_previewed_under_the_pointer_and_nothing_is_kept_of_it(drawing):
     drawing.editor.locator("[data-tool='on']").click()
     before, drawn = drawing.shown, "document.querySelector('.editor canvas').toDataURL()"

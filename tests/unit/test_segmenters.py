@@ -107,3 +107,12 @@ def test_masks_are_numpy_compatible():
     fake = segmenters.load("box")
     [masks] = fake.decode(fake.encode([image()]), [[MaskPrompt((0, 0, 5, 5), frame=ORIGINAL)]])
     assert masks.numpy().dtype == np.bool_
+
+
+def test_masks_are_handed_on_uncopied_but_to_one_answer_only():
+    image, segmenter = Image.new("RGB", (40, 30)), load("box")
+    one, two = MaskPrompt((0, 0, 9, 9), frame=ORIGINAL), MaskPrompt((5, 5, 20, 20), frame=ORIGINAL)
+    first, same, other = segment(segmenter, [image] * 3, [Answer(Status.OK, some) for some in ((one,), (one,), (two,))])
+    same.masks[:] = False
+    assert first.masks.any()
+    assert first.masks.untyped_storage().data_ptr() == other.masks.untyped_storage().data_ptr()

@@ -213,9 +213,8 @@ def segment(
     firsts: list[bool] = []
     keys = [(key, image.size) for key, image in zip(ids, images, strict=True)]
     for key, image, answer in zip(keys, images, pixel_answers, strict=True):
-        work = works.setdefault(key, _Work(image))
-        before = len(work.prompts)
-        rows.append([work.row(prompt) for prompt in answer.prompts])
+        before = len(works[key].prompts) if key in works else 0
+        rows.append([works.setdefault(key, _Work(image)).row(prompt) for prompt in answer.prompts])
         firsts.append(all(row >= before for row in rows[-1]))
     check_takes(segmenter, held(one for work in works.values() for one in work.prompts), "these mask prompts hold")
     if isinstance(segmenter, WordSegmenter):

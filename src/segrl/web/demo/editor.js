@@ -3,7 +3,7 @@
 // segmenter takes words and example boxes); the same with `edit`, a number, in place of `objects` and `words`: the masks
 // of that edit, or {edit} alone where there are none; or {busy: true} while a new answer
 // is made and what is shown belongs to an earlier one.
-// To Python: the event 'edited' with {number, of, objects: [{box_xyxy, points_xy, labels, …}]} as POST /v1/masks takes them;
+// To Python: the event 'nudged', with nothing (see nudge); and the event 'edited' with {number, of, objects: [{box_xyxy, points_xy, labels, …}]} as POST /v1/masks takes them;
 // of: the key of the answer. One edit is on its way at a time; whatever changes meanwhile is sent once it is back, so
 // that the last one wins. Previews of a point under the pointer are asked of the address `preview`; nothing waits for
 // them, and none is shown after anything else has happened.
@@ -13,6 +13,7 @@ const ON = "rgb(0 158 115)", OFF = "rgb(204 60 140)";
 const REACH = 14; // how near a finger or mouse must come, in CSS pixels
 const SEND_AFTER = 250; // milliseconds after the last key
 const AGAIN_AFTER = [3000, 9000, 27000]; // milliseconds without an answer after which an edit is sent again; then it is lost
+const NUDGE_AFTER = [3000, 9000, 27000]; // milliseconds after something happened, see nudge
 const PREVIEW_AFTER = 90; // milliseconds that the pointer must rest
 
 const root = element.querySelector(".editor"), canvas = element.querySelector("canvas");
@@ -45,6 +46,7 @@ function load(url) {
 
 async function receive() {
   const value = props.value;
+  nudge();
   root.toggleAttribute("data-busy", Boolean(value && value.busy));
   if (!value) return;
   const isNew = Boolean(value.objects);
@@ -201,8 +203,17 @@ function fly() {
   ask({ number, of, objects: clone(whole(objects)) });
 }
 
-// Gradio can lose an event that is sent just as the answer to the one before arrives: it closes the stream of answers
-// then, and opens it again with the next event only.
+// Gradio closes the stream of answers with the last answer that it waits for, and opens it again with the next event
+// only. So the answer to an event that was sent just then, by a person or as the next of a chain, waits on the server.
+// An edit is sent again; whatever else happens is followed by an event that asks for nothing and opens the stream.
+let nudging = null;
+
+function nudge(tries = 0) {
+  clearTimeout(nudging);
+  if (tries >= NUDGE_AFTER.length) return;
+  nudging = setTimeout(() => { trigger("nudged", {}); nudge(tries + 1); }, NUDGE_AFTER[tries]);
+}
+
 function ask(edit, tries = 0) {
   trigger("edited", edit);
   lost = setTimeout(() => {
@@ -526,6 +537,7 @@ root.addEventListener("click", (event) => {
   else if (button.dataset.do && size) DO[button.dataset.do]();
 });
 
+for (const kind of ["click", "change", "keyup"]) document.addEventListener(kind, () => nudge());
 new ResizeObserver(fit).observe(element.querySelector(".stage"));
 watch("value", receive);
 receive();

@@ -325,7 +325,7 @@ class _Shown:
             step = step.success(panel.begin, self.asked, panel.outputs, **_QUIET)
 
     def wire(self) -> None:
-        """What follows a choice in the history, and an edit."""
+        """What follows a choice in the history, an edit, and a nudge (which only opens the stream of answers)."""
         outputs = [output for panel in self.panels for output in panel.outputs]
         show, inputs = recall(self.panels), [self.past.history, self.past.choice]
         self._compare(self.past.choice.input(show, inputs, [self.upload, self.query, self.asked, *outputs], **_QUIET))
@@ -333,6 +333,7 @@ class _Shown:
         for panel in self.panels:
             edited = panel.editor.edited(panel.edit, None, panel.outputs, trigger_mode="multiple", **_QUIET)
             self._compare(edited)
+            panel.editor.nudged(lambda: None, None, None, trigger_mode="multiple", **_QUIET)
             outputs, said = [*panel.outputs, *panel.strip.outputs], panel.strip.state
             panel.strip.choice.input(partial(turns.choose, panel), [said, panel.strip.choice], outputs, **_QUIET)
             panel.strip.button.click(partial(turns.go_on, panel), [said, panel.state], outputs, **_QUIET)
