@@ -110,9 +110,10 @@ def test_masks_are_numpy_compatible():
 
 
 def test_masks_are_handed_on_uncopied_but_to_one_answer_only():
-    image, segmenter = Image.new("RGB", (40, 30)), load("box")
+    image, segmenter = Image.new("RGB", (40, 30)), BoxSegmenter()
     one, two = MaskPrompt((0, 0, 9, 9), frame=ORIGINAL), MaskPrompt((5, 5, 20, 20), frame=ORIGINAL)
-    first, same, other = segment(segmenter, [image] * 3, [Answer(Status.OK, some) for some in ((one,), (one,), (two,))])
+    asked = [Answer(Status.OK, (prompt,)) for prompt in (one, one, two)]
+    first, same, other = segmenters.segment(segmenter, [image] * 3, asked)
     same.masks[:] = False
     assert first.masks.any()
     assert first.masks.untyped_storage().data_ptr() == other.masks.untyped_storage().data_ptr()
