@@ -85,7 +85,8 @@ def show_photographs(page: Path) -> None:
     make_directory(page.parent / "images")
     sheet.save(page.parent / "images" / SHOWN, quality=88)
     whose = "; ".join(f"{name} ({terms})" for name, terms in PHOTOGRAPHS.items())
-    fill(page, f"![What tiny-photos answers](images/{SHOWN})\n\n*As they come out. Photographs: {whose}.*", *SHOW)
+    shown = f"![What tiny-photos answers](images/{SHOWN})\n\n*The first answer to each. Photographs: {whose}.*"
+    fill(page, f'## Photographs that scikit-image ships, asked for "the main object"\n\n{shown}', *SHOW)
 
 
 def _parts(work: Photographs) -> Iterator[str]:
@@ -275,7 +276,8 @@ in this package. Whoever needs weights without that history trains on pictures o
 
 ## Figures
 
-Through the tiny segmenter, greedy, with 95% intervals over pictures:
+Through the tiny segmenter, greedy, with 95% intervals over pictures; measured before the weights were rounded to half
+precision:
 
 {table(["set", *METRICS.values()], rows)}
 
