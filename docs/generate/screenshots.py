@@ -23,10 +23,12 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 OUT = Path(__file__).parents[1] / "images" / "demo.png"
-SIZE = {"width": 1280, "height": 860}
+SIZE = {"width": 1280, "height": 900}
 EXAMPLE = 1
+OFF = (0.43, 0.355)
+"""Where the point off the object goes, as shares of the image's sides: into the hole of the ring."""
 WAIT_MS = 300_000
-COLOURS = 128
+COLOURS = 256
 
 
 @contextmanager
@@ -55,8 +57,9 @@ def visit(page: Page, url: str) -> bytes:
     canvas = editor.locator("canvas").bounding_box()
     assert canvas is not None
     before = editor.get_attribute("data-shown")
-    page.mouse.click(canvas["x"] + 0.1 * canvas["width"], canvas["y"] + 0.9 * canvas["height"])
+    page.mouse.click(canvas["x"] + OFF[0] * canvas["width"], canvas["y"] + OFF[1] * canvas["height"])
     page.wait_for_function("before => document.querySelector('.editor').dataset.shown !== before", arg=before)
+    page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(1000)
     return page.screenshot()
 
@@ -70,7 +73,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         seen = visit(browser.new_page(viewport=SIZE), url)
         browser.close()
-    Image.open(io.BytesIO(seen)).convert("RGB").quantize(COLOURS).save(OUT, optimize=True)
+    Image.open(io.BytesIO(seen)).convert("RGB").quantize(COLOURS, kmeans=3).save(OUT, optimize=True)
     print(f"{OUT}: {OUT.stat().st_size / 1000:.0f} kB")
 
 
