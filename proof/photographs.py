@@ -282,7 +282,7 @@ def main() -> None:
         "--cache", type=Path, help="folder for the unpacked pictures (2 GB; default: OUT/eyes/cache)"
     )
     run_parser.add_argument("--seeds", type=int, nargs="+", help="of reinforcement learning (default: 0 1 2)")
-    run_parser.add_argument("--eyes-samples", type=int, help="how long the eyes are trained (default: 240,000)")
+    run_parser.add_argument("--eyes-samples", type=int, help="how long the eyes are trained (default: 150,000)")
     run_parser.add_argument("--short", action="store_true")
     run_parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="put in place of the recipe's entries")
     run_parser.set_defaults(do=_run)

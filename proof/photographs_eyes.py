@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--data", type=Path, required=True)
     found.add_argument("--out", type=Path, required=True)
     found.add_argument("--cache", type=Path, help="folder for the unpacked pictures (default: OUT/cache)")
-    found.add_argument("--samples", type=int, default=240_000)
+    found.add_argument("--samples", type=int, default=150_000)
     found.add_argument("--batch", type=int, default=32)
     found.add_argument("--rate", type=float, default=1.5e-3)
     found.add_argument("--decay-from", type=float, default=0.3)
