@@ -121,7 +121,7 @@ def _trained(work: Photographs, arm: str) -> str:
 
 def _of_set(work: Photographs, name: str) -> Iterator[str]:
     count = len(work.records(name, "gold"))
-    yield f"## {name}: {count} pictures\n\n" + table(["answers", *METRICS.values()], _rows(work, name))
+    yield f"## {name}: {count} pictures\n\n" + table(["answers", *METRICS.values(), "box IoU"], _rows(work, name))
     if any(_published(name)):
         yield PUBLISHED_NOTE
     yield "RL minus each of the others, paired by picture, with 95% intervals:\n\n" + table(
@@ -132,8 +132,13 @@ def _of_set(work: Photographs, name: str) -> Iterator[str]:
 
 def _rows(work: Photographs, name: str) -> Iterator[list[str]]:
     for arm in work.arms:
-        yield [_title(arm), *_cells(work, name, arm)]
+        yield [_title(arm), *_cells(work, name, arm), f"{box_iou(work.records(name, arm)):.3f}"]
     yield from _published(name)
+
+
+def box_iou(records: Sequence[EvalRecord]) -> float:
+    """Mean IoU of the answers' boxes with the truth's: how well is pointed, whatever the segmenter makes of it."""
+    return float(np.mean([record.measures["box_iou"] for record in records]))
 
 
 def _title(arm: str) -> str:
@@ -158,7 +163,7 @@ def _published(name: str) -> Iterator[list[str]]:
             if one["key"] in PUBLISHED and row["name"] == name:
                 numbers = dict(zip(one["metrics"], row["published"], strict=False))
                 cells = [f"{numbers[metric]:.3f}" if numbers.get(metric) else "" for metric in METRICS]
-                yield [f"*as published: {PUBLISHED[one['key']]}, SAM 2, the whole set*", *cells]
+                yield [f"*as published: {PUBLISHED[one['key']]}, SAM 2, the whole set*", *cells, ""]
 
 
 def _differences(work: Photographs, name: str) -> Iterator[list[str]]:

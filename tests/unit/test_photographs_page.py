@@ -81,7 +81,8 @@ def record(name: str, box: Box) -> EvalRecord:
         id=name, image_id=name, tags={}, query="all", text="", status=Status.OK, reasoning=None, detail="",
         prompts=(MaskPrompt(box, (), (), ORIGINAL),), mask=to_rle(mask), truth=to_rle(truth), iou=iou, s_measure=iou,
         intersection=both, union=int((mask | truth).sum()), target_area=36, predicted_area=int(mask.sum()),
-        tokens=9, seconds=0.1, truncated=False, measures={"pixels": 96.0, "targets": 1.0, "weighted_f": iou},
+        tokens=9, seconds=0.1, truncated=False,
+        measures={"pixels": 96.0, "targets": 1.0, "weighted_f": iou, "box_iou": iou},
     )  # fmt: skip
 
 
@@ -106,15 +107,17 @@ def rows(text: str, heading: str) -> list[list[str]]:
 @pytest.mark.parametrize(("name", "published"), [("DUTS-TE", 0.925), ("ECSSD", 0.939)])
 def test_each_set_has_every_arm_with_every_measure_and_interval(page: str, name: str, published: float) -> None:
     found = rows(page, f"{name}: {COUNTS[name]} pictures")
-    assert found[0] == ["answers", "S", "mean E", "weighted F", "MAE", "IoU"]
+    assert found[0] == ["answers", "S", "mean E", "weighted F", "MAE", "IoU", "box IoU"]
     titles = [row[0] for row in found]
     for title in photographs_page.TITLES.values():
         assert title in titles
     assert {"cold start + RL, seed 0", "cold start + RL, seed 1"} < set(titles)
     ours = found[2 : 2 + len(ANSWERS)]
-    assert all(cell.count("[") == 1 for row in ours for cell in row[1:])
+    assert all(cell.count("[") == 1 for row in ours for cell in row[1:-1])
     constant = next(row for row in ours if row[0] == "the best constant answer")
-    assert constant[-1].startswith(f"{box_iou(ANSWERS['constant'], TRUTH):.3f} [")
+    expected = f"{box_iou(ANSWERS['constant'], TRUTH):.3f}"
+    assert constant[-2].startswith(f"{expected} [")
+    assert constant[-1] == expected
     papers = [row for row in found if "as published" in row[0]]
     assert len(papers) == 2
     assert f"{published:.3f}" in papers[0]
