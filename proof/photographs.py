@@ -22,7 +22,7 @@ from typing import Any
 
 from photographs_page import HELD_OUT, card, show_photographs, write_page
 
-from segrl import answers, datasets
+from segrl import VoteRule, answers, datasets
 from segrl.evaluation import Decoding, EvalDir, EvalRecord, EvalSettings, read_jsonl, run
 from segrl.evaluation.replay import best_constant_box
 from segrl.files import write_atomically
@@ -33,6 +33,7 @@ from segrl.types import RELATIVE_1000, Box, MaskPrompt
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "photographs.yaml"
 DECODING = Decoding(max_new_tokens=48, batch_size=32)
+VOTE = replace(DECODING, samples=8, vote=VoteRule(mask="consensus"))
 MARGINS = (0.05, 0.15, 0.25)
 """Of the constant boxes that are tried beside the best filled one, as shares of width and height."""
 
@@ -98,7 +99,7 @@ class Photographs:
     @property
     def arms(self) -> list[str]:
         """Every row of the page's tables."""
-        return ["whole", "constant", *self.trained, "grabcut", "gold"]
+        return ["whole", "constant", *self.trained, "vote", "grabcut", "gold"]
 
     def run(self) -> None:
         """Everything that is not done yet."""
@@ -109,7 +110,7 @@ class Photographs:
             self._train(f"rl-{seed}", self._recipe("rl", cold, f"stages.rl.seed={seed}"))
         self._train("more_sft", self._recipe("cold_start", cold, *self._as_long()))
         self._train("shuffled", self._recipe("rl", cold, "stages.rl.control.shuffle_rewards=true"))
-        for arm in self.trained:
+        for arm in [*self.trained, "vote"]:
             self._measure(HELD_OUT, arm)
         self._choose_constant()
         for name in self.sets:
@@ -182,6 +183,8 @@ class Photographs:
     def _settings(self, arm: str, name: str, segmenter: str = "tiny", **data: Any) -> EvalSettings:
         if arm == "gold":
             return EvalSettings("oracle", segmenter=segmenter, **data)
+        if arm == "vote":
+            return replace(self._settings(self.best_seed, name, **data), decoding=VOTE)
         if arm == "grabcut":
             return self._settings(self.best_seed, name, "grabcut", **data)
         if arm not in self.trained:

@@ -40,6 +40,7 @@ TITLES = {
     "cold_start": "cold start",
     "more_sft": "cold start + more SFT, as many minutes as RL",
     "shuffled": "cold start + RL, rewards shuffled in each group",
+    "vote": "RL (the seed best on held-out pictures), a vote of 8 samples, consensus masks",
     "grabcut": "RL (the seed best on held-out pictures), GrabCut in the segmenter's place",
     "gold": "gold mask prompts: the ceiling",
 }
@@ -246,7 +247,7 @@ def _sheet(work: Photographs, name: str, records: Sequence[EvalRecord], path: Pa
 
 def _choices(work: Photographs) -> str:
     constant = json.loads((work.out / "constant.json").read_text(encoding="utf-8"))
-    rows = [[_title(arm), *_cells(work, HELD_OUT, arm, ["giou"])] for arm in work.trained]
+    rows = [[_title(arm), *_cells(work, HELD_OUT, arm, ["giou"])] for arm in [*work.trained, "vote"]]
     return (
         "Every 20th picture of DUTS-TR by name, never trained on: of each training the checkpoint with the best IoU on "
         f"some of them is measured, and seed {work.best_seed.removeprefix('rl-')} is what ships. All of them:\n\n"
