@@ -125,7 +125,7 @@ def _of_set(work: Photographs, name: str) -> Iterator[str]:
     yield f"## {name}: {count} pictures\n\n" + table(["answers", *METRICS.values(), "box IoU"], _rows(work, name))
     if any(_published(name)):
         yield PUBLISHED_NOTE
-    yield "RL minus each of the others, paired by picture, with 95% intervals:\n\n" + table(
+    yield "RL (or its vote) minus each of the others, paired by picture, with 95% intervals:\n\n" + table(
         ["RL minus", "seed", *COMPARED.values()], _differences(work, name)
     )
     yield _pictures(work, name)
@@ -169,7 +169,7 @@ def _published(name: str) -> Iterator[list[str]]:
 
 def _differences(work: Photographs, name: str) -> Iterator[list[str]]:
     for other in ("cold_start", "more_sft", "constant", "whole", "shuffled"):
-        for arm in work.reinforced:
+        for arm in [*work.reinforced, "vote"]:
             gains = [gain_text(*_pair(work, name, other, arm, number)) for number in COMPARED]
             yield [_title(other), arm.removeprefix("rl-"), *gains]
 

@@ -129,7 +129,8 @@ def test_each_set_has_the_paired_differences_of_each_seed(page: str, name: str) 
     found = rows(page, f"{name}: {COUNTS[name]} pictures")
     differences = found[found.index(["RL minus", "seed", "S", "IoU"]) + 2 :]
     others = ("cold_start", "more_sft", "constant", "whole", "shuffled")
-    assert [row[:2] for row in differences] == [[photographs_page.TITLES[one], seed] for one in others for seed in "01"]
+    expected = [[photographs_page.TITLES[one], arm] for one in others for arm in ("0", "1", "vote")]
+    assert [row[:2] for row in differences] == expected
     assert all(row[3][0] == "+" for row in differences if row[1] == "0")
 
 
