@@ -70,13 +70,10 @@ def train(
     one per GPU. Returns the last stage's report, summary and policy. Raises SegrlError.
     """
     from segrl.experiment import improve
-    from segrl.training.parts import check_data
-    from segrl.training.recipe import load_stages
+    from segrl.training.parts import open_stages
 
     model: Path | None = None
-    stages = load_stages(Path(recipe), overrides)
-    check_data(stages)
-    for stage in stages:
+    for stage in open_stages(recipe, overrides):
         done = improve(stage.resolved(model), stage.directory(Path(out)), processes=processes, say=say)
         model = done.model_dir
     return done

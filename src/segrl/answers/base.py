@@ -116,7 +116,7 @@ class AnswerFormat(ABC):
 
 def _known(prompt: str, queries: Sequence[str], query: str) -> str:
     if _plain(query) not in {*map(_plain, queries), "{query}"}:
-        asked = " and ".join(f'"{known}"' for known in queries)
+        asked = ", ".join(f'"{known}"' for known in queries)
         raise DataError(
             f"this policy answers {asked} only, not {query.strip()!r}: that needs a larger one, "
             "for instance --policy geshang/Seg-R1-7B (a GPU with 24 GB; downloaded when it is first used)"

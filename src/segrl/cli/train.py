@@ -24,12 +24,10 @@ def train(
     ] = 1,
 ) -> None:
     """Run a recipe (SFT or GRPO): evaluate the policy, train it, evaluate it again, write a report."""
-    from segrl.training.parts import check_data
-    from segrl.training.recipe import load_stages
+    from segrl.training.parts import open_stages
 
-    model, stages = None, load_stages(recipe, overrides or ())
-    check_data(stages)
-    for stage in stages:
+    model = None
+    for stage in open_stages(recipe, overrides or ()):
         if stage.name:
             print(f"stage {stage.name}")
         model = run_and_show(stage.resolved(model), stage.directory(out), processes)

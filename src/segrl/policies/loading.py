@@ -164,7 +164,9 @@ def _check_place(name: str) -> None:
     elif path.exists():
         raise ModelError(f"{name} is a file: give the directory of a model, or a model's name on the hub")
     elif not HUB_NAME.fullmatch(name):
-        raise ModelError(f"there is no model directory {name}: give an existing one, owner/name on the hub, or tiny")
+        raise ModelError(
+            f"there is no model directory {name}: give an existing one, owner/name, tiny-photos or tiny-scenes"
+        )
 
 
 def find_settings(name: str, base: str | None = None) -> PolicySettings:

@@ -19,8 +19,8 @@ from segrl.errors import SegrlError
 from segrl.files import write_atomically
 from segrl.text import one_line
 from segrl.training.checkpoints import RunDir
-from segrl.training.parts import check_data
-from segrl.training.recipe import Recipe, load_stages
+from segrl.training.parts import open_stages
+from segrl.training.recipe import Recipe
 from segrl.training.train import TrainResult, result_of, train
 
 COMMAND = "SEGRL_LAUNCHED_BY"
@@ -89,9 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
     model = None
     try:
-        stages = load_stages(recipe, overrides)
-        check_data(stages)
-        for stage in stages:
+        for stage in open_stages(recipe, overrides):
             model = train(stage.resolved(model), stage.directory(Path(out))).model_dir
     except SegrlError as error:
         if is_main():

@@ -6,9 +6,10 @@ Rows are made on access and laid out for exact resume.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from segrl.segmenters import Segmenter
 from segrl.text import first_line
 from segrl.text_to_masks import TextToMasks
 from segrl.tiny import resolve_policy
-from segrl.training.recipe import Recipe, Stage
+from segrl.training.recipe import Recipe, Stage, load_stages
 from segrl.training.sections import DatasetSection
 from segrl.turns import Conversation, Turn, feedback
 from segrl.types import Example, Frame, MaskPrompt
@@ -348,16 +349,18 @@ class Parts:
         return datasets.load(section.name, **section.options)
 
 
-def check_data(stages: Sequence[Stage]) -> None:
-    """Opens the data of later stages, so that what is missing is told before the first stage has trained for hours.
+def open_stages(path: Path | str, overrides: Iterable[str] = ()) -> list[Stage]:
+    """`load_stages`, with the data of later stages opened: what is missing is told before the first has trained.
 
-    Raises DataError.
+    Raises RecipeError and DataError.
     """
+    stages = load_stages(path, overrides)
     opened = _sections(stages[0].recipe)  # the first stage opens them itself
     for section in (section for stage in stages[1:] for section in _sections(stage.recipe)):
         if section not in opened:
             opened.append(section)
             Parts._opened(section)
+    return stages
 
 
 def _sections(recipe: Recipe) -> list[DatasetSection]:

@@ -12,7 +12,7 @@ const COLOURS = ["230 159 0", "86 180 233", "0 158 115", "240 228 66", "0 114 17
 const ON = "rgb(0 158 115)", OFF = "rgb(204 60 140)";
 const REACH = 14; // how near a finger or mouse must come, in CSS pixels
 const SEND_AFTER = 250; // milliseconds after the last key
-const AGAIN_AFTER = [3000, 9000, 27000]; // milliseconds without an answer after which an edit is sent again; then it is lost
+const AGAIN_AFTER = [15000, 45000]; // milliseconds without an answer after which an edit is sent once more; then it is lost
 const NUDGE_AFTER = [3000, 9000, 27000]; // milliseconds after something happened, see nudge
 const PREVIEW_AFTER = 90; // milliseconds that the pointer must rest
 
@@ -200,12 +200,14 @@ function fly() {
   if (flying !== null || !changed) return;
   flying = ++number; changed = false;
   say("Segmenting again …");
+  nudge();
   ask({ number, of, objects: clone(whole(objects)) });
 }
 
 // Gradio closes the stream of answers with the last answer that it waits for, and opens it again with the next event
 // only. So the answer to an event that was sent just then, by a person or as the next of a chain, waits on the server.
-// An edit is sent again; whatever else happens is followed by an event that asks for nothing and opens the stream.
+// Whatever happens is followed by events that ask for nothing and open the stream. An edit of which nothing is heard all
+// the same is sent once more, late, so that a slow segmenter does not make the mask twice.
 let nudging = null;
 
 function nudge(tries = 0) {
